@@ -11,7 +11,7 @@ Q := $(if $(V),,@)
 # ---------------------------------------------------------------------------------------------------- compiler flags
 
 WARN := -Wall -Wextra -Wshadow -Wvla -Wundef -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-align \
-        -Wwrite-strings -Wformat=2 -Wswitch-enum -Wimplicit-fallthrough
+        -Wwrite-strings -Wformat=2 -Wimplicit-fallthrough -Wno-format-truncation
 ifdef WERROR
 WARN += -Werror
 endif

@@ -3,12 +3,7 @@
 #define CLLM_DECODE_H
 
 #include "cllm.h"
-
-/* Called now and then with the decoded bytes done so far and in all; return false to stop (the caller gets INTERRUPTED). */
-struct cllm_progress {
-    bool (*report)(void *user, uint64_t done_bytes, uint64_t total_bytes);
-    void *user;
-};
+#include "cllm_progress.h"
 
 /* One data object to decode and where to: `destination` has exactly the object's decoded_bytes and any alignment. */
 struct cllm_load {
@@ -27,5 +22,44 @@ enum cllm_status cllm_load_data(const struct cllm_reader *reader, const struct c
  * Its SHA-256 is checked. Refuses (LIMIT) files larger than `limit_bytes`. Fails otherwise like cllm_load_data. */
 enum cllm_status cllm_load_file(const struct cllm_reader *reader, const struct cllm_file *file, uint64_t limit_bytes,
                                 uint8_t **bytes_out, size_t *byte_count_out, struct cllm_error *err) CLLM_MUST_USE;
+
+/* ------------------------------------------------------------------------------------------------------ restoring */
+
+/* Writes one file of the container to `write` piece by piece, in order, checking stored checksums, data digests and the
+ * file's SHA-256 on the way (a mismatch found at the end still fails: do not keep what was written).
+ * `write` may fail with any status. Fails with IO, NOMEM, CORRUPT, DIGEST, INTERRUPTED, or what `write` returned. */
+struct cllm_sink {
+    enum cllm_status (*write)(void *user, const void *bytes, size_t byte_count, struct cllm_error *err);
+    void *user;
+};
+enum cllm_status cllm_restore_file(const struct cllm_reader *reader, const struct cllm_file *file, const struct cllm_sink *sink,
+                                   unsigned thread_count, const struct cllm_progress *progress, struct cllm_error *err)
+    CLLM_MUST_USE;
+
+/* ------------------------------------------------------------------------------------------------------ verifying */
+
+struct cllm_verify_options {
+    unsigned thread_count; /* 0: as many as the process may use */
+    bool quick;            /* stored-byte checksums only; nothing is decoded */
+    const struct cllm_progress *progress; /* over decoded bytes (quick: stored bytes); may be null */
+    /* Called for each problem found, from the calling thread; verification goes on to the next chunk. May be null. */
+    void (*problem)(void *user, const struct cllm_error *problem);
+    void *user;
+};
+
+struct cllm_verify_report {
+    uint64_t tensor_count; /* that were checked whole */
+    uint64_t file_count;
+    uint64_t chunk_count;
+    uint64_t decoded_bytes; /* 0 with quick */
+    uint64_t stored_bytes;
+    uint64_t problem_count;
+};
+
+/* Checks every stored checksum and padding byte and, unless quick, decodes every chunk and checks every digest: data roots,
+ * SHA-256 of every file. Returns OK where nothing was wrong, else the status of the first problem (DIGEST, CORRUPT, IO), or
+ * NOMEM, INTERRUPTED. `report_out` is filled in every case. Any stored bytes are safe. */
+enum cllm_status cllm_verify(const struct cllm_reader *reader, const struct cllm_verify_options *options,
+                             struct cllm_verify_report *report_out, struct cllm_error *err) CLLM_MUST_USE;
 
 #endif
