@@ -101,6 +101,7 @@ struct cllm_layout {
     uint8_t symbol_shift;  /* bit position of the coded field, from the least significant bit */
     uint8_t symbol_bits;   /* its width, 1 to 8 */
     uint8_t zero_bits;     /* low bits that are zero in every element and not stored; at most symbol_shift */
+    uint8_t segment_log2;  /* symbols per segment of the coded stream, as a power of two */
 };
 
 /* Code lengths of one canonical prefix code: symbol s has length[s] bits, 0 where it does not occur. Validated. */
@@ -141,6 +142,7 @@ struct cllm_tensor {
     uint32_t element_bits;
     uint32_t rank;
     uint32_t data_index;
+    uint32_t file_index; /* the file that holds it; a name is unique within one file */
 };
 
 /* A restorable file: the decoded bytes of its parts, joined. */

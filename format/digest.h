@@ -1,0 +1,31 @@
+/* digest.h - checksums and digests: XXH3 for damage, SHA-256 for proof. The only includer of OpenSSL and xxhash is digest.c. */
+#ifndef CLLM_DIGEST_H
+#define CLLM_DIGEST_H
+
+#include "cllm.h"
+
+/* XXH3-64 with seed 0 (xxHash specification 0.8, "XXH3"). Any thread. */
+uint64_t cllm_checksum(const void *bytes, size_t byte_count);
+
+/* SHA-256 (FIPS 180-4) of one piece of memory. Fails with NOMEM or INTERNAL (libcrypto refused). Any thread. */
+enum cllm_status cllm_sha256(const void *bytes, size_t byte_count, uint8_t digest_out[CLLM_DIGEST_BYTES],
+                             struct cllm_error *err) CLLM_MUST_USE;
+
+/* SHA-256 of a stream. create -> update... -> finish -> destroy; finish may be followed by updates of a new message. */
+struct cllm_sha256_stream;
+enum cllm_status cllm_sha256_create(struct cllm_sha256_stream **stream_out, struct cllm_error *err) CLLM_MUST_USE;
+enum cllm_status cllm_sha256_update(struct cllm_sha256_stream *stream, const void *bytes, size_t byte_count,
+                                    struct cllm_error *err) CLLM_MUST_USE;
+enum cllm_status cllm_sha256_finish(struct cllm_sha256_stream *stream, uint8_t digest_out[CLLM_DIGEST_BYTES],
+                                    struct cllm_error *err) CLLM_MUST_USE;
+void cllm_sha256_destroy(struct cllm_sha256_stream *stream);
+
+/* Root of a data object (FORMAT.md 8): SHA-256 over tag, decoded size, chunk size, and the SHA-256 of every decoded chunk,
+ * `leaves`, leaf_count * 32 bytes. */
+enum cllm_status cllm_data_root(uint64_t decoded_bytes, uint32_t chunk_bytes, const uint8_t *leaves, size_t leaf_count,
+                                uint8_t root_out[CLLM_DIGEST_BYTES], struct cllm_error *err) CLLM_MUST_USE;
+
+/* Lower-case hexadecimal, zero-terminated. Returns `out`. */
+const char *cllm_digest_hex(const uint8_t digest[CLLM_DIGEST_BYTES], char out[2 * CLLM_DIGEST_BYTES + 1]);
+
+#endif
