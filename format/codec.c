@@ -1,0 +1,174 @@
+/* codec.c - the float form: split, prefix codes, chunk contents. FORMAT.md 9. */
+#include "codec.h"
+
+enum cllm_status cllm_layout_check(const struct cllm_layout *layout, struct cllm_error *err)
+{
+    unsigned size = layout->element_bytes;
+    if (size == 0) {
+        if (layout->symbol_shift || layout->symbol_bits || layout->zero_bits || layout->segment_log2) {
+            return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "layout has element size 0 but other fields that are not 0");
+        }
+        return CLLM_OK;
+    }
+    if (size != 1 && size != 2 && size != 4 && size != 8) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "layout has element size %u, expected 1, 2, 4 or 8 bytes", size);
+    }
+    if (layout->symbol_bits < 1 || layout->symbol_bits > 8 || layout->symbol_shift + layout->symbol_bits > 8 * size) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "layout codes %u bits at bit %u of a %u-bit element",
+                         layout->symbol_bits, layout->symbol_shift, 8 * size);
+    }
+    if (layout->zero_bits > layout->symbol_shift) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "layout drops %u low bits, the coded field starts at bit %u",
+                         layout->zero_bits, layout->symbol_shift);
+    }
+    if (layout->segment_log2 < CLLM_SEGMENT_LOG2_MIN || layout->segment_log2 > CLLM_SEGMENT_LOG2_MAX) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "layout has segments of 2^%u symbols, expected 2^%u to 2^%u",
+                         layout->segment_log2, CLLM_SEGMENT_LOG2_MIN, CLLM_SEGMENT_LOG2_MAX);
+    }
+    return CLLM_OK;
+}
+
+/* ----------------------------------------------------------------------------------------------------- prefix codes */
+
+/* In the stored form and in memory a single symbol is marked by this length, although its code word has no bits. */
+#define LENGTH_OF_ONLY_SYMBOL 1u
+
+unsigned cllm_table_symbol_count(const struct cllm_table *table)
+{
+    unsigned count = 0;
+    for (unsigned s = 0; s < 256; s++) count += table->length[s] != 0;
+    return count;
+}
+
+enum cllm_status cllm_table_check(const struct cllm_table *table, struct cllm_error *err)
+{
+    unsigned count = 0;
+    uint32_t kraft = 0; /* in units of 2^-CLLM_CODE_BITS_MAX */
+    for (unsigned s = 0; s < 256; s++) {
+        unsigned length = table->length[s];
+        if (length == 0) continue;
+        if (length > CLLM_CODE_BITS_MAX) {
+            return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "code of symbol %u has %u bits, at most %u are allowed", s,
+                             length, CLLM_CODE_BITS_MAX);
+        }
+        kraft += 1u << (CLLM_CODE_BITS_MAX - length);
+        count++;
+    }
+    uint32_t expected = count == 1 ? 1u << (CLLM_CODE_BITS_MAX - LENGTH_OF_ONLY_SYMBOL) : 1u << CLLM_CODE_BITS_MAX;
+    if (count == 0 || kraft != expected) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "code lengths of %u symbols fill %u of %u code words", count, kraft,
+                         expected);
+    }
+    return CLLM_OK;
+}
+
+enum cllm_status cllm_table_parse(struct cllm_cursor *cursor, struct cllm_table *table_out, struct cllm_error *err)
+{
+    memset(table_out, 0, sizeof *table_out);
+    unsigned first = cllm_cursor_u8(cursor);
+    unsigned last = cllm_cursor_u8(cursor);
+    if (first > last) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "code table runs from symbol %u to %u", first, last);
+    }
+    unsigned count = last - first + 1;
+    const uint8_t *nibbles = cllm_cursor_take(cursor, (count + 1) / 2);
+    if (!nibbles) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "code table of %u symbols is cut short", count);
+    }
+    for (unsigned i = 0; i < count; i++) table_out->length[first + i] = nibbles[i / 2] >> 4 * (i & 1) & 15;
+    if (table_out->length[first] == 0 || table_out->length[last] == 0) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "code table starts or ends with a symbol that has no code");
+    }
+    if (count % 2 == 1 && nibbles[count / 2] >> 4 != 0) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "code table has a padding nibble that is not 0");
+    }
+    return cllm_table_check(table_out, err);
+}
+
+size_t cllm_table_serialise(const struct cllm_table *table, uint8_t *out)
+{
+    unsigned first = 0, last = 255;
+    while (first < 255 && table->length[first] == 0) first++;
+    while (last > first && table->length[last] == 0) last--;
+    unsigned count = last - first + 1;
+    out[0] = (uint8_t)first;
+    out[1] = (uint8_t)last;
+    memset(out + 2, 0, (count + 1) / 2);
+    for (unsigned i = 0; i < count; i++) out[2 + i / 2] |= (uint8_t)(table->length[first + i] << 4 * (i & 1));
+    return 2 + (count + 1) / 2;
+}
+
+static uint16_t reverse_bits(unsigned value, unsigned width)
+{
+    unsigned reversed = 0;
+    for (unsigned i = 0; i < width; i++) reversed |= (value >> i & 1u) << (width - 1 - i);
+    return (uint16_t)reversed;
+}
+
+void cllm_table_codes(const struct cllm_table *table, uint16_t codes_out[256])
+{
+    unsigned code = 0;
+    memset(codes_out, 0, 256 * sizeof *codes_out);
+    for (unsigned length = 1; length <= CLLM_CODE_BITS_MAX; length++, code <<= 1) {
+        for (unsigned s = 0; s < 256; s++) {
+            if (table->length[s] == length) codes_out[s] = reverse_bits(code++, length);
+        }
+    }
+}
+
+void cllm_table_lookup(const struct cllm_table *table, struct cllm_code_entry entries_out[CLLM_CODE_ENTRIES])
+{
+    uint16_t codes[256];
+    bool only = cllm_table_symbol_count(table) == 1;
+    cllm_table_codes(table, codes);
+    for (unsigned s = 0; s < 256; s++) {
+        if (table->length[s] == 0) continue;
+        unsigned bits = only ? 0 : table->length[s];
+        for (unsigned high = 0; high < CLLM_CODE_ENTRIES; high += 1u << bits) {
+            entries_out[high | (only ? 0 : codes[s])] = (struct cllm_code_entry){(uint8_t)s, (uint8_t)bits};
+        }
+    }
+}
+
+/* --------------------------------------------------------------------------------------------------- chunk contents */
+
+uint64_t cllm_float_plane_bytes(const struct cllm_layout *layout, uint32_t element_count)
+{
+    unsigned bits = cllm_layout_remainder_bits(layout);
+    return (uint64_t)element_count * (bits / 8) + ((uint64_t)element_count * (bits % 8) + 7) / 8;
+}
+
+enum cllm_status cllm_float_view_parse(const struct cllm_layout *layout, uint32_t decoded_bytes, const uint8_t *stored,
+                                       uint32_t stored_bytes, struct cllm_float_view *view_out, struct cllm_error *err)
+{
+    uint32_t element_count = decoded_bytes / layout->element_bytes;
+    uint32_t segment_count = (uint32_t)(((uint64_t)element_count + (1u << layout->segment_log2) - 1) >> layout->segment_log2);
+    uint64_t plane_bytes = cllm_float_plane_bytes(layout, element_count);
+    if (plane_bytes + CLLM_FLOAT_HEADER_BYTES > stored_bytes) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "float chunk has %u stored bytes, its planes alone need %llu",
+                         stored_bytes, (unsigned long long)(plane_bytes + CLLM_FLOAT_HEADER_BYTES));
+    }
+    const uint8_t *head = stored + plane_bytes;
+    unsigned width = head[2];
+    if (width > 16 || head[3] != 0) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "float chunk has segment lengths of %u bits (at most 16) and a "
+                         "reserved byte of %u (0)", width, head[3]);
+    }
+    uint64_t delta_bytes = ((uint64_t)(segment_count - 1) * width + 7) / 8;
+    uint64_t stream_offset = plane_bytes + CLLM_FLOAT_HEADER_BYTES + delta_bytes;
+    if (stream_offset > stored_bytes) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "float chunk has %u stored bytes, its code words start at %llu",
+                         stored_bytes, (unsigned long long)stream_offset);
+    }
+    *view_out = (struct cllm_float_view){
+        .planes = stored,
+        .deltas = head + CLLM_FLOAT_HEADER_BYTES,
+        .stream = stored + stream_offset,
+        .stream_bytes = (uint32_t)(stored_bytes - stream_offset),
+        .element_count = element_count,
+        .segment_count = segment_count,
+        .segment_base = cllm_load_le16(head),
+        .segment_width = (uint8_t)width,
+    };
+    return CLLM_OK;
+}

@@ -1,0 +1,116 @@
+/* codec.h - what encoder and every decoder must agree on about the float form (FORMAT.md 9): how an element splits, how a
+ * prefix code follows from its code lengths, where the parts of a chunk lie.
+ *
+ * All functions are pure and may be called from any thread.
+ */
+#ifndef CLLM_CODEC_H
+#define CLLM_CODEC_H
+
+#include "bytes.h"
+#include "cllm.h"
+#include "layout.h"
+
+/* --------------------------------------------------------------------------------------------------- element split */
+
+/* Checks the field against FORMAT.md 6.2. Fails with CORRUPT. */
+enum cllm_status cllm_layout_check(const struct cllm_layout *layout, struct cllm_error *err) CLLM_MUST_USE;
+
+/* Bits of an element that are neither coded nor dropped: kept raw. */
+static inline unsigned cllm_layout_remainder_bits(const struct cllm_layout *layout)
+{
+    return 8u * layout->element_bytes - layout->symbol_bits - layout->zero_bits;
+}
+
+static inline uint8_t cllm_element_symbol(const struct cllm_layout *layout, uint64_t element)
+{
+    return (uint8_t)(element >> layout->symbol_shift & ((1u << layout->symbol_bits) - 1));
+}
+
+/* The raw bits of an element, joined: those above the symbol follow those below it. */
+static inline uint64_t cllm_element_remainder(const struct cllm_layout *layout, uint64_t element)
+{
+    unsigned above = layout->symbol_shift + layout->symbol_bits;
+    uint64_t low = element & ((UINT64_C(1) << layout->symbol_shift) - 1);
+    uint64_t high = above < 64 ? element >> above : 0;
+    return (high << layout->symbol_shift | low) >> layout->zero_bits;
+}
+
+/* Inverse of the two above. */
+static inline uint64_t cllm_element_join(const struct cllm_layout *layout, uint8_t symbol, uint64_t remainder)
+{
+    unsigned above = layout->symbol_shift + layout->symbol_bits;
+    uint64_t raw = remainder << layout->zero_bits;
+    uint64_t low = raw & ((UINT64_C(1) << layout->symbol_shift) - 1);
+    uint64_t high = raw >> layout->symbol_shift;
+    return (above < 64 ? high << above : 0) | (uint64_t)symbol << layout->symbol_shift | low;
+}
+
+/* ----------------------------------------------------------------------------------------------------- prefix codes */
+
+/* Number of symbols that have a code. */
+unsigned cllm_table_symbol_count(const struct cllm_table *table);
+
+/* A usable code: at least one symbol, no length above CLLM_CODE_BITS_MAX, and complete (Kraft sum exactly 1). A single
+ * symbol has length 0: it takes no bits. Fails with CORRUPT. */
+enum cllm_status cllm_table_check(const struct cllm_table *table, struct cllm_error *err) CLLM_MUST_USE;
+
+#define CLLM_TABLE_STORED_BYTES_MAX 130u
+
+/* Reads a stored table (FORMAT.md 6.2) and checks it. Fails with CORRUPT. */
+enum cllm_status cllm_table_parse(struct cllm_cursor *cursor, struct cllm_table *table_out, struct cllm_error *err) CLLM_MUST_USE;
+
+/* Writes at most CLLM_TABLE_STORED_BYTES_MAX bytes; returns how many. The table must be a usable code. */
+size_t cllm_table_serialise(const struct cllm_table *table, uint8_t *out);
+
+/* The code words of a usable table, bit-reversed: the first bit of the stream is bit 0. */
+void cllm_table_codes(const struct cllm_table *table, uint16_t codes_out[256]);
+
+/* What the next CLLM_CODE_BITS_MAX bits of a stream begin with. */
+struct cllm_code_entry {
+    uint8_t symbol;
+    uint8_t bits;
+};
+#define CLLM_CODE_ENTRIES (1u << CLLM_CODE_BITS_MAX)
+
+/* Every entry is filled: a usable code is complete. */
+void cllm_table_lookup(const struct cllm_table *table, struct cllm_code_entry entries_out[CLLM_CODE_ENTRIES]);
+
+/* --------------------------------------------------------------------------------------------------- chunk contents */
+
+/* Where the parts of one stored float chunk lie; pointers into the stored bytes. */
+struct cllm_float_view {
+    const uint8_t *planes; /* floor(remainder_bits / 8) planes of element_count bytes, then the packed rest */
+    const uint8_t *deltas; /* segment lengths less segment_base, segment_width bits each */
+    const uint8_t *stream; /* code words, first bit in bit 0 of the first byte */
+    uint32_t stream_bytes;
+    uint32_t element_count;
+    uint32_t segment_count;
+    uint16_t segment_base;
+    uint8_t segment_width;
+};
+
+/* Bytes that the raw planes of `element_count` elements take. */
+uint64_t cllm_float_plane_bytes(const struct cllm_layout *layout, uint32_t element_count);
+
+/* Finds the parts of a float chunk whose layout was checked. Fails with CORRUPT where they do not fit. */
+enum cllm_status cllm_float_view_parse(const struct cllm_layout *layout, uint32_t decoded_bytes, const uint8_t *stored,
+                                       uint32_t stored_bytes, struct cllm_float_view *view_out, struct cllm_error *err)
+    CLLM_MUST_USE;
+
+/* `width` (at most 16) bits at bit position `bit`, first bit lowest, from `bytes` that hold them all. */
+static inline uint32_t cllm_bits_at(const uint8_t *bytes, uint64_t bit, unsigned width)
+{
+    const uint8_t *p = bytes + (bit >> 3);
+    unsigned shift = bit & 7;
+    uint32_t value = 0;
+    for (unsigned got = 0; got < shift + width; got += 8) value |= (uint32_t)*p++ << got;
+    return value >> shift & ((1u << width) - 1);
+}
+
+/* Length in bits of segment `segment_index`, which is not the last one (its end is the end of the stream). */
+static inline uint32_t cllm_float_segment_bits(const struct cllm_float_view *view, uint32_t segment_index)
+{
+    return view->segment_base + cllm_bits_at(view->deltas, (uint64_t)segment_index * view->segment_width, view->segment_width);
+}
+
+#endif
