@@ -57,11 +57,12 @@
 #define CLLM_CHUNK_LOG2_MAX 24u
 #define CLLM_CONTAINER_BYTES_MAX (UINT64_C(1) << 62)
 #define CLLM_INDEX_BYTES_MAX (UINT64_C(1) << 30)
-#define CLLM_INDEX_RATIO_MAX 1024u /* decoded index bytes per stored one */
+#define CLLM_INDEX_RATIO_MAX 64u /* decoded index bytes per stored one */
 #define CLLM_DATA_COUNT_MAX (UINT32_C(1) << 22)
 #define CLLM_TENSOR_COUNT_MAX (UINT32_C(1) << 21)
 #define CLLM_FILE_COUNT_MAX (UINT32_C(1) << 20)
-#define CLLM_TABLE_COUNT_MAX 65536u
+#define CLLM_TABLE_COUNT_MAX 65536u /* of one data object */
+#define CLLM_TABLE_TOTAL_MAX (UINT32_C(1) << 20)
 #define CLLM_RANK_MAX 64u
 #define CLLM_DTYPE_BYTES_MAX 31u
 #define CLLM_ELEMENT_BITS_MAX 65535u

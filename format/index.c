@@ -1,0 +1,592 @@
+/* index.c - parse and serialise manifest and layout, in the order of FORMAT.md 6. */
+#include "index.h"
+
+#include "bytes.h"
+#include "codec.h"
+#include "digest.h"
+#include "layout.h"
+
+#include <stdlib.h>
+
+struct parser {
+    struct cllm_cursor cursor;
+    struct cllm_index *index;
+    struct cllm_index_storage *storage;
+    size_t string_used;
+    size_t extent_used;
+    size_t part_used;
+    struct cllm_error *err;
+};
+
+static enum cllm_status fail_corrupt(struct parser *parser, const char *what, uint64_t found, const char *relation,
+                                     uint64_t expected)
+{
+    return cllm_fail(parser->err, CLLM_E_CORRUPT, parser->cursor.offset, "index byte %zu: %s is %llu, %s %llu",
+                     parser->cursor.offset, what, (unsigned long long)found, relation, (unsigned long long)expected);
+}
+
+static enum cllm_status fail_short(struct parser *parser, const char *where)
+{
+    return cllm_fail(parser->err, CLLM_E_CORRUPT, parser->cursor.offset, "index ends within %s, at byte %zu of %zu", where,
+                     parser->cursor.offset, parser->cursor.byte_count);
+}
+
+uint64_t cllm_data_start(uint64_t previous_end, uint64_t decoded_bytes)
+{
+    uint64_t alignment = decoded_bytes >= CLLM_PAGE_ALIGNED_MIN_BYTES ? CLLM_PAGE_ALIGNMENT : CLLM_CHUNK_ALIGNMENT;
+    return (previous_end + alignment - 1) & ~(alignment - 1);
+}
+
+bool cllm_file_name_is_safe(const char *name, size_t name_bytes)
+{
+    if (name_bytes == 0 || name_bytes > CLLM_FILE_NAME_BYTES_MAX) return false;
+    size_t start = 0;
+    for (size_t i = 0; i <= name_bytes; i++) {
+        unsigned char c = i < name_bytes ? (unsigned char)name[i] : '/';
+        if (c < 0x20 || c == 0x7F || c == '\\') return false;
+        if (c != '/') continue;
+        size_t length = i - start;
+        bool dots = (length == 1 && name[start] == '.') || (length == 2 && name[start] == '.' && name[start + 1] == '.');
+        if (length == 0 || length > 255 || dots) return false;
+        start = i + 1;
+    }
+    return true;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- manifest */
+
+static enum cllm_status parse_counts(struct parser *parser)
+{
+    struct cllm_index *index = parser->index;
+    struct cllm_cursor *cursor = &parser->cursor;
+    index->data_count = cllm_cursor_u32(cursor);
+    index->tensor_count = cllm_cursor_u32(cursor);
+    index->file_count = cllm_cursor_u32(cursor);
+    if (cursor->overrun) return fail_short(parser, "its counts");
+    if (index->file_count == 0) return fail_corrupt(parser, "number of files", 0, "expected at least", 1);
+    if (index->data_count > CLLM_DATA_COUNT_MAX || index->tensor_count > CLLM_TENSOR_COUNT_MAX ||
+        index->file_count > CLLM_FILE_COUNT_MAX) {
+        return cllm_fail(parser->err, CLLM_E_LIMIT, cursor->offset,
+                         "index claims %u data objects, %u tensors, %u files; limits are %u, %u, %u", index->data_count,
+                         index->tensor_count, index->file_count, CLLM_DATA_COUNT_MAX, CLLM_TENSOR_COUNT_MAX,
+                         CLLM_FILE_COUNT_MAX);
+    }
+    uint64_t least = (uint64_t)index->data_count * CLLM_DATA_RECORD_BYTES +
+                     (uint64_t)index->tensor_count * CLLM_TENSOR_RECORD_BYTES +
+                     (uint64_t)index->file_count * CLLM_FILE_RECORD_BYTES;
+    if (least > cllm_cursor_left(cursor)) {
+        return fail_corrupt(parser, "least size of the records claimed", least, "bytes left", cllm_cursor_left(cursor));
+    }
+    return CLLM_OK;
+}
+
+/* Everything whose size follows from the counts and the manifest's length, both checked by now. */
+static enum cllm_status allocate_manifest(struct parser *parser, size_t manifest_bytes)
+{
+    const struct cllm_index *index = parser->index;
+    struct cllm_index_storage *storage = parser->storage;
+    storage->data = calloc(index->data_count + 1, sizeof *storage->data);
+    storage->tensors = calloc(index->tensor_count + 1, sizeof *storage->tensors);
+    storage->files = calloc(index->file_count, sizeof *storage->files);
+    storage->extents = calloc(manifest_bytes / sizeof(uint64_t) + 1, sizeof(uint64_t));
+    storage->parts = calloc(manifest_bytes / sizeof(uint32_t) + 1, sizeof(uint32_t));
+    storage->strings = calloc(manifest_bytes + 2 * (size_t)index->tensor_count + index->file_count, 1);
+    if (!storage->data || !storage->tensors || !storage->files || !storage->extents || !storage->parts || !storage->strings) {
+        return cllm_fail(parser->err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for an index of %zu bytes", manifest_bytes);
+    }
+    return CLLM_OK;
+}
+
+static enum cllm_status parse_data(struct parser *parser, struct cllm_data *data)
+{
+    struct cllm_cursor *cursor = &parser->cursor;
+    data->decoded_bytes = cllm_cursor_u64(cursor);
+    data->chunk_bytes = cllm_cursor_u32(cursor);
+    const uint8_t *digest = cllm_cursor_take(cursor, CLLM_DIGEST_BYTES);
+    if (!digest) return fail_short(parser, "a data record");
+    memcpy(data->digest, digest, CLLM_DIGEST_BYTES);
+    if (data->decoded_bytes > CLLM_CONTAINER_BYTES_MAX) {
+        return fail_corrupt(parser, "size of a data object", data->decoded_bytes, "at most", CLLM_CONTAINER_BYTES_MAX);
+    }
+    bool power_of_two = (data->chunk_bytes & (data->chunk_bytes - 1)) == 0;
+    if (!power_of_two || data->chunk_bytes < 1u << CLLM_CHUNK_LOG2_MIN || data->chunk_bytes > 1u << CLLM_CHUNK_LOG2_MAX) {
+        return fail_corrupt(parser, "chunk size", data->chunk_bytes, "expected a power of two from 1024 to", 1u << CLLM_CHUNK_LOG2_MAX);
+    }
+    uint64_t chunk_count = data->decoded_bytes / data->chunk_bytes + (data->decoded_bytes % data->chunk_bytes != 0);
+    if (chunk_count > CLLM_INDEX_BYTES_MAX / CLLM_CHUNK_RECORD_BYTES) {
+        return fail_corrupt(parser, "number of chunks", chunk_count, "at most", CLLM_INDEX_BYTES_MAX / CLLM_CHUNK_RECORD_BYTES);
+    }
+    data->chunk_count = (uint32_t)chunk_count;
+    return CLLM_OK;
+}
+
+/* Copies a string out of the manifest and terminates it; the space was reserved by allocate_manifest. */
+static const char *take_string(struct parser *parser, size_t byte_count)
+{
+    const uint8_t *bytes = cllm_cursor_take(&parser->cursor, byte_count);
+    if (!bytes) return NULL;
+    char *string = parser->storage->strings + parser->string_used;
+    memcpy(string, bytes, byte_count);
+    parser->string_used += byte_count + 1;
+    return string;
+}
+
+static bool dtype_is_printable(const char *dtype, size_t byte_count)
+{
+    if (byte_count == 0 || byte_count > CLLM_DTYPE_BYTES_MAX) return false;
+    for (size_t i = 0; i < byte_count; i++) {
+        if (dtype[i] <= ' ' || dtype[i] > '~') return false;
+    }
+    return true;
+}
+
+/* A dtype that this build does not know is not checked against its size: it may pack elements in a way of its own. */
+static enum cllm_status check_tensor_size(struct parser *parser, const struct cllm_tensor *tensor, const char *dtype_name)
+{
+    const struct cllm_dtype *dtype = cllm_dtype_find(dtype_name, strlen(dtype_name));
+    if (!dtype) return CLLM_OK;
+    if (tensor->element_bits != dtype->element_bits) {
+        return fail_corrupt(parser, "bits per element", tensor->element_bits, "dtype has", dtype->element_bits);
+    }
+    uint64_t bits = tensor->element_bits;
+    for (uint32_t i = 0; i < tensor->rank; i++) {
+        if (!cllm_mul(bits, tensor->shape[i], &bits)) {
+            return fail_corrupt(parser, "extent", tensor->shape[i], "with which the size overflows at dimension", i);
+        }
+    }
+    uint64_t found = parser->index->data[tensor->data_index].decoded_bytes;
+    if (bits % 8 != 0 || bits / 8 != found) {
+        return fail_corrupt(parser, "size of a tensor's data", found, "its dtype and shape give", bits / 8);
+    }
+    return CLLM_OK;
+}
+
+static enum cllm_status parse_tensor(struct parser *parser, struct cllm_tensor *tensor, uint32_t previous_file)
+{
+    struct cllm_cursor *cursor = &parser->cursor;
+    tensor->data_index = cllm_cursor_u32(cursor);
+    tensor->file_index = cllm_cursor_u32(cursor);
+    tensor->element_bits = cllm_cursor_u32(cursor);
+    tensor->name_bytes = cllm_cursor_u16(cursor);
+    unsigned dtype_bytes = cllm_cursor_u8(cursor);
+    tensor->rank = cllm_cursor_u8(cursor);
+    const char *name = take_string(parser, tensor->name_bytes);
+    const char *dtype = name ? take_string(parser, dtype_bytes) : NULL;
+    if (!dtype) return fail_short(parser, "a tensor record");
+    tensor->name = name;
+    tensor->dtype = dtype;
+    if (tensor->data_index >= parser->index->data_count) {
+        return fail_corrupt(parser, "a tensor's data object", tensor->data_index, "number of data objects is",
+                            parser->index->data_count);
+    }
+    if (tensor->file_index >= parser->index->file_count || tensor->file_index < previous_file) {
+        return fail_corrupt(parser, "a tensor's file", tensor->file_index, "expected ascending and below",
+                            parser->index->file_count);
+    }
+    if (!dtype_is_printable(dtype, dtype_bytes)) {
+        return fail_corrupt(parser, "length of a dtype that is not all printable ASCII", dtype_bytes, "at most",
+                            CLLM_DTYPE_BYTES_MAX);
+    }
+    if (tensor->element_bits == 0 || tensor->element_bits > CLLM_ELEMENT_BITS_MAX) {
+        return fail_corrupt(parser, "bits per element", tensor->element_bits, "expected 1 to", CLLM_ELEMENT_BITS_MAX);
+    }
+    if (tensor->rank > CLLM_RANK_MAX) return fail_corrupt(parser, "rank", tensor->rank, "at most", CLLM_RANK_MAX);
+    const uint8_t *extents = cllm_cursor_take(cursor, 8 * (size_t)tensor->rank);
+    if (!extents) return fail_short(parser, "a tensor's shape");
+    uint64_t *shape = parser->storage->extents + parser->extent_used;
+    for (uint32_t i = 0; i < tensor->rank; i++) shape[i] = cllm_load_le64(extents + 8 * (size_t)i);
+    parser->extent_used += tensor->rank;
+    tensor->shape = tensor->rank ? shape : NULL;
+    return check_tensor_size(parser, tensor, dtype);
+}
+
+static enum cllm_status parse_file(struct parser *parser, struct cllm_file *file)
+{
+    struct cllm_cursor *cursor = &parser->cursor;
+    file->bytes = cllm_cursor_u64(cursor);
+    const uint8_t *digest = cllm_cursor_take(cursor, CLLM_DIGEST_BYTES);
+    file->part_count = cllm_cursor_u32(cursor);
+    file->name_bytes = cllm_cursor_u16(cursor);
+    const char *name = take_string(parser, file->name_bytes);
+    if (!name || (uint64_t)file->part_count * 4 > cllm_cursor_left(cursor)) return fail_short(parser, "a file record");
+    memcpy(file->sha256, digest, CLLM_DIGEST_BYTES);
+    file->name = name;
+    if (!cllm_file_name_is_safe(name, file->name_bytes)) {
+        char printable[200];
+        return cllm_fail(parser->err, CLLM_E_CORRUPT, cursor->offset,
+                         "file name \"%s\" is not a plain relative path (no \"..\", no empty part, no control character)",
+                         cllm_escape(name, file->name_bytes, printable, sizeof printable));
+    }
+    uint32_t *parts = parser->storage->parts + parser->part_used;
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < file->part_count; i++) {
+        parts[i] = cllm_cursor_u32(cursor);
+        if (parts[i] >= parser->index->data_count) {
+            return fail_corrupt(parser, "a file's part", parts[i], "number of data objects is", parser->index->data_count);
+        }
+        if (!cllm_add(sum, parser->index->data[parts[i]].decoded_bytes, &sum)) sum = UINT64_MAX;
+    }
+    if (sum != file->bytes) return fail_corrupt(parser, "size of a file", file->bytes, "its parts have", sum);
+    parser->part_used += file->part_count;
+    file->parts = parts;
+    return CLLM_OK;
+}
+
+static int compare_bytes(const char *a, size_t a_bytes, const char *b, size_t b_bytes)
+{
+    int order = memcmp(a, b, a_bytes < b_bytes ? a_bytes : b_bytes);
+    if (order != 0) return order;
+    return a_bytes < b_bytes ? -1 : a_bytes > b_bytes;
+}
+
+static int compare_tensors(const void *a, const void *b)
+{
+    const struct cllm_tensor *x = *(const struct cllm_tensor *const *)a, *y = *(const struct cllm_tensor *const *)b;
+    if (x->file_index != y->file_index) return x->file_index < y->file_index ? -1 : 1;
+    return compare_bytes(x->name, x->name_bytes, y->name, y->name_bytes);
+}
+
+static int compare_files(const void *a, const void *b)
+{
+    const struct cllm_file *x = *(const struct cllm_file *const *)a, *y = *(const struct cllm_file *const *)b;
+    return compare_bytes(x->name, x->name_bytes, y->name, y->name_bytes);
+}
+
+/* Sorts pointers to `count` records and fails where two neighbours are equal. */
+static enum cllm_status check_unique(struct parser *parser, const char *records, size_t record_bytes, uint32_t count,
+                                     int (*compare)(const void *, const void *), const char *what)
+{
+    const void **sorted = calloc((size_t)count + 1, sizeof *sorted);
+    if (!sorted) return cllm_fail(parser->err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory to compare %u names", count);
+    for (uint32_t i = 0; i < count; i++) sorted[i] = records + i * record_bytes;
+    qsort(sorted, count, sizeof *sorted, compare);
+    enum cllm_status status = CLLM_OK;
+    for (uint32_t i = 1; i < count && !status; i++) {
+        if (compare(&sorted[i - 1], &sorted[i]) == 0) {
+            status = cllm_fail(parser->err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "two %s have the same name", what);
+        }
+    }
+    free(sorted);
+    return status;
+}
+
+/* Every data object belongs to a file, and every tensor's to the file that the tensor names. */
+static enum cllm_status check_references(struct parser *parser)
+{
+    const struct cllm_index *index = parser->index;
+    uint32_t *owner = calloc((size_t)index->data_count + 1, sizeof *owner); /* 1 + the last file seen to use it */
+    if (!owner) return cllm_fail(parser->err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory to check references");
+    enum cllm_status status = CLLM_OK;
+    uint32_t tensor = 0;
+    for (uint32_t f = 0; f < index->file_count && !status; f++) {
+        for (uint32_t i = 0; i < index->files[f].part_count; i++) owner[index->files[f].parts[i]] = f + 1;
+        for (; tensor < index->tensor_count && index->tensors[tensor].file_index == f && !status; tensor++) {
+            if (owner[index->tensors[tensor].data_index] != f + 1) {
+                status = fail_corrupt(parser, "a tensor's data object", index->tensors[tensor].data_index,
+                                      "which is no part of its file, number", f);
+            }
+        }
+    }
+    for (uint32_t d = 0; d < index->data_count && !status; d++) {
+        if (owner[d] == 0) status = fail_corrupt(parser, "a data object that no file uses", d, "number of files is", index->file_count);
+    }
+    free(owner);
+    return status;
+}
+
+static enum cllm_status parse_manifest(struct parser *parser, size_t manifest_bytes)
+{
+    struct cllm_index *index = parser->index;
+    struct cllm_index_storage *storage = parser->storage;
+    enum cllm_status status = parse_counts(parser);
+    if (!status) status = allocate_manifest(parser, manifest_bytes);
+    if (status) return status;
+    index->data = storage->data;
+    index->tensors = storage->tensors;
+    index->files = storage->files;
+    for (uint32_t i = 0; i < index->data_count && !status; i++) status = parse_data(parser, &storage->data[i]);
+    uint32_t file = 0;
+    for (uint32_t i = 0; i < index->tensor_count && !status; i++) {
+        status = parse_tensor(parser, &storage->tensors[i], file);
+        file = storage->tensors[i].file_index;
+    }
+    for (uint32_t i = 0; i < index->file_count && !status; i++) status = parse_file(parser, &storage->files[i]);
+    if (status) return status;
+    if (cllm_cursor_left(&parser->cursor) != 0) {
+        return fail_corrupt(parser, "bytes after the manifest's last record", cllm_cursor_left(&parser->cursor), "expected", 0);
+    }
+    status = check_references(parser);
+    if (!status) {
+        status = check_unique(parser, (const char *)storage->tensors, sizeof *storage->tensors, index->tensor_count,
+                              compare_tensors, "tensors of one file");
+    }
+    if (!status) {
+        status = check_unique(parser, (const char *)storage->files, sizeof *storage->files, index->file_count, compare_files,
+                              "files");
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------------------ layout */
+
+static enum cllm_status allocate_layout(struct parser *parser)
+{
+    const struct cllm_index *index = parser->index;
+    uint64_t chunk_count = 0;
+    for (uint32_t i = 0; i < index->data_count; i++) chunk_count += index->data[i].chunk_count;
+    uint64_t least = chunk_count * CLLM_CHUNK_RECORD_BYTES + (uint64_t)index->data_count * CLLM_LAYOUT_RECORD_BYTES;
+    if (least > cllm_cursor_left(&parser->cursor)) {
+        return fail_corrupt(parser, "least size of the layout records claimed", least, "bytes left",
+                            cllm_cursor_left(&parser->cursor));
+    }
+    /* A table takes 3 bytes or more, and is only there for a chunk to use. */
+    uint64_t table_count = cllm_cursor_left(&parser->cursor) / 3;
+    if (table_count > chunk_count) table_count = chunk_count;
+    if (table_count > CLLM_TABLE_TOTAL_MAX) table_count = CLLM_TABLE_TOTAL_MAX;
+    parser->storage->chunks = calloc(chunk_count + 1, sizeof *parser->storage->chunks);
+    parser->storage->tables = calloc(table_count + 1, sizeof *parser->storage->tables);
+    if (!parser->storage->chunks || !parser->storage->tables) {
+        return cllm_fail(parser->err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %llu chunks",
+                         (unsigned long long)chunk_count);
+    }
+    return CLLM_OK;
+}
+
+static enum cllm_status parse_tables(struct parser *parser, struct cllm_data *data, struct cllm_table *tables,
+                                     uint32_t *tables_used)
+{
+    struct cllm_cursor *cursor = &parser->cursor;
+    data->table_count = cllm_cursor_u32(cursor);
+    if (data->table_count > data->chunk_count || data->table_count > CLLM_TABLE_COUNT_MAX) {
+        return fail_corrupt(parser, "number of code tables", data->table_count, "number of chunks (at most 65536) is",
+                            data->chunk_count);
+    }
+    if (data->table_count > 0 && data->layout.element_bytes == 0) {
+        return fail_corrupt(parser, "number of code tables without a layout", data->table_count, "expected", 0);
+    }
+    if (data->table_count > CLLM_TABLE_TOTAL_MAX - *tables_used) {
+        return cllm_fail(parser->err, CLLM_E_LIMIT, cursor->offset, "index holds more than %u code tables", CLLM_TABLE_TOTAL_MAX);
+    }
+    data->tables = tables + *tables_used;
+    for (uint32_t i = 0; i < data->table_count; i++) {
+        enum cllm_status status = cllm_table_parse(cursor, &tables[(*tables_used)++], parser->err);
+        if (status) return cllm_fail_context(parser->err, status, "index byte %zu", cursor->offset);
+    }
+    return CLLM_OK;
+}
+
+static enum cllm_status parse_chunk(struct parser *parser, const struct cllm_data *data, struct cllm_chunk *chunk)
+{
+    struct cllm_cursor *cursor = &parser->cursor;
+    chunk->stored_bytes = cllm_cursor_u32(cursor);
+    chunk->form = cllm_cursor_u8(cursor);
+    unsigned reserved = cllm_cursor_u8(cursor);
+    chunk->table_index = cllm_cursor_u16(cursor);
+    chunk->checksum = cllm_cursor_u64(cursor);
+    if (cursor->overrun) return fail_short(parser, "a chunk record");
+    if (chunk->stored_bytes == 0 || chunk->stored_bytes > chunk->decoded_bytes) {
+        return fail_corrupt(parser, "stored size of a chunk", chunk->stored_bytes, "expected 1 to", chunk->decoded_bytes);
+    }
+    if (reserved != 0) return fail_corrupt(parser, "reserved byte of a chunk record", reserved, "expected", 0);
+    if (chunk->form == CLLM_FORM_RAW && chunk->stored_bytes != chunk->decoded_bytes) {
+        return fail_corrupt(parser, "stored size of a raw chunk", chunk->stored_bytes, "expected", chunk->decoded_bytes);
+    }
+    if (chunk->form == CLLM_FORM_FLOAT) {
+        if (chunk->table_index >= data->table_count) {
+            return fail_corrupt(parser, "code table of a chunk", chunk->table_index, "number of tables is", data->table_count);
+        }
+        if (chunk->decoded_bytes % data->layout.element_bytes != 0) {
+            return fail_corrupt(parser, "size of a float chunk", chunk->decoded_bytes, "expected a multiple of",
+                                data->layout.element_bytes);
+        }
+    } else if (chunk->table_index != 0) {
+        return fail_corrupt(parser, "code table of a chunk that uses none", chunk->table_index, "expected", 0);
+    }
+    return CLLM_OK;
+}
+
+/* Offsets are not stored: they follow from the sizes, so chunks cannot overlap, leave holes or point elsewhere. */
+static enum cllm_status parse_chunks(struct parser *parser, struct cllm_data *data, struct cllm_chunk *chunks, uint64_t *offset)
+{
+    data->chunks = chunks;
+    data->stored_offset = cllm_data_start(*offset, data->decoded_bytes);
+    uint64_t at = data->stored_offset;
+    for (uint32_t i = 0; i < data->chunk_count; i++) {
+        uint64_t left = data->decoded_bytes - (uint64_t)i * data->chunk_bytes;
+        chunks[i].decoded_bytes = left < data->chunk_bytes ? (uint32_t)left : data->chunk_bytes;
+        chunks[i].stored_offset = at;
+        enum cllm_status status = parse_chunk(parser, data, &chunks[i]);
+        if (status) return status;
+        if (!cllm_add(at, chunks[i].stored_bytes, &at) || !cllm_align(at, CLLM_CHUNK_ALIGNMENT, &at) ||
+            at > CLLM_CONTAINER_BYTES_MAX) {
+            return fail_corrupt(parser, "end of a chunk", at, "at most", CLLM_CONTAINER_BYTES_MAX);
+        }
+    }
+    data->stored_bytes = at - data->stored_offset;
+    *offset = at;
+    return CLLM_OK;
+}
+
+static enum cllm_status parse_layout(struct parser *parser)
+{
+    struct cllm_index *index = parser->index;
+    struct cllm_index_storage *storage = parser->storage;
+    enum cllm_status status = allocate_layout(parser);
+    struct cllm_chunk *chunks = storage->chunks;
+    uint32_t tables_used = 0;
+    uint64_t offset = CLLM_HEADER_BYTES;
+    for (uint32_t i = 0; i < index->data_count && !status; i++) {
+        struct cllm_data *data = &storage->data[i];
+        const uint8_t *fields = cllm_cursor_take(&parser->cursor, 8);
+        if (!fields) return fail_short(parser, "a layout record");
+        data->layout = (struct cllm_layout){fields[0], fields[1], fields[2], fields[3], fields[4]};
+        if (fields[5] || fields[6] || fields[7]) return fail_corrupt(parser, "reserved byte of a layout record", 1, "expected", 0);
+        status = cllm_layout_check(&data->layout, parser->err);
+        if (status) return cllm_fail_context(parser->err, status, "index byte %zu", parser->cursor.offset);
+        status = parse_tables(parser, data, storage->tables, &tables_used);
+        if (!status) status = parse_chunks(parser, data, chunks, &offset);
+        chunks += data->chunk_count;
+    }
+    if (status) return status;
+    if (cllm_cursor_left(&parser->cursor) != 0) {
+        return fail_corrupt(parser, "bytes after the last layout record", cllm_cursor_left(&parser->cursor), "expected", 0);
+    }
+    index->payload_end = offset;
+    return CLLM_OK;
+}
+
+enum cllm_status cllm_index_parse(const uint8_t *index_bytes, size_t index_byte_count, size_t manifest_bytes,
+                                  uint64_t payload_end_expected, struct cllm_index *index_out,
+                                  struct cllm_index_storage *storage_out, struct cllm_error *err)
+{
+    memset(storage_out, 0, sizeof *storage_out);
+    if (manifest_bytes > index_byte_count) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "manifest of %zu bytes in an index of %zu", manifest_bytes,
+                         index_byte_count);
+    }
+    struct parser parser = {cllm_cursor_over(index_bytes, manifest_bytes), index_out, storage_out, 0, 0, 0, err};
+    enum cllm_status status = parse_manifest(&parser, manifest_bytes);
+    if (!status) status = cllm_sha256(index_bytes, manifest_bytes, index_out->root, err);
+    if (!status) {
+        parser.cursor = cllm_cursor_over(index_bytes + manifest_bytes, index_byte_count - manifest_bytes);
+        status = parse_layout(&parser);
+    }
+    if (!status && index_out->payload_end != payload_end_expected) {
+        status = cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "chunks end at byte %llu, the index starts at %llu",
+                           (unsigned long long)index_out->payload_end, (unsigned long long)payload_end_expected);
+    }
+    if (status) cllm_index_storage_free(storage_out);
+    return status;
+}
+
+void cllm_index_storage_free(struct cllm_index_storage *storage)
+{
+    free(storage->data);
+    free(storage->tensors);
+    free(storage->files);
+    free(storage->chunks);
+    free(storage->tables);
+    free(storage->extents);
+    free(storage->parts);
+    free(storage->strings);
+    memset(storage, 0, sizeof *storage);
+}
+
+/* --------------------------------------------------------------------------------------------------------- serialise */
+
+/* Writes forward through memory; with `bytes` null it only counts. */
+struct emitter {
+    uint8_t *bytes;
+    size_t offset;
+};
+
+static void emit(struct emitter *emitter, const void *bytes, size_t byte_count)
+{
+    if (emitter->bytes && byte_count) memcpy(emitter->bytes + emitter->offset, bytes, byte_count);
+    emitter->offset += byte_count;
+}
+
+static void emit_uint(struct emitter *emitter, uint64_t value, size_t byte_count)
+{
+    uint8_t bytes[8];
+    cllm_store_le64(bytes, value);
+    emit(emitter, bytes, byte_count);
+}
+
+static void emit_manifest(struct emitter *emitter, const struct cllm_index *index)
+{
+    emit_uint(emitter, index->data_count, 4);
+    emit_uint(emitter, index->tensor_count, 4);
+    emit_uint(emitter, index->file_count, 4);
+    for (uint32_t i = 0; i < index->data_count; i++) {
+        emit_uint(emitter, index->data[i].decoded_bytes, 8);
+        emit_uint(emitter, index->data[i].chunk_bytes, 4);
+        emit(emitter, index->data[i].digest, CLLM_DIGEST_BYTES);
+    }
+    for (uint32_t i = 0; i < index->tensor_count; i++) {
+        const struct cllm_tensor *tensor = &index->tensors[i];
+        emit_uint(emitter, tensor->data_index, 4);
+        emit_uint(emitter, tensor->file_index, 4);
+        emit_uint(emitter, tensor->element_bits, 4);
+        emit_uint(emitter, tensor->name_bytes, 2);
+        emit_uint(emitter, strlen(tensor->dtype), 1);
+        emit_uint(emitter, tensor->rank, 1);
+        emit(emitter, tensor->name, tensor->name_bytes);
+        emit(emitter, tensor->dtype, strlen(tensor->dtype));
+        for (uint32_t k = 0; k < tensor->rank; k++) emit_uint(emitter, tensor->shape[k], 8);
+    }
+    for (uint32_t i = 0; i < index->file_count; i++) {
+        const struct cllm_file *file = &index->files[i];
+        emit_uint(emitter, file->bytes, 8);
+        emit(emitter, file->sha256, CLLM_DIGEST_BYTES);
+        emit_uint(emitter, file->part_count, 4);
+        emit_uint(emitter, file->name_bytes, 2);
+        emit(emitter, file->name, file->name_bytes);
+        for (uint32_t k = 0; k < file->part_count; k++) emit_uint(emitter, file->parts[k], 4);
+    }
+}
+
+static void emit_layout(struct emitter *emitter, const struct cllm_index *index)
+{
+    for (uint32_t i = 0; i < index->data_count; i++) {
+        const struct cllm_data *data = &index->data[i];
+        const struct cllm_layout *layout = &data->layout;
+        const uint8_t fields[8] = {layout->element_bytes, layout->symbol_shift, layout->symbol_bits, layout->zero_bits,
+                                   layout->segment_log2};
+        emit(emitter, fields, sizeof fields);
+        emit_uint(emitter, data->table_count, 4);
+        for (uint32_t k = 0; k < data->table_count; k++) {
+            uint8_t table[CLLM_TABLE_STORED_BYTES_MAX];
+            emit(emitter, table, cllm_table_serialise(&data->tables[k], table));
+        }
+        for (uint32_t k = 0; k < data->chunk_count; k++) {
+            const struct cllm_chunk *chunk = &data->chunks[k];
+            emit_uint(emitter, chunk->stored_bytes, 4);
+            emit_uint(emitter, chunk->form, 1);
+            emit_uint(emitter, 0, 1);
+            emit_uint(emitter, chunk->table_index, 2);
+            emit_uint(emitter, chunk->checksum, 8);
+        }
+    }
+}
+
+enum cllm_status cllm_index_serialise(const struct cllm_index *index, uint8_t **bytes_out, size_t *byte_count_out,
+                                      size_t *manifest_bytes_out, struct cllm_error *err)
+{
+    struct emitter emitter = {NULL, 0};
+    emit_manifest(&emitter, index);
+    *manifest_bytes_out = emitter.offset;
+    emit_layout(&emitter, index);
+    *bytes_out = NULL;
+    *byte_count_out = emitter.offset;
+    if (emitter.offset > CLLM_INDEX_BYTES_MAX) {
+        return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET, "the index would have %zu bytes, at most %llu are allowed",
+                         emitter.offset, (unsigned long long)CLLM_INDEX_BYTES_MAX);
+    }
+    emitter = (struct emitter){malloc(emitter.offset), 0};
+    if (!emitter.bytes) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for the index");
+    emit_manifest(&emitter, index);
+    emit_layout(&emitter, index);
+    *bytes_out = emitter.bytes;
+    return CLLM_OK;
+}
