@@ -5,6 +5,22 @@
 #include "cllm.h"
 #include "cllm_progress.h"
 
+/* ---------------------------------------------------------------------------------------------------------- chunks */
+
+/* Working memory for decoding chunks; one thread at a time. */
+struct cllm_decoder;
+enum cllm_status cllm_decoder_create(struct cllm_decoder **decoder_out, struct cllm_error *err) CLLM_MUST_USE;
+void cllm_decoder_destroy(struct cllm_decoder *decoder);
+
+/* Decodes one chunk. `stored` has cllm_chunk_buffer_bytes: the stored bytes, then zeros or anything (read, never used);
+ * `out` receives exactly chunk->decoded_bytes and needs no alignment. Of `data`, layout and tables are read.
+ * Fails with CORRUPT (the stored bytes are not what an encoder writes), UNSUPPORTED (a form of a newer cllm), NOMEM. Any
+ * stored bytes are safe; on failure `out` is unspecified. */
+enum cllm_status cllm_decode_chunk(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,
+                                   const uint8_t *stored, uint8_t *out, struct cllm_error *err) CLLM_MUST_USE;
+
+/* ------------------------------------------------------------------------------------------------------ whole objects */
+
 /* One data object to decode and where to: `destination` has exactly the object's decoded_bytes and any alignment. */
 struct cllm_load {
     uint32_t data_index;

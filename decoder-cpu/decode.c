@@ -1,0 +1,76 @@
+/* decode.c - one chunk: dispatch by form and the checks that all forms share. */
+#include "cllm_decode.h"
+
+#include "compress.h"
+#include "decode_float.h"
+#include "reader.h"
+
+#include <stdlib.h>
+
+struct cllm_decoder {
+    struct cllm_compressor *compressor;
+    uint8_t *symbols;
+    size_t symbol_capacity;
+    struct cllm_float_lookup lookup;
+};
+
+enum cllm_status cllm_decoder_create(struct cllm_decoder **decoder_out, struct cllm_error *err)
+{
+    struct cllm_decoder *decoder = calloc(1, sizeof *decoder);
+    *decoder_out = decoder;
+    if (!decoder) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for a decoder");
+    enum cllm_status status = cllm_compressor_create(&decoder->compressor, err);
+    if (status) {
+        free(decoder);
+        *decoder_out = NULL;
+    }
+    return status;
+}
+
+void cllm_decoder_destroy(struct cllm_decoder *decoder)
+{
+    if (!decoder) return;
+    cllm_compressor_destroy(decoder->compressor);
+    free(decoder->symbols);
+    free(decoder);
+}
+
+/* Room for the symbols of a chunk and what a look-up writes beyond them. */
+static enum cllm_status reserve_symbols(struct cllm_decoder *decoder, size_t symbol_count, struct cllm_error *err)
+{
+    size_t capacity = symbol_count + 8;
+    if (capacity <= decoder->symbol_capacity) return CLLM_OK;
+    free(decoder->symbols);
+    decoder->symbol_capacity = 0;
+    decoder->symbols = malloc(capacity);
+    if (!decoder->symbols) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %zu symbols", symbol_count);
+    decoder->symbol_capacity = capacity;
+    return CLLM_OK;
+}
+
+static enum cllm_status decode_float(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,
+                                     const uint8_t *stored, uint8_t *out, struct cllm_error *err)
+{
+    struct cllm_float_view view;
+    enum cllm_status status =
+        cllm_float_view_parse(&data->layout, chunk->decoded_bytes, stored, chunk->stored_bytes, &view, err);
+    if (!status) status = reserve_symbols(decoder, view.element_count, err);
+    if (status) return status;
+    cllm_float_lookup_build(&decoder->lookup, &data->tables[chunk->table_index]);
+    status = cllm_float_decode_symbols(&decoder->lookup, &data->layout, &view, decoder->symbols, err);
+    if (!status) cllm_float_join(&data->layout, &view, decoder->symbols, out);
+    return status;
+}
+
+enum cllm_status cllm_decode_chunk(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,
+                                   const uint8_t *stored, uint8_t *out, struct cllm_error *err)
+{
+    switch (chunk->form) {
+    case CLLM_FORM_RAW: memcpy(out, stored, chunk->decoded_bytes); return CLLM_OK;
+    case CLLM_FORM_ZSTD:
+        return cllm_decompress(decoder->compressor, stored, chunk->stored_bytes, out, chunk->decoded_bytes, err);
+    case CLLM_FORM_FLOAT: return decode_float(decoder, data, chunk, stored, out, err);
+    default:
+        return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET, "chunk has form %u, this build decodes forms 0 to 2", chunk->form);
+    }
+}

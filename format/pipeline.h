@@ -1,0 +1,31 @@
+/* pipeline.h - work on a sequence of pieces with several threads, in order where order matters: each piece is prepared in
+ * order, worked on by any thread, and finished in order. The outcome does not depend on the number of threads. */
+#ifndef CLLM_PIPELINE_H
+#define CLLM_PIPELINE_H
+
+#include "cllm.h"
+
+/* A job is the caller's memory for one piece; jobs are used again and again. */
+struct cllm_pipeline {
+    void *user;
+    /* Calling thread, in order: fills the job with the next piece, or sets *more_out to false when there is none. */
+    enum cllm_status (*prepare)(void *user, void *job, bool *more_out, struct cllm_error *err);
+    /* Any thread, any order; touches only the job and what is read-only. */
+    enum cllm_status (*work)(void *user, void *job, struct cllm_error *err);
+    /* Calling thread, in order. May be null. */
+    enum cllm_status (*finish)(void *user, void *job, struct cllm_error *err);
+};
+
+/* Number of threads to use where the caller said `thread_count`: 0 means as many as the process may run on. At least 1. */
+unsigned cllm_thread_count(unsigned thread_count);
+
+/* Number of jobs that keep `thread_count` threads busy. */
+unsigned cllm_pipeline_job_count(unsigned thread_count);
+
+/* Runs until prepare says that there is no more, or a step fails: then the failure of the earliest piece is returned and no
+ * later piece is finished. `jobs` are job_count distinct pointers; with one thread everything runs on the calling thread.
+ * Fails with NOMEM, or what a step returned. */
+enum cllm_status cllm_pipeline_run(const struct cllm_pipeline *pipeline, void *const *jobs, unsigned job_count,
+                                   unsigned thread_count, struct cllm_error *err) CLLM_MUST_USE;
+
+#endif
