@@ -371,6 +371,9 @@ static enum cllm_status parse_tables(struct parser *parser, struct cllm_data *da
     for (uint32_t i = 0; i < data->table_count; i++) {
         enum cllm_status status = cllm_table_parse(cursor, &tables[(*tables_used)++], parser->err);
         if (status) return cllm_fail_context(parser->err, status, "index byte %zu", cursor->offset);
+        for (unsigned s = 1u << data->layout.symbol_bits; s < 256; s++) {
+            if (tables[*tables_used - 1].length[s]) return fail_corrupt(parser, "a coded symbol", s, "bits of the coded field", data->layout.symbol_bits);
+        }
     }
     return CLLM_OK;
 }

@@ -1,0 +1,29 @@
+/* encode_float.h - the float form, elements to stored bytes, in two steps around the choice of a code. FORMAT.md 9. */
+#ifndef CLLM_ENCODE_FLOAT_H
+#define CLLM_ENCODE_FLOAT_H
+
+#include "codec.h"
+
+/* A prefix code ready for writing. */
+struct cllm_float_code {
+    struct cllm_table table;
+    uint16_t word[256]; /* first bit lowest */
+    bool single;        /* one symbol: no bits */
+};
+
+void cllm_float_code_init(struct cllm_float_code *code, const struct cllm_table *table);
+
+/* Splits `element_count` elements at `elements` (any alignment) into symbols and raw planes (cllm_float_plane_bytes at
+ * `planes`), and adds the symbols to `counts`. */
+void cllm_float_split(const struct cllm_layout *layout, const uint8_t *elements, uint32_t element_count, uint8_t *symbols,
+                      uint8_t *planes, uint64_t counts[256]);
+
+/* Most bytes that cllm_float_encode may write, planes included. */
+size_t cllm_float_encoded_bytes_max(const struct cllm_layout *layout, uint32_t element_count);
+
+/* Completes a chunk whose planes lie at `stored`: writes segment lengths and code words behind them. All symbols must have a
+ * code. Returns the stored bytes of the whole chunk. */
+size_t cllm_float_encode(const struct cllm_layout *layout, const struct cllm_float_code *code, const uint8_t *symbols,
+                         uint32_t element_count, uint8_t *stored);
+
+#endif

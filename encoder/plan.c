@@ -1,0 +1,38 @@
+/* plan.c - see plan.h. */
+#include "plan.h"
+
+#include "layout.h"
+
+/* One GPU thread block decodes a chunk: 256 threads, a segment of 128 symbols each. */
+#define FLOAT_CHUNK_ELEMENTS 32768u
+#define SEGMENT_LOG2 7
+
+/* Other bytes: large enough for zstd to find its matches, small enough to spread over threads. */
+#define OTHER_CHUNK_BYTES (1u << 20)
+
+/* The strongest level is slow; it is for the small things beside the weights, where it costs no time that anyone notices. */
+#define STRONG_LEVEL 19
+#define STRONG_LEVEL_MAX_BYTES (UINT64_C(16) << 20)
+#define FAST_LEVEL 6
+
+/* The exponent field of one element, or (complex) of one half; a whole byte for types without one. At most 8 bits of it. */
+static struct cllm_layout choose_layout(const struct cllm_dtype *dtype)
+{
+    struct cllm_layout none = {0};
+    if (!dtype || dtype->kind == CLLM_KIND_BOOL) return none;
+    if (dtype->kind == CLLM_KIND_COMPLEX) return (struct cllm_layout){4, dtype->exponent_shift, dtype->exponent_bits, 0, SEGMENT_LOG2};
+    if (dtype->element_bits < 8 || (dtype->element_bits == 8 && dtype->kind == CLLM_KIND_INT)) {
+        return (struct cllm_layout){1, 0, 8, 0, SEGMENT_LOG2};
+    }
+    if (dtype->kind != CLLM_KIND_FLOAT) return none;
+    uint8_t bits = dtype->exponent_bits < 8 ? dtype->exponent_bits : 8;
+    return (struct cllm_layout){(uint8_t)(dtype->element_bits / 8), dtype->exponent_shift, bits, 0, SEGMENT_LOG2};
+}
+
+struct cllm_plan cllm_plan_make(const struct cllm_dtype *dtype, uint64_t decoded_bytes)
+{
+    struct cllm_plan plan = {.layout = choose_layout(dtype)};
+    plan.chunk_bytes = plan.layout.element_bytes ? FLOAT_CHUNK_ELEMENTS * plan.layout.element_bytes : OTHER_CHUNK_BYTES;
+    plan.zstd_level = decoded_bytes <= STRONG_LEVEL_MAX_BYTES ? STRONG_LEVEL : FAST_LEVEL;
+    return plan;
+}
