@@ -82,7 +82,9 @@ static bool make_temporary_name(struct cllm_output *output)
     free(output->temporary);
     output->temporary = NULL;
     int kept_bytes = (int)strnlen(output->name, TEMPORARY_NAME_MAX - 12);
-    return asprintf(&output->temporary, ".%.*s.%s.tmp", kept_bytes, output->name, tail) >= 0;
+    if (asprintf(&output->temporary, ".%.*s.%s.tmp", kept_bytes, output->name, tail) >= 0) return true;
+    output->temporary = NULL; /* asprintf leaves it undefined */
+    return false;
 }
 
 static void forget_temporary_name(struct cllm_output *output)
