@@ -1,0 +1,303 @@
+/* pack.c - a source into a container: spans are cut into groups, groups encoded by worker threads, written in order. */
+#include "cllm_encode.h"
+
+#include "cllm_decode.h"
+#include "digest.h"
+#include "group.h"
+#include "index.h"
+#include "pipeline.h"
+#include "writer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A group's buffers take up to 22 MiB: this many keep packing within 1 GiB. */
+#define JOBS_MAX 40u
+
+/* One group on its way through the pipeline. */
+struct job {
+    struct cllm_group *group;
+    struct cllm_plan plan;
+    size_t byte_count;
+    uint32_t file_index;
+    uint32_t span_index;
+    bool first; /* of its span */
+    bool last;
+};
+
+struct packing {
+    const struct cllm_source *source;
+    const struct cllm_pack_options *options;
+    struct cllm_writer *writer;
+    struct cllm_pack_report report;
+    /* Reading side: where the next group starts. */
+    uint32_t file_index;
+    uint32_t span_index;
+    uint64_t span_offset;
+    struct cllm_sha256_stream *file_digest;
+    /* Writing side. */
+    uint64_t done_bytes;
+    uint8_t *leaves; /* of the data object being written */
+    size_t leaf_count;
+    size_t leaf_capacity;
+    /* What the index will say. */
+    struct cllm_tensor *tensors;
+    struct cllm_file *files;
+    uint32_t *parts; /* of all files, one per span, in order */
+    size_t *first_part; /* per file */
+};
+
+/* ----------------------------------------------------------------------------------------------------------- reading */
+
+static const struct cllm_source_span *current_span(const struct packing *packing)
+{
+    return &packing->source->files[packing->file_index].spans[packing->span_index];
+}
+
+static struct cllm_plan plan_span(const struct packing *packing, const struct cllm_source_span *span)
+{
+    if (span->tensor_index == CLLM_SPAN_LITERAL) return cllm_plan_make(NULL, span->bytes);
+    const char *dtype = packing->source->tensors[span->tensor_index].dtype;
+    return cllm_plan_make(cllm_dtype_find(dtype, strlen(dtype)), span->bytes);
+}
+
+/* Moves on to the next file that has a span left, finishing the digest of every file passed. */
+static enum cllm_status skip_finished_files(struct packing *packing, struct cllm_error *err)
+{
+    const struct cllm_source *source = packing->source;
+    while (packing->file_index < source->file_count && packing->span_index == source->files[packing->file_index].span_count) {
+        struct cllm_file *file = &packing->files[packing->file_index++];
+        enum cllm_status status = cllm_sha256_finish(packing->file_digest, file->sha256, err);
+        if (status) return status;
+        packing->span_index = 0;
+    }
+    return CLLM_OK;
+}
+
+static enum cllm_status prepare_group(void *user, void *job_memory, bool *more_out, struct cllm_error *err)
+{
+    struct packing *packing = user;
+    struct job *job = job_memory;
+    enum cllm_status status = skip_finished_files(packing, err);
+    *more_out = packing->file_index < packing->source->file_count;
+    if (status || !*more_out) return status;
+
+    const struct cllm_source_span *span = current_span(packing);
+    uint64_t left = span->bytes - packing->span_offset;
+    *job = (struct job){
+        .group = job->group,
+        .plan = plan_span(packing, span),
+        .byte_count = left < CLLM_GROUP_BYTES ? (size_t)left : (size_t)CLLM_GROUP_BYTES,
+        .file_index = packing->file_index,
+        .span_index = packing->span_index,
+        .first = packing->span_offset == 0,
+        .last = left <= CLLM_GROUP_BYTES,
+    };
+    uint8_t *input = cllm_group_input(job->group);
+    status = cllm_source_read(packing->source, job->file_index, span->offset + packing->span_offset, input, job->byte_count, err);
+    if (!status) status = cllm_sha256_update(packing->file_digest, input, job->byte_count, err);
+    packing->span_offset = job->last ? 0 : packing->span_offset + job->byte_count;
+    packing->span_index += job->last;
+    return status;
+}
+
+static enum cllm_status encode_group(void *user, void *job_memory, struct cllm_error *err)
+{
+    (void)user;
+    struct job *job = job_memory;
+    return cllm_group_encode(job->group, &job->plan, job->byte_count, err);
+}
+
+/* ----------------------------------------------------------------------------------------------------------- writing */
+
+static enum cllm_status keep_leaf(struct packing *packing, const uint8_t leaf[CLLM_DIGEST_BYTES], struct cllm_error *err)
+{
+    if (packing->leaf_count == packing->leaf_capacity) {
+        size_t capacity = packing->leaf_capacity ? 2 * packing->leaf_capacity : 256;
+        uint8_t *leaves = realloc(packing->leaves, capacity * CLLM_DIGEST_BYTES);
+        if (!leaves) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %zu digests", capacity);
+        packing->leaves = leaves;
+        packing->leaf_capacity = capacity;
+    }
+    memcpy(packing->leaves + CLLM_DIGEST_BYTES * packing->leaf_count++, leaf, CLLM_DIGEST_BYTES);
+    return CLLM_OK;
+}
+
+static enum cllm_status end_span(struct packing *packing, const struct job *job, const struct cllm_source_span *span,
+                                 struct cllm_error *err)
+{
+    uint8_t root[CLLM_DIGEST_BYTES];
+    uint32_t data_index = 0;
+    bool shared = false;
+    enum cllm_status status =
+        cllm_data_root(span->bytes, job->plan.chunk_bytes, packing->leaves, packing->leaf_count, root, err);
+    if (!status) status = cllm_writer_end_data(packing->writer, root, &data_index, &shared, err);
+    if (status) return status;
+    packing->parts[packing->first_part[job->file_index] + job->span_index] = data_index;
+    if (shared) packing->report.shared_bytes += span->bytes;
+    if (span->tensor_index != CLLM_SPAN_LITERAL) {
+        packing->tensors[span->tensor_index].data_index = data_index;
+        packing->report.tensor_bytes += span->bytes;
+    }
+    return CLLM_OK;
+}
+
+static enum cllm_status write_group(void *user, void *job_memory, struct cllm_error *err)
+{
+    struct packing *packing = user;
+    struct job *job = job_memory;
+    const struct cllm_source_span *span = &packing->source->files[job->file_index].spans[job->span_index];
+    enum cllm_status status = CLLM_OK;
+    uint16_t table_index = 0;
+    if (job->first) {
+        packing->leaf_count = 0;
+        status = cllm_writer_begin_data(packing->writer, span->bytes, job->plan.chunk_bytes, &job->plan.layout, err);
+    }
+    const struct cllm_table *table = cllm_group_table(job->group);
+    if (!status && table) status = cllm_writer_add_table(packing->writer, table, &table_index, err);
+    uint32_t chunk_count = 0;
+    const struct cllm_encoded_chunk *chunks = cllm_group_chunks(job->group, &chunk_count);
+    for (uint32_t k = 0; k < chunk_count && !status; k++) {
+        struct cllm_chunk chunk = chunks[k].chunk;
+        chunk.table_index = chunk.form == CLLM_FORM_FLOAT ? table_index : 0;
+        status = cllm_writer_add_chunk(packing->writer, &chunk, chunks[k].stored, err);
+        if (!status) status = keep_leaf(packing, chunks[k].leaf, err);
+    }
+    if (!status && job->last) status = end_span(packing, job, span, err);
+    packing->report.chunk_count += chunk_count;
+    packing->done_bytes += job->byte_count;
+    const struct cllm_progress *progress = packing->options->progress;
+    if (!status && progress && !progress->report(progress->user, packing->done_bytes, packing->source->total_bytes)) {
+        return cllm_fail(err, CLLM_E_INTERRUPTED, CLLM_NO_OFFSET, "interrupted");
+    }
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------------- whole source */
+
+static enum cllm_status fail_memory(struct cllm_error *err)
+{
+    return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for packing");
+}
+
+/* Everything of the index that is known beforehand. */
+static enum cllm_status describe_source(struct packing *packing, struct cllm_error *err)
+{
+    const struct cllm_source *source = packing->source;
+    size_t part_count = 0;
+    packing->tensors = calloc((size_t)source->tensor_count + 1, sizeof *packing->tensors);
+    packing->files = calloc((size_t)source->file_count + 1, sizeof *packing->files);
+    packing->first_part = calloc((size_t)source->file_count + 1, sizeof *packing->first_part);
+    if (!packing->tensors || !packing->files || !packing->first_part) return fail_memory(err);
+    for (uint32_t i = 0; i < source->tensor_count; i++) {
+        const struct cllm_source_tensor *from = &source->tensors[i];
+        packing->tensors[i] = (struct cllm_tensor){
+            .name = from->name, .name_bytes = from->name_bytes, .dtype = from->dtype, .element_bits = from->element_bits,
+            .rank = from->rank, .shape = from->shape, .file_index = from->file_index,
+        };
+    }
+    for (uint32_t i = 0; i < source->file_count; i++) {
+        const struct cllm_source_file *from = &source->files[i];
+        size_t name_bytes = strlen(from->name);
+        if (!cllm_file_name_is_safe(from->name, name_bytes)) {
+            char printable[200];
+            return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "file name \"%s\" cannot be stored: expected a plain relative path "
+                             "without control characters or backslash", cllm_escape(from->name, name_bytes, printable, sizeof printable));
+        }
+        packing->first_part[i] = part_count;
+        part_count += from->span_count;
+        packing->files[i] = (struct cllm_file){
+            .name = from->name, .name_bytes = (uint32_t)name_bytes, .bytes = from->bytes, .part_count = from->span_count,
+        };
+    }
+    packing->parts = calloc(part_count + 1, sizeof *packing->parts);
+    if (!packing->parts) return fail_memory(err);
+    for (uint32_t i = 0; i < source->file_count; i++) packing->files[i].parts = packing->parts + packing->first_part[i];
+    return CLLM_OK;
+}
+
+static enum cllm_status encode_all(struct packing *packing, struct cllm_error *err)
+{
+    const struct cllm_pipeline pipeline = {packing, prepare_group, encode_group, write_group};
+    unsigned job_count = cllm_pipeline_job_count(packing->options->thread_count);
+    if (job_count > JOBS_MAX) job_count = JOBS_MAX;
+    struct job jobs[JOBS_MAX] = {{0}};
+    void *pointers[JOBS_MAX];
+    enum cllm_status status = CLLM_OK;
+    for (unsigned i = 0; i < job_count; i++) {
+        pointers[i] = &jobs[i];
+        if (!status) status = cllm_group_create(&jobs[i].group, err);
+    }
+    if (!status) status = cllm_pipeline_run(&pipeline, pointers, job_count, packing->options->thread_count, err);
+    for (unsigned i = 0; i < job_count; i++) cllm_group_destroy(jobs[i].group);
+    return status;
+}
+
+static enum cllm_status write_index(struct packing *packing, struct cllm_error *err)
+{
+    const struct cllm_source *source = packing->source;
+    enum cllm_status status = CLLM_OK;
+    for (uint32_t i = 0; i < source->tensor_count && !status; i++) {
+        status = cllm_writer_add_tensor(packing->writer, &packing->tensors[i], err);
+    }
+    for (uint32_t i = 0; i < source->file_count && !status; i++) {
+        status = cllm_writer_add_file(packing->writer, &packing->files[i], err);
+    }
+    if (!status) status = cllm_writer_finish(packing->writer, packing->report.root, err);
+    return status;
+}
+
+/* Every chunk was decoded and compared in memory; here the bytes that reached the file are shown to be those. */
+static enum cllm_status check_written(const struct packing *packing, const struct cllm_output *output, struct cllm_error *err)
+{
+    struct cllm_reader *reader = NULL;
+    struct cllm_verify_report report;
+    const struct cllm_verify_options options = {.quick = true, .thread_count = packing->options->thread_count};
+    enum cllm_status status = cllm_reader_open(cllm_output_readable_path(output), &reader, err);
+    if (!status && memcmp(cllm_reader_index(reader)->root, packing->report.root, CLLM_DIGEST_BYTES) != 0) {
+        status = cllm_fail(err, CLLM_E_INTERNAL, CLLM_NO_OFFSET, "root digest of the written container differs");
+    }
+    if (!status) status = cllm_verify(reader, &options, &report, err);
+    cllm_reader_close(reader);
+    return status ? cllm_fail_context(err, status == CLLM_E_NOMEM ? status : CLLM_E_INTERNAL, "self-check of the written container")
+                  : CLLM_OK;
+}
+
+static enum cllm_status pack_to(struct packing *packing, struct cllm_output *output, struct cllm_error *err)
+{
+    enum cllm_status status = describe_source(packing, err);
+    if (!status) status = cllm_writer_create(output, &packing->writer, err);
+    if (!status) status = cllm_sha256_create(&packing->file_digest, err);
+    if (!status) status = encode_all(packing, err);
+    if (!status) status = cllm_source_check_unchanged(packing->source, err);
+    if (!status) status = write_index(packing, err);
+    if (!status) status = check_written(packing, output, err);
+    return status;
+}
+
+enum cllm_status cllm_pack(const struct cllm_source *source, const char *output_path, const struct cllm_pack_options *options,
+                           struct cllm_pack_report *report_out, struct cllm_error *err)
+{
+    struct packing packing = {.source = source, .options = options};
+    struct cllm_output *output = NULL;
+    packing.report.source_bytes = source->total_bytes;
+    packing.report.file_count = source->file_count;
+    packing.report.tensor_count = source->tensor_count;
+    enum cllm_status status = cllm_output_create(output_path, options->replace, &output, err);
+    if (!status) status = pack_to(&packing, output, err);
+    if (status) {
+        cllm_output_discard(output);
+    } else {
+        packing.report.container_bytes = cllm_output_bytes(output);
+        status = cllm_output_commit(output, err);
+    }
+    cllm_writer_destroy(packing.writer);
+    cllm_sha256_destroy(packing.file_digest);
+    free(packing.leaves);
+    free(packing.tensors);
+    free(packing.files);
+    free(packing.parts);
+    free(packing.first_part);
+    *report_out = packing.report;
+    return status;
+}
