@@ -238,20 +238,21 @@ enum cllm_status cllm_reader_blame_chunk(const struct cllm_reader *reader, uint3
                              (unsigned long long)(chunk->stored_offset + chunk->stored_bytes - 1));
 }
 
+enum cllm_status cllm_reader_check_chunk(const struct cllm_reader *reader, uint32_t data_index, uint32_t chunk_index,
+                                         const uint8_t *stored, struct cllm_error *err)
+{
+    enum cllm_status status = check_stored(&reader->index.data[data_index].chunks[chunk_index], stored, err);
+    return status ? cllm_reader_blame_chunk(reader, data_index, chunk_index, status, err) : CLLM_OK;
+}
+
 enum cllm_status cllm_reader_read_run(const struct cllm_reader *reader, uint32_t data_index, uint32_t first_chunk,
                                       uint32_t chunk_count, uint8_t *buffer, struct cllm_error *err)
 {
     const struct cllm_data *data = &reader->index.data[data_index];
-    const struct cllm_chunk *chunks = data->chunks + first_chunk;
     size_t byte_count = run_bytes(data, first_chunk, chunk_count);
-    enum cllm_status status = read_exactly(reader->file, chunks[0].stored_offset, buffer, byte_count, err);
     memset(buffer + byte_count, 0, CLLM_READ_SLACK_BYTES);
-    if (status) return cllm_reader_blame_chunk(reader, data_index, first_chunk, status, err);
-    for (uint32_t i = 0; i < chunk_count; i++) {
-        status = check_stored(&chunks[i], buffer + (chunks[i].stored_offset - chunks[0].stored_offset), err);
-        if (status) return cllm_reader_blame_chunk(reader, data_index, first_chunk + i, status, err);
-    }
-    return CLLM_OK;
+    enum cllm_status status = read_exactly(reader->file, data->chunks[first_chunk].stored_offset, buffer, byte_count, err);
+    return status ? cllm_reader_blame_chunk(reader, data_index, first_chunk, status, err) : CLLM_OK;
 }
 
 enum cllm_status cllm_reader_read_chunk(const struct cllm_reader *reader, uint32_t data_index, uint32_t chunk_index, void *buffer,
@@ -264,7 +265,8 @@ enum cllm_status cllm_reader_read_chunk(const struct cllm_reader *reader, uint32
     if (buffer_bytes < needed) {
         return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET, "buffer has %zu bytes, the chunk needs %zu", buffer_bytes, needed);
     }
-    return cllm_reader_read_run(reader, data_index, chunk_index, 1, buffer, err);
+    enum cllm_status status = cllm_reader_read_run(reader, data_index, chunk_index, 1, buffer, err);
+    return status ? status : cllm_reader_check_chunk(reader, data_index, chunk_index, buffer, err);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- names */

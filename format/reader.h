@@ -7,11 +7,15 @@
 /* Slack that follows every stored chunk in a buffer, zeroed, so that decoders may load ahead. */
 #define CLLM_READ_SLACK_BYTES 64u
 
-/* Reads the stored bytes of `chunk_count` consecutive chunks with one system call and checks each checksum and the padding.
- * `buffer` needs cllm_run_buffer_bytes; chunk k starts at its stored_offset less that of the first chunk. Fails like
- * cllm_reader_read_chunk. Any thread. */
+/* Reads the stored bytes of `chunk_count` consecutive chunks with one system call; nothing is checked. `buffer` needs
+ * cllm_run_buffer_bytes; chunk k starts at its stored_offset less that of the first chunk; slack is zeroed. Fails with IO, or
+ * CORRUPT where the file has become shorter. Any thread. */
 enum cllm_status cllm_reader_read_run(const struct cllm_reader *reader, uint32_t data_index, uint32_t first_chunk,
                                       uint32_t chunk_count, uint8_t *buffer, struct cllm_error *err) CLLM_MUST_USE;
+
+/* Checks the checksum and the padding of a chunk read. Fails with DIGEST or CORRUPT, naming the chunk. Any thread. */
+enum cllm_status cllm_reader_check_chunk(const struct cllm_reader *reader, uint32_t data_index, uint32_t chunk_index,
+                                         const uint8_t *stored, struct cllm_error *err) CLLM_MUST_USE;
 
 size_t cllm_run_buffer_bytes(const struct cllm_data *data, uint32_t first_chunk, uint32_t chunk_count);
 
