@@ -1,0 +1,302 @@
+/* cpu.c - how fast the CPU tools are: pack, verify, restore and decode in GB/s of original bytes, on one core and on all, beside
+ * memcpy and zstd on the same bytes in the same run. Medians of repeated runs; everything in the page cache.
+ *
+ *   build/release/bench/cpu [-r RUNS] [FILE.safetensors ...]      (without a file: 64 MiB of Gaussian BF16)
+ */
+#include "cllm_decode.h"
+#include "cllm_encode.h"
+#include "compress.h"
+#include "pipeline.h"
+
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define RUNS_MAX 99
+#define ZSTD_STRONG_RUNS 1 /* level 19 takes minutes a gigabyte */
+
+static double seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static void stop_on(enum cllm_status status, const struct cllm_error *err)
+{
+    if (status == CLLM_OK) return;
+    fprintf(stderr, "cpu: %s\n", err->message);
+    exit(1);
+}
+
+/* What is measured, and everything that a measurement may need. */
+struct subject {
+    const char *path;
+    char container[256];
+    char scratch[256];
+    uint8_t *original; /* the weights file */
+    uint8_t *copy;     /* room for frames: larger than the original */
+    uint8_t *decoded;
+    size_t byte_count;
+    size_t frame_bytes;
+    int level;
+    unsigned thread_count;
+    uint64_t container_bytes;
+};
+
+static void run_memcpy(struct subject *s)
+{
+    memcpy(s->decoded, s->original, s->byte_count);
+}
+
+static void run_pack(struct subject *s)
+{
+    struct cllm_error err;
+    struct cllm_source *source = NULL;
+    struct cllm_pack_report report;
+    const struct cllm_source_options source_options = {.only_weights = true};
+    const struct cllm_pack_options options = {.thread_count = s->thread_count, .replace = true};
+    stop_on(cllm_source_open(s->path, &source_options, &source, &err), &err);
+    stop_on(cllm_pack(source, s->container, &options, &report, &err), &err);
+    s->container_bytes = report.container_bytes;
+    cllm_source_close(source);
+}
+
+static struct cllm_reader *open_container(const struct subject *s)
+{
+    struct cllm_error err;
+    struct cllm_reader *reader = NULL;
+    stop_on(cllm_reader_open(s->container, &reader, &err), &err);
+    return reader;
+}
+
+static void verify(const struct subject *s, bool quick)
+{
+    struct cllm_error err;
+    struct cllm_verify_report report;
+    struct cllm_reader *reader = open_container(s);
+    const struct cllm_verify_options options = {.thread_count = s->thread_count, .quick = quick};
+    stop_on(cllm_verify(reader, &options, &report, &err), &err);
+    cllm_reader_close(reader);
+}
+
+static void run_verify(struct subject *s)
+{
+    verify(s, false);
+}
+
+static void run_quick(struct subject *s)
+{
+    verify(s, true);
+}
+
+static enum cllm_status write_piece(void *user, const void *bytes, size_t byte_count, struct cllm_error *err)
+{
+    int file = *(int *)user;
+    if (write(file, bytes, byte_count) != (ssize_t)byte_count) return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot write");
+    return CLLM_OK;
+}
+
+static void run_restore(struct subject *s)
+{
+    struct cllm_error err;
+    struct cllm_reader *reader = open_container(s);
+    int file = open(s->scratch, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    const struct cllm_sink sink = {write_piece, &file};
+    stop_on(cllm_restore_file(reader, &cllm_reader_index(reader)->files[0], &sink, s->thread_count, NULL, &err), &err);
+    close(file);
+    cllm_reader_close(reader);
+}
+
+/* All data objects into memory, one after the other: what loading a model does. */
+static void run_decode(struct subject *s)
+{
+    struct cllm_error err;
+    struct cllm_reader *reader = open_container(s);
+    const struct cllm_index *index = cllm_reader_index(reader);
+    struct cllm_load *loads = calloc(index->data_count, sizeof *loads);
+    uint8_t *at = s->decoded;
+    for (uint32_t i = 0; i < index->data_count; i++) {
+        loads[i] = (struct cllm_load){i, at};
+        at += index->data[i].decoded_bytes;
+    }
+    stop_on(cllm_load_data(reader, loads, index->data_count, s->thread_count, NULL, &err), &err);
+    free(loads);
+    cllm_reader_close(reader);
+}
+
+static void run_zstd(struct subject *s)
+{
+    struct cllm_error err;
+    struct cllm_compressor *compressor = NULL;
+    stop_on(cllm_compressor_create(&compressor, &err), &err);
+    s->frame_bytes = cllm_compress(compressor, s->original, s->byte_count, s->level, s->copy, s->byte_count + s->byte_count / 8 + 1024);
+    cllm_compressor_destroy(compressor);
+}
+
+static void run_unzstd(struct subject *s)
+{
+    struct cllm_error err;
+    struct cllm_compressor *compressor = NULL;
+    stop_on(cllm_compressor_create(&compressor, &err), &err);
+    stop_on(cllm_decompress(compressor, s->copy, s->frame_bytes, s->decoded, s->byte_count, &err), &err);
+    cllm_compressor_destroy(compressor);
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Prints one row; returns the median speed in GB/s. */
+static double measure(const char *name, struct subject *s, unsigned runs, void (*run)(struct subject *), const uint64_t *stored)
+{
+    double speeds[RUNS_MAX];
+    run(s); /* warm: page cache, page tables */
+    for (unsigned i = 0; i < runs; i++) {
+        double start = seconds_now();
+        run(s);
+        speeds[i] = (double)s->byte_count / (seconds_now() - start) / 1e9;
+    }
+    qsort(speeds, runs, sizeof *speeds, compare_doubles);
+    printf("| %-22s | %7u | %8.3f | %8.3f | %8.3f |", name, s->thread_count, speeds[runs / 2], speeds[0], speeds[runs - 1]);
+    if (stored) printf(" %6.2f %% |\n", 100.0 * (double)*stored / (double)s->byte_count);
+    else printf("          |\n");
+    fflush(stdout);
+    return speeds[runs / 2];
+}
+
+static void measure_zstd(struct subject *s, int level, unsigned runs)
+{
+    char name[32];
+    s->level = level;
+    s->thread_count = 1;
+    run_zstd(s);
+    uint64_t stored = s->frame_bytes;
+    snprintf(name, sizeof name, "zstd -%d", level);
+    measure(name, s, runs, run_zstd, &stored);
+    snprintf(name, sizeof name, "zstd -%d decode", level);
+    measure(name, s, runs, run_unzstd, NULL);
+}
+
+static void measure_file(struct subject *s, unsigned runs)
+{
+    unsigned all = cllm_thread_count(0);
+    printf("\n%s, %.1f MB, median of %u runs\n\n", s->path, (double)s->byte_count / 1e6, runs);
+    printf("| operation              | threads |     GB/s |  slowest |  fastest |   stored |\n");
+    printf("|------------------------|--------:|---------:|---------:|---------:|---------:|\n");
+    double speed[2][5] = {{0}};
+    for (unsigned k = 0; k < (all > 1 ? 2u : 1u); k++) {
+        s->thread_count = k ? all : 1;
+        speed[k][0] = measure("cpack", s, runs, run_pack, &s->container_bytes);
+        speed[k][1] = measure("cverify", s, runs, run_verify, NULL);
+        speed[k][2] = measure("cverify --quick", s, runs, run_quick, NULL);
+        speed[k][3] = measure("cpack -d", s, runs, run_restore, NULL);
+        speed[k][4] = measure("decode to memory", s, runs, run_decode, NULL);
+    }
+    s->thread_count = 1;
+    double copy = measure("memcpy", s, runs, run_memcpy, NULL);
+    measure_zstd(s, 3, runs);
+    measure_zstd(s, 19, ZSTD_STRONG_RUNS);
+    printf("\n{\"bench\":\"cpu\",\"bytes\":%zu,\"stored\":%llu,\"threads\":%u,\"one_core\":{\"pack\":%.3f,\"verify\":%.3f,\"quick\":%.3f,"
+           "\"restore\":%.3f,\"decode\":%.3f},\"all_cores\":{\"pack\":%.3f,\"verify\":%.3f,\"quick\":%.3f,\"restore\":%.3f,"
+           "\"decode\":%.3f},\"memcpy\":%.3f,\"zstd\":\"%s\"}\n",
+           s->byte_count, (unsigned long long)s->container_bytes, all, speed[0][0], speed[0][1], speed[0][2], speed[0][3], speed[0][4],
+           speed[1][0], speed[1][1], speed[1][2], speed[1][3], speed[1][4], copy, cllm_compress_library_version());
+}
+
+/* Splitmix64 and Box-Muller: bytes that trained weights resemble (their exponents have the same entropy). */
+static void write_gaussian(const char *path, size_t element_count)
+{
+    char header[256];
+    int header_bytes = snprintf(header + 8, sizeof header - 8, "{\"w\":{\"dtype\":\"BF16\",\"shape\":[%zu],\"data_offsets\":[0,%zu]}}",
+                                element_count, 2 * element_count);
+    for (unsigned k = 0; k < 8; k++) header[k] = (char)((uint64_t)header_bytes >> 8 * k);
+    FILE *file = fopen(path, "wb");
+    if (!file) {
+        perror(path);
+        exit(1);
+    }
+    fwrite(header, 1, 8 + (size_t)header_bytes, file);
+    uint64_t state = 1;
+    for (size_t i = 0; i < element_count; i++) {
+        uint64_t z = (state += UINT64_C(0x9E3779B97F4A7C15));
+        z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
+        z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
+        z ^= z >> 31;
+        double radius = sqrt(-2 * log(((double)(z >> 32) + 1) / 4294967297.0));
+        float value = (float)(0.02 * radius * cos(6.283185307179586 * (double)(z & 0xFFFFFFFF) / 4294967296.0));
+        uint32_t bits;
+        memcpy(&bits, &value, sizeof bits);
+        bits += 0x7FFF + (bits >> 16 & 1);
+        fputc((int)(bits >> 16 & 0xFF), file);
+        fputc((int)(bits >> 24), file);
+    }
+    fclose(file);
+}
+
+static uint8_t *read_all(const char *path, size_t *byte_count_out)
+{
+    FILE *file = fopen(path, "rb");
+    if (!file || fseek(file, 0, SEEK_END) != 0) {
+        perror(path);
+        exit(1);
+    }
+    *byte_count_out = (size_t)ftell(file);
+    rewind(file);
+    uint8_t *bytes = malloc(*byte_count_out + 1);
+    if (!bytes || fread(bytes, 1, *byte_count_out, file) != *byte_count_out) {
+        perror(path);
+        exit(1);
+    }
+    fclose(file);
+    return bytes;
+}
+
+static void bench_path(const char *path, const char *folder, unsigned runs)
+{
+    struct subject s = {.path = path, .thread_count = 1};
+    snprintf(s.container, sizeof s.container, "%s/bench.cllm", folder);
+    snprintf(s.scratch, sizeof s.scratch, "%s/bench.out", folder);
+    s.original = read_all(path, &s.byte_count);
+    s.copy = malloc(s.byte_count + s.byte_count / 8 + 1024);
+    s.decoded = malloc(s.byte_count + 1);
+    measure_file(&s, runs);
+    unlink(s.container);
+    unlink(s.scratch);
+    free(s.original);
+    free(s.copy);
+    free(s.decoded);
+}
+
+int main(int argc, char **argv)
+{
+    unsigned runs = 5;
+    int option;
+    while ((option = getopt(argc, argv, "r:")) != -1) {
+        if (option != 'r' || atoi(optarg) < 1 || atoi(optarg) > RUNS_MAX) {
+            fprintf(stderr, "usage: cpu [-r RUNS] [FILE.safetensors ...]\n");
+            return 2;
+        }
+        runs = (unsigned)atoi(optarg);
+    }
+    char folder[] = "/tmp/cllm-bench-XXXXXX", gaussian[64];
+    if (!mkdtemp(folder)) {
+        perror("mkdtemp");
+        return 1;
+    }
+    if (optind == argc) {
+        snprintf(gaussian, sizeof gaussian, "%s/gaussian.safetensors", folder);
+        write_gaussian(gaussian, 32u << 20);
+        bench_path(gaussian, folder, runs);
+        unlink(gaussian);
+    }
+    for (int i = optind; i < argc; i++) bench_path(argv[i], folder, runs);
+    rmdir(folder);
+    return 0;
+}
