@@ -144,14 +144,20 @@ static void print_line(const char *kind, const char *message)
     fputs(line, stderr);
 }
 
-static void print_json_error(int exit_code, const char *message)
+/* {"message_type":TYPE, "code":..., "id":..., "message":...}; a code below 0 is left out. */
+static void print_json_line(const char *type, int exit_code, const char *message)
 {
     char shown[1024];
+    json_t *document = json_object();
     json_t *text = json_string(message);
     if (!text) text = json_string(cllm_escape(message, strlen(message), shown, sizeof shown)); /* not UTF-8 */
-    json_t *document = json_pack("{s:s, s:i, s:s, s:o*}", "message_type", "exit_error", "code", exit_code, "id",
-                                 cllm_exit_id(exit_code), "message", text);
-    char *line = document ? json_dumps(document, JSON_COMPACT) : NULL;
+    json_object_set_new(document, "message_type", json_string(type));
+    if (exit_code >= 0) {
+        json_object_set_new(document, "code", json_integer(exit_code));
+        json_object_set_new(document, "id", json_string(cllm_exit_id(exit_code)));
+    }
+    json_object_set_new(document, "message", text);
+    char *line = json_dumps(document, JSON_COMPACT);
     cllm_message_progress(NULL);
     fprintf(stderr, "%s\n", line ? line : "{\"message_type\":\"exit_error\",\"code\":8,\"id\":\"limit\"}");
     free(line);
@@ -161,7 +167,7 @@ static void print_json_error(int exit_code, const char *message)
 static void report_fatal(int exit_code, const char *message)
 {
     if (console.quiet_level >= 2) return;
-    if (console.json) print_json_error(exit_code, message);
+    if (console.json) print_json_line("exit_error", exit_code, message);
     else print_line("", message);
 }
 
@@ -177,14 +183,18 @@ void cllm_warn(const char *format, ...)
 {
     char message[900];
     FORMAT_MESSAGE(message, format);
-    if (console.quiet_level == 0) print_line("warning: ", message);
+    if (console.quiet_level > 0) return;
+    if (console.json) print_json_line("warning", -1, message);
+    else print_line("warning: ", message);
 }
 
 void cllm_complain(const char *format, ...)
 {
     char message[900];
     FORMAT_MESSAGE(message, format);
-    if (console.quiet_level < 2) print_line("", message);
+    if (console.quiet_level > 1) return;
+    if (console.json) print_json_line("error", -1, message);
+    else print_line("", message);
 }
 
 int cllm_fatal(enum cllm_status status, const char *format, ...)

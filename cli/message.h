@@ -39,7 +39,8 @@ int cllm_exit_worse(int left, int right);
  * errors of write. */
 void cllm_message_start(const char *argv0);
 
-/* Level 1 hides warnings and notes, 2 errors too. With `json` a fatal error is one line of JSON. */
+/* Level 1 hides warnings, 2 errors too. With `json` every line is a JSON object with a "message_type": "warning", "error" or
+ * "exit_error". */
 void cllm_message_configure(unsigned quiet_level, bool json);
 
 /* The name of the program, without folders. */

@@ -1,0 +1,267 @@
+/* cpack_restore.c - a container back into files.
+ *
+ * Each file appears under its name only when its SHA-256 is that of the container. The folders below the target directory are
+ * walked one by one without following symbolic links, so that no name leads out of it. */
+#include "cpack.h"
+
+#include "cllm_decode.h"
+#include "message.h"
+#include "output.h"
+#include "progress.h"
+#include "report.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+struct restoring {
+    const struct cpack_options *options;
+    const struct cllm_reader *reader;
+    const struct cllm_index *index;
+    struct cllm_meter meter;
+    int directory_fd; /* the target */
+};
+
+static enum cllm_status write_to_output(void *user, const void *bytes, size_t byte_count, struct cllm_error *err)
+{
+    return cllm_output_write(user, bytes, byte_count, err);
+}
+
+static enum cllm_status write_to_stdout(void *user, const void *bytes, size_t byte_count, struct cllm_error *err)
+{
+    (void)user;
+    return cllm_stdout_write(bytes, byte_count, err);
+}
+
+static enum cllm_status fail_at(struct cllm_error *err, enum cllm_status status, const char *name, const char *problem)
+{
+    return cllm_fail(err, status, CLLM_NO_OFFSET, "%s: %s", cllm_shown(name), problem);
+}
+
+/* Restores into an output, which is committed or discarded. */
+static enum cllm_status restore_to_output(struct restoring *restoring, const struct cllm_file *file, struct cllm_output *output,
+                                          struct cllm_error *err)
+{
+    const struct cllm_sink sink = {write_to_output, output};
+    enum cllm_status status = cllm_output_reserve(output, file->bytes, err);
+    if (!status) {
+        status = cllm_restore_file(restoring->reader, file, &sink, restoring->options->common.thread_count,
+                                   &restoring->meter.progress, err);
+    }
+    if (!status) return cllm_output_commit(output, err);
+    cllm_output_discard(output);
+    return status;
+}
+
+/* ------------------------------------------------------------------------------------------------- into a directory */
+
+/* Opens the folder of `name` below the target, making what is missing if `create`; otherwise a missing one gives -1. */
+static enum cllm_status open_parent(const struct restoring *restoring, const char *name, bool create, int *fd_out,
+                                    struct cllm_error *err)
+{
+    char part[256]; /* the reader allows 255 bytes */
+    *fd_out = -1;
+    int fd = openat(restoring->directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    for (const char *slash; fd >= 0 && (slash = strchr(name, '/')); name = slash + 1) {
+        snprintf(part, sizeof part, "%.*s", (int)(slash - name), name);
+        if (create && mkdirat(fd, part, 0777) != 0 && errno != EEXIST) {
+            close(fd);
+            return fail_at(err, CLLM_E_IO, part, strerror(errno));
+        }
+        int next = openat(fd, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        int error = errno;
+        close(fd);
+        fd = next;
+        errno = error;
+        if (next < 0 && (error == ELOOP || error == ENOTDIR)) {
+            return fail_at(err, CLLM_E_EXISTS, part, "a symbolic link or file is where a folder is needed; it is not followed");
+        }
+    }
+    if (fd < 0 && (errno != ENOENT || create)) return fail_at(err, CLLM_E_IO, name, strerror(errno));
+    *fd_out = fd;
+    return CLLM_OK;
+}
+
+static const char *last_part(const char *name)
+{
+    const char *slash = strrchr(name, '/');
+    return slash ? slash + 1 : name;
+}
+
+/* Nothing must be there that the restored file would replace; with -f only a regular file. */
+static enum cllm_status check_free(const struct restoring *restoring, const struct cllm_file *file, struct cllm_error *err)
+{
+    struct stat info;
+    int fd;
+    enum cllm_status status = open_parent(restoring, file->name, false, &fd, err);
+    if (status || fd < 0) return status;
+    bool exists = fstatat(fd, last_part(file->name), &info, AT_SYMLINK_NOFOLLOW) == 0;
+    close(fd);
+    if (!exists) return CLLM_OK;
+    if (!restoring->options->force)
+        return fail_at(err, CLLM_E_EXISTS, file->name, "exists and is not overwritten; nothing was restored");
+    if (S_ISREG(info.st_mode)) return CLLM_OK;
+    return fail_at(err, CLLM_E_EXISTS, file->name, "exists and is no regular file; nothing was restored");
+}
+
+static enum cllm_status check_space(const struct restoring *restoring, uint64_t needed_bytes, struct cllm_error *err)
+{
+    struct statvfs info;
+    char needed[32], found[32];
+    if (fstatvfs(restoring->directory_fd, &info) != 0 || info.f_blocks == 0) return CLLM_OK; /* not known here */
+    uint64_t free_bytes = (uint64_t)info.f_bavail * info.f_frsize;
+    if (free_bytes >= needed_bytes) return CLLM_OK;
+    return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "%s: found %s free, expected %s", cllm_shown(restoring->options->output),
+                     cllm_size_text(free_bytes, found), cllm_size_text(needed_bytes, needed));
+}
+
+static enum cllm_status restore_below(struct restoring *restoring, const struct cllm_file *file, struct cllm_error *err)
+{
+    struct cllm_output *output = NULL;
+    char *path = NULL;
+    int fd;
+    enum cllm_status status = open_parent(restoring, file->name, true, &fd, err);
+    if (status) return status;
+    if (asprintf(&path, "%s/%s", restoring->options->output, file->name) < 0) {
+        path = NULL;
+        status = cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory");
+    }
+    if (!status) status = cllm_output_create_at(fd, path, restoring->options->force, &output, err);
+    if (!status) status = restore_to_output(restoring, file, output, err);
+    close(fd);
+    free(path);
+    restoring->meter.before_bytes += file->bytes;
+    return status;
+}
+
+static enum cllm_status restore_all(struct restoring *restoring, struct cllm_error *err)
+{
+    const struct cllm_index *index = restoring->index;
+    uint64_t needed_bytes = 0;
+    enum cllm_status status = CLLM_OK;
+    for (uint32_t i = 0; i < index->file_count && !status; i++) {
+        needed_bytes += index->files[i].bytes; /* the reader has checked that the sum fits */
+        status = check_free(restoring, &index->files[i], err);
+    }
+    if (!status) status = check_space(restoring, needed_bytes, err);
+    restoring->meter.all_bytes = needed_bytes;
+    for (uint32_t i = 0; i < index->file_count && !status; i++) {
+        status = restore_below(restoring, &index->files[i], err);
+    }
+    return status;
+}
+
+static enum cllm_status restore_to_directory(struct restoring *restoring, struct cllm_error *err)
+{
+    const char *path = restoring->options->output;
+    bool created = mkdir(path, 0777) == 0;
+    if (!created && errno != EEXIST) {
+        return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot create %s: %s", cllm_shown(path), strerror(errno));
+    }
+    restoring->directory_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (restoring->directory_fd < 0) {
+        return cllm_fail(err, errno == ENOTDIR ? CLLM_E_EXISTS : CLLM_E_IO, CLLM_NO_OFFSET, "cannot open %s as a directory: %s",
+                         cllm_shown(path), strerror(errno));
+    }
+    enum cllm_status status = restore_all(restoring, err);
+    close(restoring->directory_fd);
+    if (status && created) rmdir(path); /* if it is still empty */
+    return status;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- one file */
+
+static enum cllm_status restore_one(struct restoring *restoring, struct cllm_error *err)
+{
+    const struct cpack_options *options = restoring->options;
+    const struct cllm_file *file = cllm_reader_find_file(restoring->reader, options->file_name);
+    if (!file) return fail_at(err, CLLM_E_ABSENT, options->file_name, "no such file in the container; -lv lists them");
+    if (strcmp(options->output, "-") == 0) {
+        const struct cllm_sink sink = {write_to_stdout, NULL};
+        return cllm_restore_file(restoring->reader, file, &sink, options->common.thread_count, &restoring->meter.progress, err);
+    }
+    struct cllm_output *output = NULL;
+    enum cllm_status status = cllm_output_create(options->output, options->force, &output, err);
+    return status ? status : restore_to_output(restoring, file, output, err);
+}
+
+/* ------------------------------------------------------------------------------------------------------------ reports */
+
+static enum cllm_status report_success(const struct restoring *restoring, const char *container, struct cllm_error *err)
+{
+    const struct cpack_options *options = restoring->options;
+    json_t *files = json_array();
+    uint64_t byte_count = 0;
+    uint32_t file_count = 0;
+    for (uint32_t i = 0; i < restoring->index->file_count; i++) {
+        const struct cllm_file *file = &restoring->index->files[i];
+        if (options->file_name && strcmp(options->file_name, file->name) != 0) continue;
+        json_t *entry = json_object();
+        cllm_json_set_name(entry, "name", file->name, file->name_bytes);
+        json_object_set_new(entry, "bytes", json_integer((json_int_t)file->bytes));
+        json_object_set_new(entry, "digest", cllm_json_digest(file->sha256));
+        json_array_append_new(files, entry);
+        byte_count += file->bytes;
+        file_count++;
+    }
+    if (options->common.json) {
+        json_t *document = json_pack("{s:s, s:O, s:I, s:f}", "message_type", "summary", "files", files, "bytes",
+                                     (json_int_t)byte_count, "seconds", cllm_meter_seconds(&restoring->meter));
+        if (document) cllm_json_set_name(document, "container", container, strlen(container));
+        if (document) cllm_json_set_name(document, "output", options->output, strlen(options->output));
+        json_decref(files);
+        return cllm_json_print(document, err);
+    }
+    json_decref(files);
+    char size[32];
+    if (options->common.quiet_level == 0) {
+        printf("%s: restored %u file%s, %s, each with its recorded SHA-256\n", cllm_shown(options->output), file_count,
+               file_count == 1 ? "" : "s", cllm_size_text(byte_count, size));
+    }
+    return CLLM_OK;
+}
+
+static bool is_same_file(const char *left, const char *right)
+{
+    struct stat a, b;
+    return stat(left, &a) == 0 && stat(right, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+static int check_request(const struct cpack_options *options, const char *container)
+{
+    const bool to_stdout = options->output && strcmp(options->output, "-") == 0;
+    if (!options->output) return cllm_fatal_usage("an output is needed: -d CONTAINER -o DIRECTORY");
+    if (options->only_weights || options->opaque) return cllm_fatal_usage("--only-weights and --opaque are for packing");
+    if (options->remove_source && options->file_name) return cllm_fatal_usage("--rm with --file would lose the other files");
+    if (to_stdout && !options->file_name) return cllm_fatal_usage("-o - needs --file NAME: only one file fits standard output");
+    if (to_stdout && options->common.json) return cllm_fatal_usage("--json and -o - both want standard output");
+    if (to_stdout && isatty(STDOUT_FILENO)) return cllm_fatal_usage("a file is not written to a terminal; use -o FILE or a pipe");
+    if (!to_stdout && is_same_file(options->output, container)) return cllm_fatal_usage("the output is the container");
+    return 0;
+}
+
+int cpack_restore(const struct cpack_options *options, const char *container)
+{
+    int exit_code = check_request(options, container);
+    if (exit_code) return exit_code;
+    struct cllm_reader *reader = NULL;
+    struct cllm_error err = {0};
+    enum cllm_status status = cllm_reader_open(container, &reader, &err);
+    if (status) return cllm_fatal_error(&err);
+
+    struct restoring restoring = {.options = options, .reader = reader, .index = cllm_reader_index(reader)};
+    cllm_meter_start(&restoring.meter, "restoring", !options->common.no_progress && options->common.quiet_level == 0);
+    status = options->file_name ? restore_one(&restoring, &err) : restore_to_directory(&restoring, &err);
+    cllm_meter_stop(&restoring.meter);
+    if (!status && strcmp(options->output, "-") != 0) status = report_success(&restoring, container, &err);
+    cllm_reader_close(reader);
+    if (!status && options->remove_source && unlink(container) != 0) {
+        status = cllm_fail(&err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot remove %s: %s", cllm_shown(container), strerror(errno));
+    }
+    return status ? cllm_fatal_error(&err) : CLLM_EXIT_OK;
+}
