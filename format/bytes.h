@@ -10,39 +10,39 @@
 
 static inline uint16_t cllm_load_le16(const void *bytes)
 {
-    const uint8_t *p = bytes;
+    const uint8_t *p = (const uint8_t *)bytes;
     return (uint16_t)(p[0] | p[1] << 8);
 }
 
 static inline uint32_t cllm_load_le32(const void *bytes)
 {
-    const uint8_t *p = bytes;
+    const uint8_t *p = (const uint8_t *)bytes;
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
 static inline uint64_t cllm_load_le64(const void *bytes)
 {
-    const uint8_t *p = bytes;
+    const uint8_t *p = (const uint8_t *)bytes;
     return (uint64_t)cllm_load_le32(p) | (uint64_t)cllm_load_le32(p + 4) << 32;
 }
 
 static inline void cllm_store_le16(void *bytes, uint16_t value)
 {
-    uint8_t *p = bytes;
+    uint8_t *p = (uint8_t *)bytes;
     p[0] = (uint8_t)value;
     p[1] = (uint8_t)(value >> 8);
 }
 
 static inline void cllm_store_le32(void *bytes, uint32_t value)
 {
-    uint8_t *p = bytes;
+    uint8_t *p = (uint8_t *)bytes;
     cllm_store_le16(p, (uint16_t)value);
     cllm_store_le16(p + 2, (uint16_t)(value >> 16));
 }
 
 static inline void cllm_store_le64(void *bytes, uint64_t value)
 {
-    uint8_t *p = bytes;
+    uint8_t *p = (uint8_t *)bytes;
     cllm_store_le32(p, (uint32_t)value);
     cllm_store_le32(p + 4, (uint32_t)(value >> 32));
 }
@@ -84,7 +84,8 @@ struct cllm_cursor {
 
 static inline struct cllm_cursor cllm_cursor_over(const void *bytes, size_t byte_count)
 {
-    return (struct cllm_cursor){bytes, byte_count, 0, false};
+    struct cllm_cursor cursor = {(const uint8_t *)bytes, byte_count, 0, false};
+    return cursor;
 }
 
 static inline size_t cllm_cursor_left(const struct cllm_cursor *cursor)

@@ -10,24 +10,31 @@
 #include "cllm.h"
 #include "layout.h"
 
+/* Bit logic that kernels use too is compiled for both sides, so that the CPU's tests cover it. */
+#if defined(__CUDACC__)
+#define CLLM_HOST_DEVICE static __host__ __device__ __forceinline__
+#else
+#define CLLM_HOST_DEVICE static inline
+#endif
+
 /* --------------------------------------------------------------------------------------------------- element split */
 
 /* Checks the field against FORMAT.md 6.2. Fails with CORRUPT. */
 enum cllm_status cllm_layout_check(const struct cllm_layout *layout, struct cllm_error *err) CLLM_MUST_USE;
 
 /* Bits of an element that are neither coded nor dropped: kept raw. */
-static inline unsigned cllm_layout_remainder_bits(const struct cllm_layout *layout)
+CLLM_HOST_DEVICE unsigned cllm_layout_remainder_bits(const struct cllm_layout *layout)
 {
     return 8u * layout->element_bytes - layout->symbol_bits - layout->zero_bits;
 }
 
-static inline uint8_t cllm_element_symbol(const struct cllm_layout *layout, uint64_t element)
+CLLM_HOST_DEVICE uint8_t cllm_element_symbol(const struct cllm_layout *layout, uint64_t element)
 {
     return (uint8_t)(element >> layout->symbol_shift & ((1u << layout->symbol_bits) - 1));
 }
 
 /* The raw bits of an element, joined: those above the symbol follow those below it. */
-static inline uint64_t cllm_element_remainder(const struct cllm_layout *layout, uint64_t element)
+CLLM_HOST_DEVICE uint64_t cllm_element_remainder(const struct cllm_layout *layout, uint64_t element)
 {
     unsigned above = layout->symbol_shift + layout->symbol_bits;
     uint64_t low = element & ((UINT64_C(1) << layout->symbol_shift) - 1);
@@ -36,7 +43,7 @@ static inline uint64_t cllm_element_remainder(const struct cllm_layout *layout, 
 }
 
 /* Inverse of the two above. */
-static inline uint64_t cllm_element_join(const struct cllm_layout *layout, uint8_t symbol, uint64_t remainder)
+CLLM_HOST_DEVICE uint64_t cllm_element_join(const struct cllm_layout *layout, uint8_t symbol, uint64_t remainder)
 {
     unsigned above = layout->symbol_shift + layout->symbol_bits;
     uint64_t raw = remainder << layout->zero_bits;
@@ -98,7 +105,7 @@ enum cllm_status cllm_float_view_parse(const struct cllm_layout *layout, uint32_
     CLLM_MUST_USE;
 
 /* `width` (at most 16) bits at bit position `bit`, first bit lowest, from `bytes` that hold them all. */
-static inline uint32_t cllm_bits_at(const uint8_t *bytes, uint64_t bit, unsigned width)
+CLLM_HOST_DEVICE uint32_t cllm_bits_at(const uint8_t *bytes, uint64_t bit, unsigned width)
 {
     const uint8_t *p = bytes + (bit >> 3);
     unsigned shift = bit & 7;

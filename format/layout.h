@@ -4,6 +4,8 @@
 
 #include "cllm.h"
 
+#include <assert.h>
+
 /* 2: Conventions */
 #define CLLM_CHUNK_ALIGNMENT 16u       /* so that a GPU can load a chunk in 16-byte pieces where it lies */
 #define CLLM_PAGE_ALIGNMENT 4096u      /* of data objects that are large enough for the padding not to matter: */
@@ -68,11 +70,11 @@
 #define CLLM_ELEMENT_BITS_MAX 65535u
 #define CLLM_FILE_NAME_BYTES_MAX 4096u
 
-_Static_assert(sizeof CLLM_HEADER_MAGIC - 1 == CLLM_MAGIC_BYTES, "header magic is 8 bytes");
-_Static_assert(sizeof CLLM_FOOTER_MAGIC - 1 == CLLM_MAGIC_BYTES, "footer magic is 8 bytes");
-_Static_assert(sizeof CLLM_DATA_DIGEST_TAG == CLLM_DATA_DIGEST_TAG_BYTES, "tag is 16 bytes");
-_Static_assert(CLLM_FOOTER_ROOT + CLLM_DIGEST_BYTES == CLLM_FOOTER_HEADER_CHECKSUM, "footer fields touch");
-_Static_assert(CLLM_FOOTER_MAGIC_OFFSET + CLLM_MAGIC_BYTES == CLLM_FOOTER_BYTES, "magic ends the footer");
-_Static_assert(CLLM_HEADER_CHECKSUM_OFFSET + 8 == CLLM_HEADER_BYTES, "checksum ends the header");
+static_assert(sizeof CLLM_HEADER_MAGIC - 1 == CLLM_MAGIC_BYTES, "header magic is 8 bytes");
+static_assert(sizeof CLLM_FOOTER_MAGIC - 1 == CLLM_MAGIC_BYTES, "footer magic is 8 bytes");
+static_assert(sizeof CLLM_DATA_DIGEST_TAG == CLLM_DATA_DIGEST_TAG_BYTES, "tag is 16 bytes");
+static_assert(CLLM_FOOTER_ROOT + CLLM_DIGEST_BYTES == CLLM_FOOTER_HEADER_CHECKSUM, "footer fields touch");
+static_assert(CLLM_FOOTER_MAGIC_OFFSET + CLLM_MAGIC_BYTES == CLLM_FOOTER_BYTES, "magic ends the footer");
+static_assert(CLLM_HEADER_CHECKSUM_OFFSET + 8 == CLLM_HEADER_BYTES, "checksum ends the header");
 
 #endif
