@@ -204,12 +204,15 @@ int cpack_pack(const struct cpack_options *options, const char *input)
     const struct cllm_source_options source_options = {options->only_weights, options->opaque};
     struct cllm_source *source = NULL;
     struct cllm_error err = {0};
-    if (cllm_source_open(input, &source_options, &source, &err)) return cllm_fatal_error(&err);
+    enum cllm_status status = cllm_source_open(input, &source_options, &source, &err);
+    if (status) {
+        cllm_fail_context(&err, status, "%s", cllm_shown(input));
+        return cllm_fatal_error(&err);
+    }
     for (uint32_t i = 0; i < source->warning_count; i++) {
         cllm_warn("%s", source->warnings[i]);
     }
 
-    enum cllm_status status = CLLM_OK;
     struct packing packing = {.options = options, .source = source};
     cllm_meter_start(&packing.meter, "packing", !options->common.no_progress && options->common.quiet_level == 0);
     if (!to_stdout && cllm_source_owns(source, options->output)) {

@@ -45,7 +45,7 @@ enum cllm_status cllm_parse_number(const char *source, const char *text, struct 
 
 enum cllm_status cllm_parse_threads(const char *source, const char *text, unsigned *count_out, struct cllm_error *err)
 {
-    uint64_t count;
+    uint64_t count = 0;
     enum cllm_status status = cllm_parse_number(source, text, (struct cllm_range){0, THREAD_COUNT_MAX}, &count, err);
     if (!status) *count_out = (unsigned)count;
     return status;
