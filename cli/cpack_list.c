@@ -150,9 +150,7 @@ int cpack_list(const struct cpack_options *options, const char *const *container
     struct cllm_error err = {0};
     for (int i = 0; i < container_count; i++) {
         struct cllm_reader *reader = NULL;
-        enum cllm_status status = cllm_reader_open(containers[i], &reader, &err);
-        if (status) {
-            cllm_fail_context(&err, status, "%s", cllm_shown(containers[i]));
+        if (cllm_reader_open(containers[i], &reader, &err)) {
             exit_code = cllm_exit_worse(exit_code, cllm_fatal_error(&err));
             continue;
         }

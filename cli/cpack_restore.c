@@ -252,10 +252,7 @@ int cpack_restore(const struct cpack_options *options, const char *container)
     struct cllm_reader *reader = NULL;
     struct cllm_error err = {0};
     enum cllm_status status = cllm_reader_open(container, &reader, &err);
-    if (status) {
-        cllm_fail_context(&err, status, "%s", cllm_shown(container));
-        return cllm_fatal_error(&err);
-    }
+    if (status) return cllm_fatal_error(&err);
 
     struct restoring restoring = {.options = options, .reader = reader, .index = cllm_reader_index(reader)};
     cllm_meter_start(&restoring.meter, "restoring", !options->common.no_progress && options->common.quiet_level == 0);

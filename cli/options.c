@@ -86,7 +86,9 @@ enum cllm_status cllm_parse_fraction(const char *source, const char *text, doubl
     /* no program calls setlocale, so strtod reads '.' as the decimal point */
     char *rest;
     double value = strtod(text, &rest);
-    if (rest == text || *rest || !isfinite(value) || value < 0) return fail_value(err, source, text, "a number such as 0.8");
+    bool plain = text[strspn(text, "0123456789.eE+-")] == 0 && *text != '+'; /* no blank, hexadecimal or name */
+    if (!plain || rest == text || *rest || !isfinite(value) || value < 0)
+        return fail_value(err, source, text, "a number such as 0.8");
     *value_out = value;
     return CLLM_OK;
 }

@@ -40,17 +40,23 @@ static bool prints_all(const struct run *run)
     return prints_failures(run) && run->request->common.quiet_level == 0;
 }
 
-static void note_problem(void *user, enum cllm_status status, const char *message)
+/* `shown_name` stands before the message; null where the message has it already. */
+static void add_problem(struct run *run, enum cllm_status status, const char *shown_name, const char *message)
 {
-    struct run *run = user;
     run->problem_count++;
     run->exit_code = cllm_exit_worse(run->exit_code, cllm_exit_code(status));
     if (++run->current_problem_count > PROBLEM_LINES_MAX) return;
-    cllm_complain("%s: %s", cllm_shown(run->name), message);
+    cllm_complain("%s%s%s", shown_name ? shown_name : "", shown_name ? ": " : "", message);
     json_t *problem = json_object();
     json_object_set_new(problem, "id", json_string(cllm_exit_id(cllm_exit_code(status))));
     cllm_json_set_name(problem, "message", message, strlen(message));
     json_array_append_new(run->current_problems, problem);
+}
+
+static void note_problem(void *user, enum cllm_status status, const char *message)
+{
+    struct run *run = user;
+    add_problem(run, status, cllm_shown(run->name), message);
 }
 
 static void note_error(void *user, const struct cllm_error *problem)
@@ -153,7 +159,7 @@ static void verify_container(struct run *run, const char *path)
     run->name = path;
     run->current_problem_count = 0;
     run->current_problems = json_array();
-    if (cllm_reader_open(path, &reader, &err)) note_error(run, &err);
+    if (cllm_reader_open(path, &reader, &err)) add_problem(run, err.status, NULL, err.message);
     const struct cllm_index *index = reader ? cllm_reader_index(reader) : NULL;
     if (reader) {
         verify_content(run, reader, &report);
@@ -178,9 +184,11 @@ static void verify_container(struct run *run, const char *path)
     cllm_reader_close(reader);
 }
 
-static const char *promise(const struct cllm_verify_request *request)
+/* Which promise held. */
+static const char *promise(const struct run *run)
 {
-    return request->quick
+    if (run->problem_count) return "FAILED: nothing is promised";
+    return run->request->quick
                ? "integrity of the stored bytes against the container's own checksums, nothing decoded; authenticity not checked"
                : "integrity against the container's own digests; authenticity not checked";
 }
@@ -192,21 +200,22 @@ static void print_counts(const struct run *run, int container_count)
     char size[32];
     printf("verified ");
     if (container_count > 1) printf("%llu of %d containers, ", (unsigned long long)run->container_count, container_count);
-    if (!request->quick)
+    if (!request->quick) {
         printf("%llu tensors, %llu files, ", (unsigned long long)total->tensor_count, (unsigned long long)total->file_count);
+    }
     printf("%llu chunks, %s; %llu error%s; ", (unsigned long long)total->chunk_count,
            cllm_size_text(request->quick ? total->stored_bytes : total->decoded_bytes, size),
            (unsigned long long)run->problem_count, run->problem_count == 1 ? "" : "s");
     if (container_count == 1 && run->root[0]) printf("root sha256:%s; ", run->root);
     if (request->against) printf("%llu files equal to %s; ", (unsigned long long)run->equal_count, cllm_shown(request->against));
-    puts(promise(request));
+    puts(promise(run));
 }
 
 static int print_summary_document(struct run *run)
 {
     struct cllm_error err = {0};
     json_t *summary = json_pack("{s:s, s:O, s:I, s:s, s:i, s:s}", "message_type", "summary", "containers", run->documents,
-                                "error_count", (json_int_t)run->problem_count, "promise", promise(run->request), "exit_code",
+                                "error_count", (json_int_t)run->problem_count, "promise", promise(run), "exit_code",
                                 run->exit_code, "exit_id", cllm_exit_id(run->exit_code));
     if (summary && run->request->against) {
         cllm_json_set_name(summary, "against", run->request->against, strlen(run->request->against));
