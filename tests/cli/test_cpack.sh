@@ -209,6 +209,17 @@ expect "symbolic link in the target is not followed" 10 "$CPACK" -d dir.cllm -o 
 expect "symbolic link is not followed with -f" 10 "$CPACK" -f -d dir.cllm -o trap
 check "what the link points to is untouched" test "$(cat precious)" = precious
 check "nothing was restored beside the trap" test "$(ls trap)" = config.json
+mkdir -p nested/sub way/out outside
+cp one/model.safetensors nested/sub/model.safetensors
+echo '{"metadata":{},"weight_map":{"w":"sub/model.safetensors","v":"sub/model.safetensors"}}' >nested/model.safetensors.index.json
+expect "shard in a folder packs" 0 "$CPACK" nested/model.safetensors.index.json -o nested.cllm
+expect "shard in a folder restores" 0 "$CPACK" -d nested.cllm -o nested.out
+check "shard in a folder is equal" diff -r nested nested.out
+ln -s ../../outside way/out/sub
+expect "symbolic link as a folder is not followed" 10 "$CPACK" -d nested.cllm -o way/out
+expect "symbolic link as a folder is not followed with -f" 10 "$CPACK" -f -d nested.cllm -o way/out
+is_empty "nothing was restored behind the link" outside
+check "nothing was restored beside the link" test "$(ls way/out)" = sub
 mkdir partly && printf mine >partly/config.json
 expect "existing file in the target" 10 "$CPACK" -d dir.cllm -o partly
 check "existing file is untouched and alone" test "$(ls partly):$(cat partly/config.json)" = config.json:mine
