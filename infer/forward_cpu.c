@@ -18,6 +18,8 @@
 #include <stdlib.h>
 
 #define TILE 32
+#define BATCH_MIN_COST 32768 /* multiply-adds that one thread is given at least: some microseconds */
+#define BATCH_MAX 256
 #define BUFFER_MAX 24
 #define BUFFER_ALIGNMENT 64
 
@@ -141,16 +143,16 @@ static void rotate(float *head, const float *cosines, const float *sines, uint32
 
 /* -------------------------------------------------------------------------------------------------------------- jobs */
 
-/* Many small batches even out threads that are slower; a multiple of 4 suits the kernels. */
-static void run_rows(struct forward_cpu *forward, cllm_pool_work *work, void *user, size_t row_count)
+/* `unit_cost` is in multiply-adds. Several batches for each thread even out threads that are slower; but a batch is worth handing
+ * out only if it takes longer than that, and a job of one batch stays on the calling thread. */
+static void run_job(struct forward_cpu *forward, cllm_pool_work *work, void *user, size_t unit_count, uint64_t unit_cost)
 {
-    size_t batch = (row_count / (cllm_pool_thread_count(forward->pool) * 4) + 3) & ~(size_t)3;
-    cllm_pool_run(forward->pool, &(struct cllm_pool_job){work, user, row_count, batch < 8 ? 8 : batch > 256 ? 256 : batch});
-}
-
-static void run_units(struct forward_cpu *forward, cllm_pool_work *work, void *user, size_t unit_count)
-{
-    cllm_pool_run(forward->pool, &(struct cllm_pool_job){work, user, unit_count, 1});
+    size_t batch = unit_count / (cllm_pool_thread_count(forward->pool) * 4);
+    const size_t worth_while = (size_t)(BATCH_MIN_COST / (unit_cost + 1)) + 1;
+    if (batch > BATCH_MAX) batch = BATCH_MAX;
+    if (batch < worth_while) batch = worth_while;
+    if (batch > 4) batch &= ~(size_t)3; /* the kernels like four rows */
+    cllm_pool_run(forward->pool, &(struct cllm_pool_job){work, user, unit_count, batch});
 }
 
 /* One matrix and what it is multiplied with: output[position] = weight * input[position] + bias. */
@@ -183,6 +185,11 @@ static void project_rows(const struct projection *projection, struct cllm_rows r
             projection->output[p * weight->row_count + row] += projection->bias[row];
         }
     }
+}
+
+static uint64_t row_cost(const struct projection *projection)
+{
+    return (uint64_t)projection->weight->column_count * projection->position_count;
 }
 
 static void work_project(void *user, struct cllm_pool_span span)
@@ -346,23 +353,32 @@ static struct projection project(const struct forward_cpu *forward, const struct
     return (struct projection){forward, &linear->weight, bias, input, output, forward->tile_count};
 }
 
+static void run_norm(struct forward_cpu *forward, const float *weight)
+{
+    run_job(forward, work_normalize, &(struct norm_job){forward, weight}, forward->tile_count,
+            4 * (uint64_t)config_of(forward)->hidden_size);
+}
+
 static void run_attention(struct forward_cpu *forward)
 {
     const struct cllm_layer *layer = layer_of(forward);
     const struct layer_vectors *vectors = vectors_of(forward);
-    const size_t unit_count = (size_t)forward->tile_count * config_of(forward)->kv_head_count;
+    const struct cllm_config *config = config_of(forward);
+    const size_t unit_count = (size_t)forward->tile_count * config->kv_head_count;
+    const uint64_t group_size = (uint64_t)config->head_count / config->kv_head_count * config->head_dim;
     struct projection inputs[3] = {
         project(forward, &layer->query, vectors->query_bias, forward->normed, forward->query),
         project(forward, &layer->key, vectors->key_bias, forward->normed, forward->key),
         project(forward, &layer->value, vectors->value_bias, forward->normed, forward->value),
     };
     struct projection output = project(forward, &layer->output, vectors->output_bias, forward->attended, forward->projected);
-    run_units(forward, work_normalize, &(struct norm_job){forward, vectors->attention_norm}, forward->tile_count);
-    run_rows(forward, work_project_three, inputs,
-             (size_t)layer->query.weight.row_count + layer->key.weight.row_count + layer->value.weight.row_count);
-    run_units(forward, work_rotate, forward, unit_count);
-    run_units(forward, work_attend, forward, unit_count);
-    run_rows(forward, work_project_and_add, &output, layer->output.weight.row_count);
+    run_norm(forward, vectors->attention_norm);
+    run_job(forward, work_project_three, inputs,
+            (size_t)layer->query.weight.row_count + layer->key.weight.row_count + layer->value.weight.row_count,
+            row_cost(inputs));
+    run_job(forward, work_rotate, forward, unit_count, group_size * 4);
+    run_job(forward, work_attend, forward, unit_count, 2 * group_size * (forward->base.position_count + forward->tile_count));
+    run_job(forward, work_project_and_add, &output, layer->output.weight.row_count, row_cost(&output));
 }
 
 static void run_mlp(struct forward_cpu *forward)
@@ -374,9 +390,9 @@ static void run_mlp(struct forward_cpu *forward)
         project(forward, &layer->up, vectors->up_bias, forward->normed, forward->up),
     };
     struct projection output = project(forward, &layer->down, vectors->down_bias, forward->gate, forward->projected);
-    run_units(forward, work_normalize, &(struct norm_job){forward, vectors->mlp_norm}, forward->tile_count);
-    run_rows(forward, work_gate, inputs, layer->gate.weight.row_count);
-    run_rows(forward, work_project_and_add, &output, layer->down.weight.row_count);
+    run_norm(forward, vectors->mlp_norm);
+    run_job(forward, work_gate, inputs, layer->gate.weight.row_count, 2 * row_cost(inputs));
+    run_job(forward, work_project_and_add, &output, layer->down.weight.row_count, row_cost(&output));
 }
 
 static void fill_angles(struct forward_cpu *forward)
@@ -397,18 +413,18 @@ static void run_head(struct forward_cpu *forward, size_t p)
 {
     const struct cllm_weight *head = &forward->model->head;
     struct projection projection = {forward, head, NULL, forward->normed + p * head->column_count, forward->base.logits, 1};
-    run_rows(forward, work_project, &projection, head->row_count);
+    run_job(forward, work_project, &projection, head->row_count, row_cost(&projection));
 }
 
 static void run_layers(struct forward_cpu *forward)
 {
     fill_angles(forward);
-    run_units(forward, work_embed, forward, forward->tile_count);
+    run_job(forward, work_embed, forward, forward->tile_count, config_of(forward)->hidden_size);
     for (forward->layer_index = 0; forward->layer_index < config_of(forward)->layer_count; forward->layer_index++) {
         run_attention(forward);
         run_mlp(forward);
     }
-    run_units(forward, work_normalize, &(struct norm_job){forward, forward->final_norm}, forward->tile_count);
+    run_norm(forward, forward->final_norm);
 }
 
 static enum cllm_status run_tile(struct forward_cpu *forward, const struct cllm_forward_input *input, bool is_last,

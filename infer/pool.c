@@ -1,5 +1,7 @@
 /* pool.c - a generation pass is hundreds of jobs of some ten microseconds, so waiting threads look for work for a while before
- * they sleep; on a busy machine, where looking only takes time from the thread that is waited for, they soon do. */
+ * they sleep. A job is done when its batches are: a thread that the system does not run just now takes none, and nobody waits
+ * for it. The job is written before batches_left says that there is one, and read only by a thread that took a batch, whose
+ * end the caller awaits before it writes the next job. */
 #include "pool.h"
 
 #include "pipeline.h"
@@ -8,7 +10,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#define SPIN_COUNT 4000 /* looks before sleeping: some 50 microseconds */
+#define SPIN_COUNT 2000 /* looks before sleeping: some ten microseconds */
 
 struct worker {
     struct cllm_pool *pool;
@@ -18,14 +20,14 @@ struct worker {
 
 struct cllm_pool {
     struct cllm_pool_job job;
-    atomic_size_t next_unit;
-    atomic_uint job_number; /* counts the jobs; a change is the sign to start */
-    atomic_uint busy_count; /* workers that have not finished the job */
+    atomic_size_t batches_left; /* of the job, not taken by anyone yet */
+    atomic_size_t batches_done;
+    atomic_uint sleeper_count;
     atomic_bool stopping;
     unsigned thread_count;
     unsigned started_count; /* workers whose thread runs; worker 0 is the caller */
     pthread_mutex_t mutex;  /* for sleeping only */
-    pthread_cond_t wake;    /* job_number or busy_count changed */
+    pthread_cond_t wake;    /* something that a sleeper waits for may have happened */
     struct worker workers[];
 };
 
@@ -36,37 +38,55 @@ static void pause_briefly(void)
 #endif
 }
 
-/* Returns once *value differs from (or, with `until`, equals) `reference`. */
-static void await_value(struct cllm_pool *pool, atomic_uint *value, unsigned reference, bool until)
+typedef bool pool_condition(struct cllm_pool *pool);
+
+static bool has_work(struct cllm_pool *pool)
+{
+    return atomic_load(&pool->batches_left) > 0 || atomic_load(&pool->stopping);
+}
+
+static bool is_done(struct cllm_pool *pool)
+{
+    const struct cllm_pool_job *job = &pool->job;
+    return atomic_load(&pool->batches_done) == (job->unit_count + job->unit_batch - 1) / job->unit_batch;
+}
+
+static void await_condition(struct cllm_pool *pool, pool_condition *condition)
 {
     for (int i = 0; i < SPIN_COUNT; i++) {
-        if ((atomic_load_explicit(value, memory_order_acquire) == reference) == until) return;
+        if (condition(pool)) return;
         pause_briefly();
     }
     pthread_mutex_lock(&pool->mutex);
-    while ((atomic_load_explicit(value, memory_order_acquire) == reference) != until) {
+    atomic_fetch_add(&pool->sleeper_count, 1);
+    while (!condition(pool)) {
         pthread_cond_wait(&pool->wake, &pool->mutex);
     }
+    atomic_fetch_sub(&pool->sleeper_count, 1);
     pthread_mutex_unlock(&pool->mutex);
 }
 
-/* The mutex makes sure that nobody is between looking at the value and going to sleep. */
-static void wake_all(struct cllm_pool *pool)
+/* After something changed that is awaited. A thread that is about to sleep has either been counted, or will see the change; and
+ * the mutex makes sure that it sleeps or has not yet looked. */
+static void wake_sleepers(struct cllm_pool *pool)
 {
+    if (atomic_load(&pool->sleeper_count) == 0) return;
     pthread_mutex_lock(&pool->mutex);
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
 }
 
-static void do_units(struct cllm_pool *pool, unsigned worker_index)
+static void do_batches(struct cllm_pool *pool, unsigned worker_index)
 {
-    const struct cllm_pool_job *job = &pool->job;
-    for (;;) {
-        size_t first = atomic_fetch_add_explicit(&pool->next_unit, job->unit_batch, memory_order_relaxed);
-        if (first >= job->unit_count) return;
-        size_t left = job->unit_count - first;
-        job->work(job->user,
-                  (struct cllm_pool_span){first, first + (left < job->unit_batch ? left : job->unit_batch), worker_index});
+    size_t left = atomic_load(&pool->batches_left);
+    while (left > 0) {
+        if (!atomic_compare_exchange_weak(&pool->batches_left, &left, left - 1)) continue;
+        const struct cllm_pool_job *job = &pool->job;
+        const size_t first = (left - 1) * job->unit_batch;
+        const size_t end = job->unit_count - first < job->unit_batch ? job->unit_count : first + job->unit_batch;
+        job->work(job->user, (struct cllm_pool_span){first, end, worker_index});
+        atomic_fetch_add(&pool->batches_done, 1);
+        left = atomic_load(&pool->batches_left);
     }
 }
 
@@ -74,27 +94,26 @@ static void *run_worker(void *user)
 {
     struct worker *worker = user;
     struct cllm_pool *pool = worker->pool;
-    for (unsigned seen = 0;; seen++) {
-        await_value(pool, &pool->job_number, seen, false);
+    for (;;) {
+        await_condition(pool, has_work);
         if (atomic_load(&pool->stopping)) return NULL;
-        do_units(pool, worker->index);
-        if (atomic_fetch_sub_explicit(&pool->busy_count, 1, memory_order_acq_rel) == 1) wake_all(pool);
+        do_batches(pool, worker->index);
+        wake_sleepers(pool); /* the caller may be one */
     }
 }
 
 void cllm_pool_run(struct cllm_pool *pool, const struct cllm_pool_job *job)
 {
-    pool->job = *job;
-    atomic_store_explicit(&pool->next_unit, 0, memory_order_relaxed);
     if (pool->started_count == 0 || job->unit_count <= job->unit_batch) {
-        do_units(pool, 0);
+        if (job->unit_count > 0) job->work(job->user, (struct cllm_pool_span){0, job->unit_count, 0});
         return;
     }
-    atomic_store_explicit(&pool->busy_count, pool->started_count, memory_order_relaxed);
-    atomic_fetch_add_explicit(&pool->job_number, 1, memory_order_release);
-    wake_all(pool);
-    do_units(pool, 0);
-    await_value(pool, &pool->busy_count, 0, true);
+    pool->job = *job;
+    atomic_store(&pool->batches_done, 0);
+    atomic_store(&pool->batches_left, (job->unit_count + job->unit_batch - 1) / job->unit_batch);
+    wake_sleepers(pool);
+    do_batches(pool, 0);
+    await_condition(pool, is_done);
 }
 
 enum cllm_status cllm_pool_create(unsigned thread_count, struct cllm_pool **pool_out, struct cllm_error *err)
@@ -128,8 +147,7 @@ void cllm_pool_destroy(struct cllm_pool *pool)
 {
     if (!pool) return;
     atomic_store(&pool->stopping, true);
-    atomic_fetch_add(&pool->job_number, 1);
-    wake_all(pool);
+    wake_sleepers(pool);
     for (unsigned i = 1; i <= pool->started_count; i++) {
         pthread_join(pool->workers[i].thread, NULL);
     }

@@ -1,0 +1,222 @@
+/* crun.c - generates text with a model that lies in a container. */
+#include "crun.h"
+
+#include "message.h"
+#include "progress.h"
+#include "report.h"
+#include "tokenizer_jsonl.h"
+
+#include <stdio.h>
+
+static const char help[] =
+    "Generates text with a language model that lies in a .cllm container.\n"
+    "\n"
+    "  %p MODEL.cllm -p TEXT            what the model writes after TEXT, as it is generated\n"
+    "  %p MODEL.cllm -f FILE            the prompt is a file; without -p and -f, standard input\n"
+    "  %p --tokenizer FILE --tokenize-jsonl     no model: only the tokenizer\n"
+    "\n"
+    "Examples\n"
+    "  %p llama.cllm -p 'Once upon a time' -n 64\n"
+    "  %p llama.cllm -p 'The capital of France is' -n 8 --temp 0      always the same answer\n"
+    "  echo 'Dear Sir' | %p llama.cllm -n 200 --temp 1.1 --seed 7 --stats\n"
+    "  %p llama.cllm --prompt-ids '1 306 626' --print-ids -n 16 --temp 0 --dump-logits out.f32\n"
+    "  echo '\"two words\"' | %p llama.cllm --tokenize-jsonl\n"
+    "\n"
+    "Prompt\n"
+    "  -p, --prompt TEXT        the prompt\n"
+    "  -f, --file FILE          or its file; here and from standard input one line feed at the end is left out\n"
+    "      --prompt-ids IDS     or its token ids, used as they are: '1 2 3'\n"
+    "      --no-special         do not add the tokens (a beginning-of-text token, say) that tokenizer.json adds to a text\n"
+    "  -n, --n-predict N        tokens to generate at most; default: until an end token, or the context is full\n"
+    "  -c, --context N          positions for prompt and generated text; default: what the model was made for, but no more\n"
+    "                           than what -n needs, or 4096 more than the prompt\n"
+    "      --ignore-eos         go on after end tokens\n"
+    "\n"
+    "Choice of tokens, in this order\n"
+    "      --repeat-penalty X   divide the logits of tokens that the text has already (if negative: multiply); default 1, off\n"
+    "      --top-k K            only the K most likely; 0 for all; default 40\n"
+    "      --top-p P            of these the first that together have probability P; default 0.95\n"
+    "      --min-p P            of these those at least P times as likely as the first; default 0.05\n"
+    "      --temp T             and of these one at random, the more evenly the higher T is; default 0.8\n"
+    "                           0: always the most likely token, none of the filters\n"
+    "      --seed N             the same seed gives the same text; default: a new one each time (--stats shows it)\n"
+    "\n"
+    "Output\n"
+    "      --print-ids          the generated token ids on one line instead of the text\n"
+    "      --dump-logits FILE   float32, little-endian: a row of vocabulary size for every position of prompt and output;\n"
+    "                           replaces FILE\n"
+    "      --stats              times, tokens per second and memory, on standard error\n"
+    "      --json               one JSON document with all of this instead of the text\n"
+    "\n"
+    "Tokenizer alone (standard input to standard output, a line each)\n"
+    "      --tokenizer FILE     this tokenizer.json instead of the container's\n"
+    "      --tokenize-jsonl     JSON strings to arrays of ids; --no-special as above\n"
+    "      --detokenize-jsonl   arrays of ids to JSON strings; --no-special leaves out special tokens\n"
+    "\n"
+    "Other options\n"
+    "      --device D           auto, cpu or cuda: what computes\n"
+    "  -T, --threads N          threads, 0 for all (default); the output does not depend on it\n"
+    "  -q, -qq                  no warnings; no errors either\n"
+    "  -v, --verbose            as --stats\n"
+    "      --no-progress        no progress on the terminal\n"
+    "  -V, --version   -h, --help\n"
+    "\n"
+    "Exit codes: 0 done; 2 usage; 3 malformed; 4 bytes differ from their digest; 5 an architecture, dtype or version that this\n"
+    "build does not run; 7 the container lacks a file or tensor; 8 limit, context or memory; 9 I/O; 11 no GPU; 130, 143\n"
+    "interrupted.\n";
+
+enum {
+    OPTION_PROMPT_IDS = CLLM_OPTION_OWN,
+    OPTION_NO_SPECIAL,
+    OPTION_IGNORE_EOS,
+    OPTION_REPEAT_PENALTY,
+    OPTION_TOP_K,
+    OPTION_TOP_P,
+    OPTION_MIN_P,
+    OPTION_TEMP,
+    OPTION_SEED,
+    OPTION_PRINT_IDS,
+    OPTION_DUMP_LOGITS,
+    OPTION_STATS,
+    OPTION_TOKENIZER,
+    OPTION_TOKENIZE,
+    OPTION_DETOKENIZE,
+    OPTION_DEVICE,
+};
+
+static const struct option long_options[] = {CLLM_COMMON_LONG,
+                                             {"prompt", required_argument, NULL, 'p'},
+                                             {"file", required_argument, NULL, 'f'},
+                                             {"n-predict", required_argument, NULL, 'n'},
+                                             {"context", required_argument, NULL, 'c'},
+                                             {"prompt-ids", required_argument, NULL, OPTION_PROMPT_IDS},
+                                             {"no-special", no_argument, NULL, OPTION_NO_SPECIAL},
+                                             {"ignore-eos", no_argument, NULL, OPTION_IGNORE_EOS},
+                                             {"repeat-penalty", required_argument, NULL, OPTION_REPEAT_PENALTY},
+                                             {"top-k", required_argument, NULL, OPTION_TOP_K},
+                                             {"top-p", required_argument, NULL, OPTION_TOP_P},
+                                             {"min-p", required_argument, NULL, OPTION_MIN_P},
+                                             {"temp", required_argument, NULL, OPTION_TEMP},
+                                             {"seed", required_argument, NULL, OPTION_SEED},
+                                             {"print-ids", no_argument, NULL, OPTION_PRINT_IDS},
+                                             {"dump-logits", required_argument, NULL, OPTION_DUMP_LOGITS},
+                                             {"stats", no_argument, NULL, OPTION_STATS},
+                                             {"tokenizer", required_argument, NULL, OPTION_TOKENIZER},
+                                             {"tokenize-jsonl", no_argument, NULL, OPTION_TOKENIZE},
+                                             {"detokenize-jsonl", no_argument, NULL, OPTION_DETOKENIZE},
+                                             {"device", required_argument, NULL, OPTION_DEVICE},
+                                             {0}};
+
+static enum cllm_status parse_u32(const char *source, struct cllm_range range, uint32_t *value_out, struct cllm_error *err)
+{
+    uint64_t value = 0;
+    enum cllm_status status = cllm_parse_number(source, optarg, range, &value, err);
+    *value_out = (uint32_t)value;
+    return status;
+}
+
+static enum cllm_status parse_sampler_option(int option, struct cllm_sampler_options *sampler, struct cllm_error *err)
+{
+    switch (option) {
+    case OPTION_REPEAT_PENALTY: return cllm_parse_fraction("--repeat-penalty", optarg, &sampler->repeat_penalty, err);
+    case OPTION_TOP_K: return parse_u32("--top-k", (struct cllm_range){0, UINT32_MAX}, &sampler->top_k, err);
+    case OPTION_TOP_P: return cllm_parse_fraction("--top-p", optarg, &sampler->top_p, err);
+    case OPTION_MIN_P: return cllm_parse_fraction("--min-p", optarg, &sampler->min_p, err);
+    case OPTION_TEMP: return cllm_parse_fraction("--temp", optarg, &sampler->temperature, err);
+    default: return cllm_parse_number("--seed", optarg, (struct cllm_range){0, UINT64_MAX}, &sampler->seed, err);
+    }
+}
+
+static enum cllm_status parse_option(int option, char *const *argv, struct crun_options *options, struct cllm_error *err)
+{
+    switch (option) {
+    case 'p': options->prompt = optarg; break;
+    case 'f': options->prompt_file = optarg; break;
+    case 'n': return cllm_parse_number("-n", optarg, (struct cllm_range){0, UINT32_MAX}, &options->token_limit, err);
+    case 'c': return parse_u32("-c", (struct cllm_range){1, 1u << 28}, &options->context_size, err);
+    case OPTION_PROMPT_IDS: options->prompt_ids = optarg; break;
+    case OPTION_NO_SPECIAL: options->no_special = true; break;
+    case OPTION_IGNORE_EOS: options->ignore_end = true; break;
+    case OPTION_SEED: options->seed_given = true; return parse_sampler_option(option, &options->sampler, err);
+    case OPTION_REPEAT_PENALTY:
+    case OPTION_TOP_K:
+    case OPTION_TOP_P:
+    case OPTION_MIN_P:
+    case OPTION_TEMP: return parse_sampler_option(option, &options->sampler, err);
+    case OPTION_PRINT_IDS: options->print_ids = true; break;
+    case OPTION_DUMP_LOGITS: options->dump_logits = optarg; break;
+    case OPTION_STATS: options->stats = true; break;
+    case OPTION_TOKENIZER: options->tokenizer = optarg; break;
+    case OPTION_TOKENIZE: options->tokenize_jsonl = true; break;
+    case OPTION_DETOKENIZE: options->detokenize_jsonl = true; break;
+    case OPTION_DEVICE: return cllm_parse_device(optarg, &options->device, err);
+    default: return cllm_common_option(option, argv, &options->common, err);
+    }
+    return CLLM_OK;
+}
+
+static enum cllm_status parse_options(int argc, char **argv, struct crun_options *options, struct cllm_error *err)
+{
+    enum cllm_status status = CLLM_OK;
+    opterr = 0;
+    for (int option; !status && (option = getopt_long(argc, argv, ":p:f:n:c:" CLLM_COMMON_LETTERS, long_options, NULL)) != -1;) {
+        status = parse_option(option, argv, options, err);
+    }
+    if (options->common.verbose_level) options->stats = true;
+    return status;
+}
+
+/* The tokenizer from standard input to standard output. */
+static int run_jsonl(const struct crun_options *options)
+{
+    struct cllm_error err;
+    struct cllm_reader *reader = NULL;
+    struct cllm_tokenizer *tokenizer = NULL;
+    enum cllm_status status = CLLM_OK;
+    if (!options->tokenizer) status = cllm_reader_open(options->model, &reader, &err);
+    if (!status) status = crun_load_tokenizer(options, reader, &tokenizer, &err);
+    if (!status && !tokenizer) {
+        status = cllm_fail(&err, CLLM_E_ABSENT, CLLM_NO_OFFSET, "the container has no tokenizer.json; see --tokenizer");
+    }
+    if (!status && options->tokenize_jsonl) status = cllm_tokenize_jsonl(tokenizer, stdin, stdout, !options->no_special, &err);
+    if (!status && options->detokenize_jsonl) status = cllm_detokenize_jsonl(tokenizer, stdin, stdout, options->no_special, &err);
+    cllm_tokenizer_destroy(tokenizer);
+    cllm_reader_close(reader);
+    return status ? cllm_fatal_error(&err) : CLLM_EXIT_OK;
+}
+
+static int run(const struct crun_options *options, int operand_count)
+{
+    const bool only_tokenizer = options->tokenize_jsonl || options->detokenize_jsonl;
+    if (operand_count > 1) return cllm_fatal_usage("found %d models, expected one (quote a text with spaces)", operand_count);
+    if (!options->model && !(only_tokenizer && options->tokenizer)) return cllm_fatal_usage("which model?");
+    if (options->tokenize_jsonl && options->detokenize_jsonl) {
+        return cllm_fatal_usage("--tokenize-jsonl and --detokenize-jsonl are opposites");
+    }
+    if (!!options->prompt + !!options->prompt_file + !!options->prompt_ids > 1) {
+        return cllm_fatal_usage("-p, -f and --prompt-ids are three ways to give one prompt");
+    }
+    if (options->device == CLLM_DEVICE_CUDA) {
+        return cllm_fatal(CLLM_E_DEVICE, "--device cuda: this build does not compute on GPUs; use --device cpu");
+    }
+    return only_tokenizer ? run_jsonl(options) : crun_generate(options);
+}
+
+int main(int argc, char **argv)
+{
+    struct crun_options options = {
+        .token_limit = CLLM_GENERATE_UNLIMITED,
+        .sampler = {.temperature = 0.8, .top_k = 40, .top_p = 0.95, .min_p = 0.05, .repeat_penalty = 1},
+    };
+    struct cllm_error err = {0};
+    cllm_message_start(argv[0]);
+    cllm_signals_catch();
+    enum cllm_status status = parse_options(argc, argv, &options, &err);
+    cllm_message_configure(options.common.quiet_level, options.common.json);
+    options.model = argv[optind];
+    if (status) return cllm_finish(cllm_fatal_usage("%s", err.message));
+    if (options.common.help) cllm_print_help(help);
+    else if (options.common.version) cllm_print_version(&options.common);
+    else return cllm_finish(run(&options, argc - optind));
+    return cllm_finish(CLLM_EXIT_OK);
+}
