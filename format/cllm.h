@@ -58,6 +58,10 @@ struct cllm_error {
 enum cllm_status cllm_fail(struct cllm_error *err, enum cllm_status status, uint64_t offset, const char *format, ...)
     CLLM_PRINTF(4, 5);
 
+#ifdef __clang_analyzer__ /* which does not look into another file and would follow a failure that returned OK */
+#define cllm_fail(err, status, ...) (cllm_fail(err, status, __VA_ARGS__), (status))
+#endif
+
 /* Prepends "context: " to the message of `err`, keeping its status and offset. Returns err's status. */
 enum cllm_status cllm_fail_context(struct cllm_error *err, enum cllm_status status, const char *format, ...)
     CLLM_PRINTF(3, 4);

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum cllm_status cllm_fail(struct cllm_error *err, enum cllm_status status, uint64_t offset, const char *format, ...)
+enum cllm_status(cllm_fail)(struct cllm_error *err, enum cllm_status status, uint64_t offset, const char *format, ...)
 {
     if (!err) return status;
     err->status = status;
