@@ -1,0 +1,261 @@
+#include "container_builder.h"
+
+#include "bytes.h"
+#include "compress.h"
+#include "digest.h"
+#include "encode_float.h"
+#include "table.h"
+#include "writer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define DATA_MAX 256u
+#define STRINGS_MAX 1024u
+
+struct kept {
+    uint8_t *bytes;
+    size_t byte_count;
+};
+
+struct test_container {
+    struct cllm_output *output;
+    struct cllm_writer *writer;
+    struct cllm_compressor *compressor;
+    struct kept data[DATA_MAX];
+    void *owned[STRINGS_MAX]; /* copies that live as long as the writer */
+    unsigned owned_count;
+    uint32_t file_count;
+};
+
+void test_require(bool condition, const char *text, const char *file, int line, const struct cllm_error *err)
+{
+    if (condition) return;
+    fprintf(stderr, "%s:%d: not so: %s%s%s\n", file, line, text, err ? ": " : "", err ? err->message : "");
+    abort();
+}
+
+uint64_t test_random_next(struct test_random *random)
+{
+    uint64_t x = random->state;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    random->state = x;
+    return x * UINT64_C(0x2545F4914F6CDD1D);
+}
+
+void test_random_fill(struct test_random *random, void *bytes, size_t byte_count)
+{
+    uint8_t *at = bytes;
+    for (size_t i = 0; i < byte_count; i++) at[i] = (uint8_t)(test_random_next(random) >> 56);
+}
+
+void test_random_bf16(struct test_random *random, uint8_t *out, size_t element_count)
+{
+    for (size_t i = 0; i < element_count; i++) {
+        uint64_t bits = test_random_next(random) >> 16;
+        unsigned below = bits ? (unsigned)__builtin_ctzll(bits) : 0; /* exponents halve in number as they fall */
+        unsigned exponent = 123 - (below < 30 ? below : 30);
+        uint64_t raw = test_random_next(random) >> 56;
+        cllm_store_le16(out + 2 * i, (uint16_t)((raw & 0x80) << 8 | exponent << 7 | (raw & 0x7F)));
+    }
+}
+
+struct cllm_layout test_layout_bf16(unsigned segment_log2)
+{
+    return (struct cllm_layout){2, 7, 8, 0, (uint8_t)segment_log2};
+}
+
+uint8_t *test_file_read(const char *path, size_t *byte_count_out)
+{
+    FILE *file = fopen(path, "rb");
+    TEST_REQUIRE(file != NULL, NULL);
+    TEST_REQUIRE(fseek(file, 0, SEEK_END) == 0, NULL);
+    long byte_count = ftell(file);
+    TEST_REQUIRE(byte_count >= 0 && fseek(file, 0, SEEK_SET) == 0, NULL);
+    uint8_t *bytes = malloc((size_t)byte_count + 1);
+    TEST_REQUIRE(bytes && fread(bytes, 1, (size_t)byte_count, file) == (size_t)byte_count, NULL);
+    fclose(file);
+    bytes[byte_count] = 0;
+    *byte_count_out = (size_t)byte_count;
+    return bytes;
+}
+
+void test_file_write(const char *path, const void *bytes, size_t byte_count)
+{
+    FILE *file = fopen(path, "wb");
+    TEST_REQUIRE(file != NULL, NULL);
+    TEST_REQUIRE(fwrite(bytes, 1, byte_count, file) == byte_count, NULL);
+    TEST_REQUIRE(fclose(file) == 0, NULL);
+}
+
+struct test_container *test_container_create(const char *path)
+{
+    struct cllm_error err;
+    struct test_container *container = calloc(1, sizeof *container);
+    TEST_REQUIRE(container != NULL, NULL);
+    TEST_REQUIRE(cllm_output_create(path, true, &container->output, &err) == CLLM_OK, &err);
+    TEST_REQUIRE(cllm_writer_create(container->output, &container->writer, &err) == CLLM_OK, &err);
+    TEST_REQUIRE(cllm_compressor_create(&container->compressor, &err) == CLLM_OK, &err);
+    return container;
+}
+
+static void *keep(struct test_container *container, const void *bytes, size_t byte_count)
+{
+    TEST_REQUIRE(container->owned_count < STRINGS_MAX, NULL);
+    uint8_t *copy = calloc(byte_count + 1, 1);
+    TEST_REQUIRE(copy != NULL, NULL);
+    if (byte_count) memcpy(copy, bytes, byte_count);
+    return container->owned[container->owned_count++] = copy;
+}
+
+/* ------------------------------------------------------------------------------------------------------- data objects */
+
+static uint32_t chunk_size(const struct test_data *data)
+{
+    return data->chunk_bytes ? data->chunk_bytes : 1024;
+}
+
+static enum cllm_form form_of(const struct test_data *data, uint32_t k)
+{
+    return data->forms ? data->forms[k] : data->form;
+}
+
+/* Adds to `counts` the symbols of `byte_count` bytes; symbols and planes go to buffers that are large enough. */
+static void split(const struct test_data *data, const uint8_t *bytes, uint32_t byte_count, uint8_t *symbols, uint8_t *planes,
+                  uint64_t counts[256])
+{
+    cllm_float_split(&data->layout, bytes, byte_count / data->layout.element_bytes, symbols, planes, counts);
+}
+
+static uint16_t add_table(struct test_container *container, const uint64_t counts[256], struct cllm_float_code *code)
+{
+    struct cllm_error err;
+    struct cllm_table table;
+    uint16_t table_index;
+    cllm_table_build(counts, &table);
+    cllm_float_code_init(code, &table);
+    TEST_REQUIRE(cllm_writer_add_table(container->writer, &table, &table_index, &err) == CLLM_OK, &err);
+    return table_index;
+}
+
+struct scratch {
+    uint8_t *stored;
+    uint8_t *symbols;
+    struct cllm_float_code code; /* shared by all chunks, if one_table */
+    uint16_t shared_table;
+};
+
+static void share_table(struct test_container *container, const struct test_data *data, struct scratch *scratch)
+{
+    uint64_t counts[256] = {0};
+    uint32_t chunk_bytes = chunk_size(data);
+    for (size_t at = 0, k = 0; at < data->byte_count; at += chunk_bytes, k++) {
+        size_t left = data->byte_count - at;
+        if (form_of(data, (uint32_t)k) != CLLM_FORM_FLOAT) continue;
+        split(data, (const uint8_t *)data->bytes + at, left < chunk_bytes ? (uint32_t)left : chunk_bytes, scratch->symbols,
+              scratch->stored, counts);
+    }
+    scratch->shared_table = add_table(container, counts, &scratch->code);
+}
+
+static void encode_chunk(struct test_container *container, const struct test_data *data, struct scratch *scratch,
+                         const uint8_t *bytes, struct cllm_chunk *chunk)
+{
+    if (chunk->form == CLLM_FORM_FLOAT) {
+        uint64_t counts[256] = {0};
+        uint32_t element_count = chunk->decoded_bytes / data->layout.element_bytes;
+        split(data, bytes, chunk->decoded_bytes, scratch->symbols, scratch->stored, counts);
+        chunk->table_index = data->one_table ? scratch->shared_table : add_table(container, counts, &scratch->code);
+        chunk->stored_bytes =
+            (uint32_t)cllm_float_encode(&data->layout, &scratch->code, scratch->symbols, element_count, scratch->stored);
+    } else if (chunk->form == CLLM_FORM_ZSTD) {
+        chunk->stored_bytes = (uint32_t)cllm_compress(container->compressor, bytes, chunk->decoded_bytes, 19, scratch->stored,
+                                                      chunk->decoded_bytes);
+        TEST_REQUIRE(chunk->stored_bytes > 0, NULL);
+    } else {
+        memcpy(scratch->stored, bytes, chunk->decoded_bytes);
+        chunk->stored_bytes = chunk->decoded_bytes;
+    }
+}
+
+uint32_t test_container_data(struct test_container *container, const struct test_data *data)
+{
+    struct cllm_error err;
+    struct scratch scratch = {.stored = malloc(8 * (size_t)chunk_size(data) + 4096), .symbols = malloc(chunk_size(data) + 64)};
+    uint32_t chunk_bytes = chunk_size(data), chunk_count = (uint32_t)((data->byte_count + chunk_bytes - 1) / chunk_bytes);
+    uint8_t *leaves = malloc(CLLM_DIGEST_BYTES * (size_t)chunk_count + 1), root[CLLM_DIGEST_BYTES];
+    uint32_t data_index;
+    bool shared;
+    TEST_REQUIRE(scratch.stored && scratch.symbols && leaves, NULL);
+    TEST_REQUIRE(cllm_writer_begin_data(container->writer, data->byte_count, chunk_bytes, &data->layout, &err) == CLLM_OK, &err);
+    if (data->one_table) share_table(container, data, &scratch);
+    for (uint32_t k = 0; k < chunk_count; k++) {
+        size_t offset = (size_t)k * chunk_bytes, left = data->byte_count - offset;
+        const uint8_t *bytes = (const uint8_t *)data->bytes + offset;
+        struct cllm_chunk chunk = {.form = (uint8_t)form_of(data, k),
+                                   .decoded_bytes = left < chunk_bytes ? (uint32_t)left : chunk_bytes};
+        encode_chunk(container, data, &scratch, bytes, &chunk);
+        TEST_REQUIRE(cllm_sha256(bytes, chunk.decoded_bytes, leaves + CLLM_DIGEST_BYTES * (size_t)k, &err) == CLLM_OK, &err);
+        TEST_REQUIRE(cllm_writer_add_chunk(container->writer, &chunk, scratch.stored, &err) == CLLM_OK, &err);
+    }
+    TEST_REQUIRE(cllm_data_root(data->byte_count, chunk_bytes, leaves, chunk_count, root, &err) == CLLM_OK, &err);
+    TEST_REQUIRE(cllm_writer_end_data(container->writer, root, &data_index, &shared, &err) == CLLM_OK, &err);
+    TEST_REQUIRE(data_index < DATA_MAX, NULL);
+    if (!shared) container->data[data_index] = (struct kept){keep(container, data->bytes, data->byte_count), data->byte_count};
+    free(leaves);
+    free(scratch.symbols);
+    free(scratch.stored);
+    return data_index;
+}
+
+const uint8_t *test_container_bytes(const struct test_container *container, uint32_t data_index, size_t *byte_count_out)
+{
+    *byte_count_out = container->data[data_index].byte_count;
+    return container->data[data_index].bytes;
+}
+
+/* -------------------------------------------------------------------------------------------------- files and tensors */
+
+uint32_t test_container_file(struct test_container *container, const char *name, const uint32_t *parts, uint32_t part_count)
+{
+    struct cllm_error err;
+    struct cllm_sha256_stream *stream;
+    struct cllm_file file = {.name = keep(container, name, strlen(name)),
+                             .parts = keep(container, parts, sizeof *parts * part_count),
+                             .name_bytes = (uint32_t)strlen(name),
+                             .part_count = part_count};
+    TEST_REQUIRE(cllm_sha256_create(&stream, &err) == CLLM_OK, &err);
+    for (uint32_t i = 0; i < part_count; i++) {
+        const struct kept *part = &container->data[parts[i]];
+        file.bytes += part->byte_count;
+        TEST_REQUIRE(cllm_sha256_update(stream, part->bytes, part->byte_count, &err) == CLLM_OK, &err);
+    }
+    TEST_REQUIRE(cllm_sha256_finish(stream, file.sha256, &err) == CLLM_OK, &err);
+    cllm_sha256_destroy(stream);
+    TEST_REQUIRE(cllm_writer_add_file(container->writer, &file, &err) == CLLM_OK, &err);
+    return container->file_count++;
+}
+
+void test_container_tensor(struct test_container *container, const struct cllm_tensor *tensor)
+{
+    struct cllm_error err;
+    struct cllm_tensor copy = *tensor;
+    copy.name = keep(container, tensor->name, tensor->name_bytes);
+    copy.dtype = keep(container, tensor->dtype, strlen(tensor->dtype));
+    copy.shape = tensor->rank ? keep(container, tensor->shape, sizeof *tensor->shape * tensor->rank) : NULL;
+    TEST_REQUIRE(cllm_writer_add_tensor(container->writer, &copy, &err) == CLLM_OK, &err);
+}
+
+void test_container_finish(struct test_container *container)
+{
+    struct cllm_error err;
+    uint8_t root[CLLM_DIGEST_BYTES];
+    TEST_REQUIRE(cllm_writer_finish(container->writer, root, &err) == CLLM_OK, &err);
+    TEST_REQUIRE(cllm_output_commit(container->output, &err) == CLLM_OK, &err);
+    cllm_writer_destroy(container->writer);
+    cllm_compressor_destroy(container->compressor);
+    for (unsigned i = 0; i < container->owned_count; i++) free(container->owned[i]);
+    free(container);
+}
