@@ -108,8 +108,8 @@ static enum cllm_status read_fully(int descriptor, uint64_t offset, void *buffer
 
 static enum cllm_status fail_for_file(const char *name, enum cllm_status status, struct cllm_error *err)
 {
-    char printable[200];
-    return cllm_fail_context(err, status, "%s", cllm_escape(name, strlen(name), printable, sizeof printable));
+    struct cllm_source_text shown;
+    return cllm_fail_context(err, status, "%s", cllm_source_show(name, &shown));
 }
 
 static enum cllm_status fail_changed(struct cllm_error *err)

@@ -1,5 +1,5 @@
 /* source_list.h - which files make up an input, before any of them is opened; and what a shard index says about them once
- * they are. Between source.c and source_checkpoint.c only.
+ * they are. Private to source.c, source_list.c (names, links, directories) and source_checkpoint.c (the index).
  */
 #ifndef CLLM_SOURCE_LIST_H
 #define CLLM_SOURCE_LIST_H
@@ -42,6 +42,14 @@ struct cllm_source_list {
     struct cllm_source_warnings warnings;
 };
 
+/* A name as it may be printed. */
+struct cllm_source_text {
+    char text[120];
+};
+
+/* Escapes and cuts `name` into `text`; returns its characters. */
+const char *cllm_source_show(const char *name, struct cllm_source_text *text);
+
 bool cllm_source_has_suffix(const char *name, const char *suffix);
 
 /* `directory` joined with `name`; the caller frees. Null where memory is out. */
@@ -67,6 +75,10 @@ enum cllm_status cllm_source_list_add_sidecars(struct cllm_source_list *list, st
  * out of the directory), ABSENT (a link leads to nothing). */
 enum cllm_status cllm_source_list_add_directory(struct cllm_source_list *list, bool only_weights,
                                                 struct cllm_error *err) CLLM_MUST_USE;
+
+/* Adds a file that an index lists. Fails with ABSENT where it is missing, and as a directory does. */
+enum cllm_status cllm_source_list_add_shard(struct cllm_source_list *list, const char *name,
+                                            struct cllm_error *err) CLLM_MUST_USE;
 
 /* Adds the shards that the index called `index_name` lists. `index` is a source that has this index as its only file. Fails
  * with CORRUPT (not a valid index, or unsafe names), ABSENT (a shard is missing), LIMIT, IO, NOMEM, and as a directory does. */

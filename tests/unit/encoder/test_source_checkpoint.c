@@ -186,6 +186,15 @@ static void test_index_may_name_shards_below_it(void **state)
     expect_files("", false, "shards/x.safetensors " INDEX, NULL);
 }
 
+static void test_weights_at_another_level_need_not_be_listed(void **state)
+{
+    (void)state;
+    write_shards();
+    write_index("6", GOOD_MAP);
+    write_weights("adapter/x.safetensors", "a", "b");
+    expect_files("", false, "adapter/x.safetensors " A_SHARD " " B_SHARD " " INDEX, NULL);
+}
+
 static void test_index_below_the_directory_is_checked_at_its_level(void **state)
 {
     (void)state;
@@ -552,6 +561,7 @@ int main(void)
         TEST(test_index_brings_its_shards_itself_and_the_standard_files),
         TEST(test_tensors_of_all_shards_are_numbered_through),
         TEST(test_index_may_name_shards_below_it),
+        TEST(test_weights_at_another_level_need_not_be_listed),
         TEST(test_index_below_the_directory_is_checked_at_its_level),
         TEST(test_i1_unsafe_shard_names_are_rejected),
         TEST(test_i1_shard_that_links_out_of_the_directory_is_rejected),

@@ -680,6 +680,38 @@ static void test_s41_replaced_file_is_noticed(void **state)
     expect_changed(source, "changed");
 }
 
+static void set_modified(const char *name, time_t seconds, long nanoseconds)
+{
+    const struct timespec times[2] = {{.tv_sec = 1}, {.tv_sec = seconds, .tv_nsec = nanoseconds}};
+    assert_int_equal(utimensat(AT_FDCWD, test_dir_path(&dir, name), times, 0), 0);
+}
+
+/* One property changed at a time: what a tool that restores times leaves to see. */
+static void test_s41_each_property_is_noticed_alone(void **state)
+{
+    (void)state;
+    static const char header[] = "{" T("a", "U8", "[4]", 0, 4) "}";
+    for (int i = 0; i < 4; i++) {
+        struct cllm_source *source = NULL;
+        struct cllm_error err;
+        test_safetensors_write(&dir, "m.safetensors", header, 4);
+        set_modified("m.safetensors", 1000, 500);
+        assert_int_equal(open_path(test_dir_path(&dir, "m.safetensors"), &source, &err), CLLM_OK);
+        if (i == 0) set_modified("m.safetensors", 1001, 500);
+        if (i == 1) set_modified("m.safetensors", 1000, 501);
+        if (i == 2) {
+            assert_int_equal(truncate(test_dir_path(&dir, "m.safetensors"), 100), 0);
+            set_modified("m.safetensors", 1000, 500);
+        }
+        if (i == 3) {
+            test_safetensors_write(&dir, "new", header, 4);
+            set_modified("new", 1000, 500);
+            assert_int_equal(rename(test_dir_path(&dir, "new"), test_dir_path(&dir, "m.safetensors")), 0);
+        }
+        expect_changed(source, "changed");
+    }
+}
+
 static void test_s41_removed_file_is_noticed(void **state)
 {
     (void)state;
@@ -774,6 +806,8 @@ static void test_any_other_file_is_format(void **state)
     (void)state;
     test_dir_write_text(&dir, "notes.txt", "{\"weight_map\":{}} and more text");
     expect_path_rejected(test_dir_path(&dir, "notes.txt"), CLLM_E_FORMAT, "neither", "--opaque");
+    test_dir_write(&dir, "list", "\2\0\0\0\0\0\0\0[]", 10); /* a length that fits, but no brace */
+    expect_path_rejected(test_dir_path(&dir, "list"), CLLM_E_FORMAT, "neither", "--opaque");
     test_dir_write_text(&dir, "empty", "");
     expect_path_rejected(test_dir_path(&dir, "empty"), CLLM_E_FORMAT, "neither", "--opaque");
 }
@@ -956,6 +990,7 @@ int main(void)
         TEST(test_s41_grown_file_is_noticed),
         TEST(test_s41_touched_file_is_noticed),
         TEST(test_s41_replaced_file_is_noticed),
+        TEST(test_s41_each_property_is_noticed_alone),
         TEST(test_s41_removed_file_is_noticed),
         TEST(test_s41_truncated_file_fails_to_read),
         TEST(test_s42_fifo_is_rejected_without_waiting),
