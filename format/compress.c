@@ -1,6 +1,8 @@
 /* compress.c - the only includer of zstd. */
 #include "compress.h"
 
+#include "bytes.h"
+
 #include <stdlib.h>
 #include <zstd.h>
 
@@ -42,8 +44,10 @@ enum cllm_status cllm_decompress(struct cllm_compressor *compressor, const void 
 {
     if (!compressor->decoder) compressor->decoder = ZSTD_createDCtx();
     if (!compressor->decoder) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for a zstd state");
-    size_t used = ZSTD_findFrameCompressedSize(frame, frame_bytes);
-    if (ZSTD_isError(used) || used != frame_bytes) {
+    /* libzstd would also take skippable frames and those of its versions before 1.0: neither is a frame of RFC 8878, 3.1.1. */
+    bool standard = frame_bytes >= 4 && cllm_load_le32(frame) == ZSTD_MAGICNUMBER;
+    size_t used = standard ? ZSTD_findFrameCompressedSize(frame, frame_bytes) : 0;
+    if (!standard || ZSTD_isError(used) || used != frame_bytes) {
         return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "%zu stored bytes are not exactly one zstd frame", frame_bytes);
     }
     /* One-shot decoding writes into `out` alone and needs no window buffer of its own. */

@@ -18,8 +18,9 @@ uint64_t cllm_header_serialise(uint8_t out[CLLM_HEADER_BYTES])
 enum cllm_status cllm_header_parse(const uint8_t bytes[CLLM_HEADER_BYTES], uint64_t *checksum_out, struct cllm_error *err)
 {
     if (memcmp(bytes, CLLM_HEADER_MAGIC, CLLM_MAGIC_BYTES) != 0) {
-        return cllm_fail(err, CLLM_E_FORMAT, 0, "not a .cllm container: starts with %02x %02x %02x %02x, expected 89 43 4c 4d",
-                         bytes[0], bytes[1], bytes[2], bytes[3]);
+        return cllm_fail(err, CLLM_E_FORMAT, 0,
+                         "not a .cllm container: starts with %02x %02x %02x %02x %02x %02x %02x %02x, expected 89 43 4c 4d 0d 0a 1a 0a",
+                         bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]);
     }
     uint64_t stored = cllm_load_le64(bytes + CLLM_HEADER_CHECKSUM_OFFSET);
     uint64_t computed = cllm_checksum(bytes, CLLM_HEADER_CHECKSUM_OFFSET);

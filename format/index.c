@@ -224,7 +224,9 @@ static enum cllm_status parse_file(struct parser *parser, struct cllm_file *file
         if (parts[i] >= parser->index->data_count) {
             return fail_corrupt(parser, "a file's part", parts[i], "number of data objects is", parser->index->data_count);
         }
-        if (!cllm_add(sum, parser->index->data[parts[i]].decoded_bytes, &sum)) sum = UINT64_MAX;
+        if (!cllm_add(sum, parser->index->data[parts[i]].decoded_bytes, &sum)) {
+            return fail_corrupt(parser, "size of a file", file->bytes, "its parts have more than", UINT64_MAX);
+        }
     }
     if (sum != file->bytes) return fail_corrupt(parser, "size of a file", file->bytes, "its parts have", sum);
     parser->part_used += file->part_count;

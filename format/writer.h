@@ -33,7 +33,8 @@ enum cllm_status cllm_writer_add_chunk(struct cllm_writer *writer, const struct 
 enum cllm_status cllm_writer_end_data(struct cllm_writer *writer, const uint8_t root[CLLM_DIGEST_BYTES], uint32_t *index_out,
                                       bool *shared_out, struct cllm_error *err) CLLM_MUST_USE;
 
-/* What tensors and files point to must live until the writer is destroyed. Tensors come in ascending order of file_index. */
+/* What tensors and files point to must live until the writer is destroyed. Tensors come in ascending order of file_index.
+ * Fail with NOMEM, or LIMIT (a name, dtype or rank beyond FORMAT.md 11). */
 enum cllm_status cllm_writer_add_tensor(struct cllm_writer *writer, const struct cllm_tensor *tensor, struct cllm_error *err)
     CLLM_MUST_USE;
 enum cllm_status cllm_writer_add_file(struct cllm_writer *writer, const struct cllm_file *file, struct cllm_error *err)
