@@ -525,13 +525,14 @@ static void make_frame_by_hand(const struct fixture *fixture, const char *path)
     static const struct {
         uint8_t byte_count, bytes[16];
     } frames[] = {
-        {12, {0x28, 0xB5, 0x2F, 0xFD, 0x20, 140, 0x63, 0x04, 0x00, 'x', 0, 0}},  /* 0: two bytes of zeros after an RLE block */
-        {9, {0x28, 0xB5, 0x2F, 0xFD, 0x20, 140, 0x63, 0x04, 0x00}},              /* 1: the RLE block's byte is missing */
-        {12, {0x28, 0xB5, 0x2F, 0xFD, 0x21, 0x07, 140, 0x65, 0x04, 0x00, 0, 0}}, /* 2: wants dictionary 7 */
-        {12, {0x50, 0x2A, 0x4D, 0x18, 4, 0, 0, 0, 'a', 'b', 'c', 'd'}},          /* 3: skippable */
-        {10, {0x28, 0xB5, 0x2F, 0xFD, 0x20, 140, 0x07, 0x00, 0x00, 'x'}},        /* 4: block of the reserved type */
-        {10, {'n', 'o', ' ', 'f', 'r', 'a', 'm', 'e', '!', '!'}},                /* 5 */
-        {10, {0x28, 0xB5, 0x2F, 0xFD, 0x28, 140, 0x63, 0x04, 0x00, 'x'}},        /* 6: reserved bit of the descriptor */
+        {12, {0x28, 0xB5, 0x2F, 0xFD, 0x20, 140, 0x63, 0x04, 0x00, 'x', 0, 0}}, /* 0: two bytes of zeros after an RLE block */
+        {9, {0x28, 0xB5, 0x2F, 0xFD, 0x20, 140, 0x63, 0x04, 0x00}},             /* 1: the RLE block's byte is missing */
+        {11, {0x28, 0xB5, 0x2F, 0xFD, 0x21, 0x07, 140, 0x63, 0x04, 0x00, 'x'}}, /* 2: wants dictionary 7 */
+        {12, {0x50, 0x2A, 0x4D, 0x18, 4, 0, 0, 0, 'a', 'b', 'c', 'd'}},         /* 3: skippable */
+        {10, {0x28, 0xB5, 0x2F, 0xFD, 0x20, 140, 0x07, 0x00, 0x00, 'x'}},       /* 4: block of the reserved type */
+        {10, {'n', 'o', ' ', 'f', 'r', 'a', 'm', 'e', '!', '!'}},               /* 5 */
+        {10, {0x28, 0xB5, 0x2F, 0xFD, 0x28, 140, 0x63, 0x04, 0x00, 'x'}},       /* 6: reserved bit of the descriptor */
+        {13, {0x27, 0xB5, 0x2F, 0xFD, 0x20, 140, 0x80, 0x00, 140, 'x', 0xC0, 0, 0}}, /* 7: the format of zstd 0.7 */
     };
     replace_zstd_chunk(path, frames[fixture->value].bytes, frames[fixture->value].byte_count);
 }
@@ -819,6 +820,7 @@ const struct fixture bad_fixtures[] = {
     V("bad-zstd-cut", "corrupt", "A frame that ends within its block.", FRAME_BY_HAND(1)),
     V("bad-zstd-dictionary", "corrupt", "A frame that needs a dictionary.", FRAME_BY_HAND(2)),
     V("bad-zstd-skippable", "corrupt", "A skippable frame.", FRAME_BY_HAND(3)),
+    V("bad-zstd-legacy", "corrupt", "A good frame in the format of zstd 0.7, which RFC 8878 does not have.", FRAME_BY_HAND(7)),
     V("bad-zstd-block-type", "corrupt", "A frame with a block of the reserved type.", FRAME_BY_HAND(4)),
     V("bad-zstd-reserved-bit", "corrupt", "A frame with the reserved bit of its header set.", FRAME_BY_HAND(6)),
     V("bad-float-planes", "corrupt", "A float chunk that ends within its planes.", FLOAT_CUT_TO(90)),
