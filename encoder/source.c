@@ -360,8 +360,7 @@ static enum cllm_status find_kind(const char *path, bool opaque, enum input_kind
     if (stat(path, &found) != 0) return fail_errno(err, "open");
     if (!S_ISREG(found.st_mode) && !(S_ISDIR(found.st_mode) && !opaque)) {
         return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "%s, expected a regular file%s",
-                         S_ISDIR(found.st_mode) ? "is a directory" : "is a FIFO, socket or device",
-                         opaque ? "" : " or a directory");
+                         S_ISDIR(found.st_mode) ? "a directory" : "a FIFO, socket or device", opaque ? "" : " or a directory");
     }
     if (opaque) {
         *kind_out = INPUT_OPAQUE;

@@ -841,7 +841,7 @@ static void test_opaque_takes_any_file_as_one_literal(void **state)
     struct cllm_source *source = NULL;
     struct cllm_error err = {0};
     assert_int_equal(cllm_source_open(dir.path, &options, &source, &err), CLLM_E_USAGE);
-    assert_message_has(&err, "is a directory");
+    assert_message_has(&err, "a directory, expected");
     cllm_source_close(source);
 }
 
