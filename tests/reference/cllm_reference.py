@@ -273,7 +273,11 @@ def find_frame_end(data):
 
 
 def decode_zstd(data, decoded_bytes):
-    """§7, §12 form 1: exactly one frame, no dictionary, exactly decoded_bytes."""
+    """§7, §12 form 1: exactly one frame, no dictionary, exactly decoded_bytes.
+
+    The frame's size may or may not be in its header. A window above 2^27 bytes is refused if the size is not, as libzstd's
+    streaming decoder does; the document says nothing about windows.
+    """
     try:
         require(data[:4] == b"\x28\xb5\x2f\xfd", CORRUPT, "not a Zstandard frame")
         frame = zstandard.get_frame_parameters(data)
