@@ -75,11 +75,15 @@ SUPPORT_SRC := $(wildcard tests/support/*.c)
 obj = $(addsuffix .o,$(addprefix $(B)/,$(basename $1)))
 
 LIB := $(B)/libcllm.a
+CLI := $(B)/cli.a
 TOOLS := $(patsubst cli/%.c,$(B)/%,$(wildcard $(PROGRAMS:%=cli/%.c)))
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/*/test_*.c))
 PARITY := $(patsubst %.c,$(B)/%,$(wildcard tests/parity/test_*.c))
 GPU_TESTS := $(filter $(B)/tests/decoder-gpu/% %_cuda,$(UNIT)) $(PARITY)
-TEST_TOOLS := $(patsubst tests/tools/%.c,$(B)/tests/%,$(wildcard tests/tools/*.c))
+# A program of tests/tools is NAME.c and any NAME_*.c beside it.
+parts = $(wildcard $(1:.c=_*.c))
+TOOL_SRC := $(filter-out $(foreach f,$(wildcard tests/tools/*.c),$(call parts,$f)),$(wildcard tests/tools/*.c))
+TEST_TOOLS := $(patsubst tests/tools/%.c,$(B)/tests/%,$(TOOL_SRC))
 BENCH := $(patsubst %.c,$(B)/%,$(wildcard bench/*.c))
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 MAN := $(wildcard man/*.1)
@@ -97,32 +101,30 @@ test-tools: $(TEST_TOOLS)
 bench-programs: $(BENCH)
 test-programs: tools unit test-tools
 
-# Two small files that change only when their text does: the members of the library, so that a deleted source does not live
-# on in the archive, and the command line, so that no object stays that was compiled by another.
-define keep_text
-	@mkdir -p $(@D); printf '%s\n' '$1' | cmp -s - $@ || printf '%s\n' '$1' >$@
-endef
-$(B)/libcllm.list: FORCE
-	$(call keep_text,$(LIB_SRC))
-$(B)/flags: FORCE
-	$(call keep_text,$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(AVX512) $(LDFLAGS_ALL))
+# Small files that change only when their text does: the members of an archive, so that a deleted source does not live on in
+# it, and the command line, so that no object stays that was compiled by another.
+$(B)/libcllm.list: TEXT = $(LIB_SRC)
+$(B)/cli.list: TEXT = $(CLI_SRC)
+$(B)/flags: TEXT = $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(AVX512) $(LDFLAGS_ALL)
+$(B)/libcllm.list $(B)/cli.list $(B)/flags: FORCE
+	@mkdir -p $(@D); printf '%s\n' '$(TEXT)' | cmp -s - $@ || printf '%s\n' '$(TEXT)' >$@
 
-$(LIB): $(call obj,$(LIB_SRC)) $(B)/libcllm.list
+$(LIB): $(call obj,$(LIB_SRC))
+$(CLI): $(call obj,$(CLI_SRC))
+$(LIB) $(CLI): %.a: %.list
 	$(call say,AR)
 	@rm -f $@
 	$(Q)$(AR) rcs $@ $(filter %.o,$^)
 
-LINK = $(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o %.a,$^)
-$(TOOLS): $(B)/%: $(B)/cli/%.o $(call obj,$(CLI_SRC)) $(LIB)
+LINK = $(Q)mkdir -p $(@D) && $(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(filter $(CLI),$^) $(LIB)
+$(TOOLS): $(B)/%: $(B)/cli/%.o $(CLI) $(LIB)
 	$(call say,LINK)
 	$(LINK) $(LDLIBS_ALL)
-$(UNIT): $(B)/tests/%: $(B)/tests/unit/%.o $(call obj,$(SUPPORT_SRC)) $(LIB)
-	$(call say,LINK)
-	$(LINK) $(LDLIBS_ALL) -lcmocka
-$(PARITY): %: %.o $(call obj,$(SUPPORT_SRC)) $(LIB)
-	$(call say,LINK)
-	$(LINK) $(LDLIBS_ALL) -lcmocka
-$(TEST_TOOLS): $(B)/tests/%: $(B)/tests/tools/%.o $(call obj,$(SUPPORT_SRC)) $(LIB)
+$(filter $(B)/tests/cli/%,$(UNIT)): $(CLI)
+$(UNIT): $(B)/tests/%: $(B)/tests/unit/%.o
+$(PARITY): %: %.o
+$(foreach f,$(TOOL_SRC),$(eval $(f:tests/tools/%.c=$(B)/tests/%): $(call obj,$f $(call parts,$f))))
+$(UNIT) $(PARITY) $(TEST_TOOLS): $(call obj,$(SUPPORT_SRC)) $(LIB)
 	$(call say,LINK)
 	$(LINK) $(LDLIBS_ALL) -lcmocka
 $(BENCH): %: %.o $(LIB)
