@@ -272,6 +272,30 @@ static enum cllm_status check_unique(struct parser *parser, const char *records,
     return status;
 }
 
+/* "a" and "a/b" cannot both be restored. */
+static enum cllm_status check_prefixes(struct parser *parser)
+{
+    const struct cllm_index *index = parser->index;
+    const struct cllm_file **sorted = calloc(index->file_count, sizeof *sorted);
+    enum cllm_status status = CLLM_OK;
+    if (!sorted) return cllm_fail(parser->err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory to compare names");
+    for (uint32_t i = 0; i < index->file_count; i++) sorted[i] = &index->files[i];
+    qsort(sorted, index->file_count, sizeof *sorted, compare_files);
+    for (uint32_t i = 0; i < index->file_count && !status; i++) {
+        struct cllm_file folder = index->files[i];
+        const struct cllm_file *key = &folder;
+        for (uint32_t k = 1; k < index->files[i].name_bytes && !status; k++) {
+            folder.name_bytes = k;
+            if (folder.name[k] != '/' || !bsearch(&key, sorted, index->file_count, sizeof *sorted, compare_files)) continue;
+            char printable[200];
+            status = cllm_fail(parser->err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "\"%s\" is both a file and a folder",
+                               cllm_escape(folder.name, k, printable, sizeof printable));
+        }
+    }
+    free(sorted);
+    return status;
+}
+
 /* Every data object belongs to a file, and every tensor's to the file that the tensor names. */
 static enum cllm_status check_references(struct parser *parser)
 {
@@ -326,6 +350,7 @@ static enum cllm_status parse_manifest(struct parser *parser, size_t manifest_by
         status = check_unique(parser, (const char *)storage->files, sizeof *storage->files, index->file_count, compare_files,
                               "files");
     }
+    if (!status) status = check_prefixes(parser);
     return status;
 }
 
@@ -404,7 +429,7 @@ static enum cllm_status parse_chunk(struct parser *parser, const struct cllm_dat
             return fail_corrupt(parser, "size of a float chunk", chunk->decoded_bytes, "expected a multiple of",
                                 data->layout.element_bytes);
         }
-    } else if (chunk->table_index != 0) {
+    } else if (chunk->form < CLLM_FORM_FLOAT && chunk->table_index != 0) {
         return fail_corrupt(parser, "code table of a chunk that uses none", chunk->table_index, "expected", 0);
     }
     return CLLM_OK;
@@ -471,7 +496,6 @@ enum cllm_status cllm_index_parse(const uint8_t *index_bytes, size_t index_byte_
     }
     struct parser parser = {cllm_cursor_over(index_bytes, manifest_bytes), index_out, storage_out, 0, 0, 0, err};
     enum cllm_status status = parse_manifest(&parser, manifest_bytes);
-    if (!status) status = cllm_sha256(index_bytes, manifest_bytes, index_out->root, err);
     if (!status) {
         parser.cursor = cllm_cursor_over(index_bytes + manifest_bytes, index_byte_count - manifest_bytes);
         status = parse_layout(&parser);

@@ -17,8 +17,8 @@ struct cllm_index_storage {
 };
 
 /* Parses and validates the decoded index bytes: first `manifest_bytes` of manifest, then the layout. `payload_end_expected`
- * is where the payload must end: the index's offset in the container. Fills data, tensors, files, counts, payload_end and
- * root of `index_out`. Fails with NOMEM, CORRUPT, LIMIT; `storage` is then empty. Safe for any bytes: no allocation is larger
+ * is where the payload must end: the index's offset in the container. Fills data, tensors, files, counts and payload_end of
+ * `index_out`. Fails with NOMEM, CORRUPT, LIMIT; `storage` is then empty. Safe for any bytes: no allocation is larger
  * than a small multiple of index_bytes. Offsets in errors count from the start of the decoded index. */
 enum cllm_status cllm_index_parse(const uint8_t *index_bytes, size_t index_byte_count, size_t manifest_bytes,
                                   uint64_t payload_end_expected, struct cllm_index *index_out,

@@ -131,12 +131,13 @@ static enum cllm_status parse_index(struct cllm_reader *reader, const struct cll
 {
     uint8_t *bytes = NULL;
     enum cllm_status status = load_index(reader->file, footer, &bytes, err);
+    if (!status) status = cllm_sha256(bytes, footer->manifest_bytes, reader->index.root, err);
+    if (!status && memcmp(reader->index.root, footer->root, CLLM_DIGEST_BYTES) != 0) {
+        status = cllm_fail(err, CLLM_E_DIGEST, footer->index_offset, "root digest of the manifest is not the one in the footer");
+    }
     if (!status) {
         status = cllm_index_parse(bytes, footer->index_bytes, footer->manifest_bytes, footer->index_offset, &reader->index,
                                   &reader->storage, err);
-    }
-    if (!status && memcmp(reader->index.root, footer->root, CLLM_DIGEST_BYTES) != 0) {
-        status = cllm_fail(err, CLLM_E_DIGEST, footer->index_offset, "root digest of the manifest is not the one in the footer");
     }
     reader->index.container_bytes = footer->container_bytes;
     reader->index.index_offset = footer->index_offset;
