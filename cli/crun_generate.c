@@ -114,6 +114,23 @@ static enum cllm_status dump_logits(void *user, const float *logits, struct cllm
 
 /* ------------------------------------------------------------------------------------------------------- preparation */
 
+/* The forward pass would refuse them too, but only after loading. */
+static enum cllm_status check_prompt(const struct running *running, struct cllm_error *err)
+{
+    const uint32_t vocab_size = running->model->config.vocab_size;
+    if (running->prompt_count == 0) {
+        return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "the prompt has no tokens, expected at least one");
+    }
+    for (size_t i = 0; i < running->prompt_count; i++) {
+        if (running->prompt_ids[i] < vocab_size) continue;
+        return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "the prompt has token id %u, expected one below %u, %s",
+                         running->prompt_ids[i], vocab_size,
+                         running->options->prompt_ids ? "the vocabulary's size"
+                                                      : "the model's vocabulary: the tokenizer is another's");
+    }
+    return CLLM_OK;
+}
+
 /* The text is decoded as the continuation of the prompt, because decoders treat the beginning of a text differently. */
 static enum cllm_status start_text(struct running *running, struct cllm_error *err)
 {
@@ -135,9 +152,7 @@ static enum cllm_status prepare(struct running *running, struct cllm_error *err)
     const bool needs_tokenizer = !options->prompt_ids || !options->print_ids;
     if (!status && needs_tokenizer) status = crun_load_tokenizer(options, running->reader, &running->tokenizer, err);
     if (!status) status = crun_read_prompt(options, running->tokenizer, &running->prompt_ids, &running->prompt_count, err);
-    if (!status && running->prompt_count == 0) {
-        status = cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "the prompt has no tokens, expected at least one");
-    }
+    if (!status) status = check_prompt(running, err);
     if (status) return status;
     running->as_ids = options->print_ids || !running->tokenizer;
     if (!running->as_ids) return start_text(running, err);

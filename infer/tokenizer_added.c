@@ -76,46 +76,46 @@ out:
 
 /* ---------------------------------------------------------------------------------------------------------- the sets */
 
+/* By needle, as bytes; tokens with the same needle in the order of the file. */
 static int compare_needles(const void *a, const void *b)
 {
-    struct cllm_span x = needle_of(*(const struct cllm_added_token *const *)a);
-    struct cllm_span y = needle_of(*(const struct cllm_added_token *const *)b);
+    const struct cllm_added_token *first = *(const struct cllm_added_token *const *)a;
+    const struct cllm_added_token *second = *(const struct cllm_added_token *const *)b;
+    struct cllm_span x = needle_of(first), y = needle_of(second);
     size_t shared = x.byte_count < y.byte_count ? x.byte_count : y.byte_count;
     int order = memcmp(x.bytes, y.bytes, shared);
-    return order ? order : (x.byte_count > y.byte_count) - (x.byte_count < y.byte_count);
+    if (order) return order;
+    if (x.byte_count != y.byte_count) return x.byte_count < y.byte_count ? -1 : 1;
+    return first < second ? -1 : first > second;
 }
 
-static enum cllm_status check_needles(const struct cllm_added_set *set, struct cllm_error *err)
+static bool same_needle(const struct cllm_added_token *a, const struct cllm_added_token *b)
 {
-    char name[64];
-    for (size_t i = 0; i < set->count; i++) {
-        struct cllm_span needle = needle_of(set->tokens[i]), content = content_of(set->tokens[i]);
-        bool is_same = i && compare_needles(&set->tokens[i - 1], &set->tokens[i]) == 0;
-        if (needle.byte_count && !is_same) continue;
-        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "added token \"%s\" normalizes to %s",
-                         cllm_escape(content.bytes, content.byte_count, name, sizeof name),
-                         is_same ? "the same text as another one" : "nothing");
-    }
-    return CLLM_OK;
+    struct cllm_span x = needle_of(a), y = needle_of(b);
+    return x.byte_count == y.byte_count && memcmp(x.bytes, y.bytes, x.byte_count) == 0;
 }
 
+/* Lists the tokens of one kind. A token of which the normalizer leaves nothing is never found; of several that it makes the
+ * same the first of the file is (the reference takes any of them, another one each time). */
 static enum cllm_status build_set(const struct cllm_added *added, bool normalized, struct cllm_added_set *set,
                                   struct cllm_error *err)
 {
     if (added->count == 0) return CLLM_OK;
     set->tokens = malloc(added->count * sizeof *set->tokens);
     if (!set->tokens) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "no memory for %zu added tokens", added->count);
+    size_t count = 0;
     for (size_t i = 0; i < added->count; i++) {
-        if (added->tokens[i].normalized != normalized) continue;
-        set->tokens[set->count++] = &added->tokens[i];
+        const struct cllm_added_token *token = &added->tokens[i];
+        if (token->normalized == normalized && needle_of(token).byte_count) set->tokens[count++] = token;
     }
-    for (size_t i = 0; i < set->count; i++) {
-        if (needle_of(set->tokens[i]).byte_count == 0) return check_needles(set, err);
+    qsort(set->tokens, count, sizeof *set->tokens, compare_needles);
+    for (size_t i = 0; i < count; i++) {
+        if (i && same_needle(set->tokens[set->count - 1], set->tokens[i])) continue;
+        set->tokens[set->count++] = set->tokens[i];
     }
-    qsort(set->tokens, set->count, sizeof *set->tokens, compare_needles);
     for (size_t i = 0; i < set->count; i++) set->first[(uint8_t)needle_of(set->tokens[i]).bytes[0] + 1]++;
     for (size_t byte = 0; byte < 256; byte++) set->first[byte + 1] += set->first[byte];
-    return check_needles(set, err);
+    return CLLM_OK;
 }
 
 enum cllm_status cllm_added_prepare(struct cllm_added *added, struct cllm_error *err)
@@ -177,10 +177,11 @@ static bool is_single_word(struct cllm_span text, size_t start, size_t end)
     return end == text.byte_count || !cllm_char_is_word(cllm_utf8_first(cllm_span_from(text, end), &ignored));
 }
 
-/* Takes spaces left of `start` into the token, down to `floor`. */
+/* Takes spaces left of `start` into the token, down to `floor`, and keeps out of what is before that. */
 static size_t extend_left(struct cllm_span text, size_t start, size_t floor)
 {
     size_t before;
+    if (start < floor) return floor;
     while (start > floor && cllm_char_is_space(last_codepoint(text, start, &before))) start = before;
     return start;
 }
@@ -199,7 +200,8 @@ static enum cllm_status append_token(struct cllm_pieces *out, uint32_t id, struc
     return status;
 }
 
-/* Cuts one piece. As in the reference, the search goes on right after the token itself, even where rstrip took more. */
+/* Cuts one piece. As in the reference, the search goes on right after the token itself, even where rstrip took more; a token
+ * found there and left with nothing by lstrip is dropped. */
 static enum cllm_status split_piece(const struct cllm_added_set *set, struct cllm_span text, const struct cllm_piece *piece,
                                     struct cllm_pieces *out, struct cllm_error *err)
 {
@@ -217,7 +219,7 @@ static enum cllm_status split_piece(const struct cllm_added_set *set, struct cll
         if (token->lstrip) start = extend_left(text, start, done);
         if (token->rstrip) end = extend_right(text, end);
         status = cllm_pieces_append_slice(out, piece, done, start, CLLM_NO_TOKEN, err);
-        if (!status) status = append_token(out, token->id, err);
+        if (!status && start < end) status = append_token(out, token->id, err);
         done = end;
     }
     return status ? status : cllm_pieces_append_slice(out, piece, done, text.byte_count, CLLM_NO_TOKEN, err);
@@ -225,7 +227,6 @@ static enum cllm_status split_piece(const struct cllm_added_set *set, struct cll
 
 enum cllm_status cllm_added_split(const struct cllm_added_set *set, struct cllm_pieces *pieces, struct cllm_error *err)
 {
-    if (set->count == 0) return CLLM_OK;
     struct cllm_pieces out = {0};
     enum cllm_status status = CLLM_OK;
     for (size_t i = 0; i < pieces->count && !status; i++) {

@@ -277,7 +277,7 @@ enum cllm_status cllm_added_add(struct cllm_added *added, const struct cllm_voca
                                 struct cllm_added_token *token, struct cllm_error *err) CLLM_MUST_USE;
 /* Builds the two sets, once all tokens are there. */
 enum cllm_status cllm_added_prepare(struct cllm_added *added, struct cllm_error *err) CLLM_MUST_USE;
-/* Cuts the pieces at the tokens of the set. */
+/* Cuts the pieces at the tokens of the set, and drops empty pieces. */
 enum cllm_status cllm_added_split(const struct cllm_added_set *set, struct cllm_pieces *pieces,
                                   struct cllm_error *err) CLLM_MUST_USE;
 void cllm_added_fini(struct cllm_added *added);

@@ -9,7 +9,9 @@
  *   (?m)                 PCRE2's (?s); ^ and $ always match at lines
  *   a(?i)b|c             a(?i:b|c): an option lasts to the end of its group, alternatives included
  *   newer characters     see cllm_char_regex_stand_in: the subject is searched through a copy of equal length
- * Not translated: case-insensitive matches of one character against several (sharp s against "ss").
+ * Not translated: \X, whose clusters depend on the Unicode version; case-insensitive matches of one character against several
+ * (sharp s against "ss"), and binary properties
+ * (\p{Emoji}) of characters that PCRE2 does not know.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "tokenizer_internal.h"
@@ -26,7 +28,8 @@
 #define NOT_SPACE_SET                                                                                                            \
     "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}\\x{200b}-\\x{2027}"           \
     "\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{d7ff}\\x{e000}-\\x{10ffff}"
-#define WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
+#define CLASS_WORD_SET "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD_SET CLASS_WORD_SET "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" /* Oniguruma adds them outside a class only */
 #define HEX_SET "0-9A-Fa-f"
 
 struct cllm_pattern {
@@ -136,11 +139,18 @@ static enum cllm_status translate_code_point(struct translator *t)
     return status ? status : emit(t, "}");
 }
 
-/* \xHH above 7F would be a raw byte in Oniguruma. */
+/* \x{H...} or \xHH, which above 7F would be a raw byte in Oniguruma. */
 static enum cllm_status translate_hex(struct translator *t)
 {
-    if (peek(t, 2) != '{' && is_hex(peek(t, 2)) && is_hex(peek(t, 3)) && peek(t, 2) > '7') return refuse(t, "\\x above 7F");
-    return copy(t, 2);
+    size_t length = 2;
+    if (peek(t, 2) == '{') {
+        while (is_hex(peek(t, length + 1))) length++;
+        if (peek(t, length + 1) != '}') return refuse(t, "\\x{...}");
+        return copy(t, length + 2);
+    }
+    if (is_hex(peek(t, 2)) && is_hex(peek(t, 3)) && peek(t, 2) > '7') return refuse(t, "\\x above 7F");
+    while (length < 4 && is_hex(peek(t, length))) length++;
+    return copy(t, length);
 }
 
 /* Emits a set, in brackets of its own unless within a class, and skips the escape. */
@@ -166,7 +176,7 @@ static enum cllm_status translate_escape(struct translator *t, bool in_class)
     case 0: return refuse(t, "a backslash at the end");
     case 's': return emit_set(t, "[", SPACE_SET, in_class);
     case 'S': return in_class ? emit_set(t, "", NOT_SPACE_SET, true) : emit_set(t, "[^", SPACE_SET, false);
-    case 'w': return emit_set(t, "[", WORD_SET, in_class);
+    case 'w': return emit_set(t, "[", in_class ? CLASS_WORD_SET : WORD_SET, in_class);
     case 'h': return emit_set(t, "[", HEX_SET, in_class);
     case 'v': return emit_instead(t, "\\x0b");
     case 'u': return translate_code_point(t);
@@ -201,7 +211,12 @@ static enum cllm_status translate_posix(struct translator *t)
 {
     static const struct {
         const char *name, *set;
-    } sets[] = {{"[:space:]", SPACE_SET}, {"[:^space:]", NOT_SPACE_SET}, {"[:word:]", WORD_SET}};
+    } sets[] = {
+        {"[:space:]", SPACE_SET},         {"[:^space:]", NOT_SPACE_SET},           {"[:word:]", CLASS_WORD_SET},
+        {"[:alpha:]", "\\p{Alphabetic}"}, {"[:alnum:]", "\\p{Alphabetic}\\p{Nd}"}, {"[:upper:]", "\\p{Uppercase}"},
+        {"[:lower:]", "\\p{Lowercase}"},  {"[:punct:]", "\\p{P}\\p{S}"},           {"[:digit:]", "\\p{Nd}"},
+        {"[:xdigit:]", HEX_SET},
+    };
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++) {
         size_t length = strlen(sets[i].name);
         if (t->source.byte_count - t->at >= length && memcmp(t->source.bytes + t->at, sets[i].name, length) == 0) {
@@ -209,10 +224,7 @@ static enum cllm_status translate_posix(struct translator *t)
             return emit(t, sets[i].set);
         }
     }
-    for (size_t i = 2; peek(t, i); i++) {
-        if (peek(t, i) == ']' && peek(t, i - 1) == ':') return copy(t, i + 1);
-    }
-    return refuse(t, "[:");
+    return refuse(t, "this [:class:]");
 }
 
 static enum cllm_status translate_class(struct translator *t)

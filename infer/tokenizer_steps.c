@@ -163,24 +163,56 @@ enum cllm_status cllm_step_rewrite(const struct cllm_step *step, struct cllm_sca
     return status ? status : cllm_strbuf_append(out, text, err);
 }
 
-/* Appends the rewritten piece. How much of the new text stems from the start of the input is what the head alone becomes. */
+/* What a replacement makes of the first `head_bytes` bytes of the text. New text counts where its match ends in the head, as
+ * the reference aligns it with the last character that it replaces. */
+static enum cllm_status replaced_head(const struct cllm_step *step, struct cllm_scan *scan, struct cllm_span text,
+                                      size_t head_bytes, size_t *bytes_out, struct cllm_error *err)
+{
+    size_t previous = 0, start = 0, end = 0;
+    bool found = true;
+    enum cllm_status status = cllm_scan_start(scan, text, err);
+    *bytes_out = 0;
+    while (!status && previous < head_bytes) {
+        status = cllm_scan_next(scan, &found, &start, &end, err);
+        if (status || !found || start >= head_bytes) break;
+        *bytes_out += start - previous + (end <= head_bytes ? step->content.byte_count : 0);
+        previous = end;
+    }
+    if (previous < head_bytes) *bytes_out += head_bytes - previous;
+    return status;
+}
+
+/* How many bytes of the step's result stem from the start of the input, give or take the rest of a character (an e whose
+ * accent follows). Steps but for replacements do to the head alone what they do to it within the text. */
+static enum cllm_status rewrite_head(const struct cllm_step *step, struct cllm_scan *scan, struct cllm_span text,
+                                     size_t head_bytes, size_t *bytes_out, struct cllm_error *err)
+{
+    *bytes_out = 0;
+    if (head_bytes == 0) return CLLM_OK;
+    if (step->kind == CLLM_STEP_REPLACE) return replaced_head(step, scan, text, head_bytes, bytes_out, err);
+    struct cllm_strbuf scratch = {0};
+    struct cllm_step head_step = *step;
+    if (step->kind == CLLM_STEP_STRIP) head_step.right = false; /* the head has no right end */
+    enum cllm_status status =
+        cllm_step_rewrite(&head_step, scan, (struct cllm_span){text.bytes, head_bytes}, true, &scratch, err);
+    *bytes_out = scratch.byte_count;
+    free(scratch.bytes);
+    return status;
+}
+
+/* Appends the rewritten piece to `out`. */
 static enum cllm_status rewrite_piece(const struct cllm_step *step, struct cllm_scan *scan, struct cllm_span text,
                                       struct cllm_piece *piece, struct cllm_strbuf *out, struct cllm_error *err)
 {
-    size_t head = 0;
-    enum cllm_status status = CLLM_OK;
-    if (piece->head_bytes) {
-        struct cllm_strbuf scratch = {0};
-        status = cllm_step_rewrite(step, scan, (struct cllm_span){text.bytes, piece->head_bytes}, true, &scratch, err);
-        head = scratch.byte_count;
-        free(scratch.bytes);
-    }
-    size_t offset = out->byte_count;
+    size_t head, offset = out->byte_count;
+    enum cllm_status status = rewrite_head(step, scan, text, piece->head_bytes, &head, err);
     if (!status) status = cllm_step_rewrite(step, scan, text, piece->head_bytes > 0, out, err);
+    if (status) return status;
     piece->offset = offset;
     piece->byte_count = out->byte_count - offset;
+    while (head < piece->byte_count && ((uint8_t)out->bytes[offset + head] & 0xC0) == 0x80) head++;
     piece->head_bytes = head < piece->byte_count ? head : piece->byte_count;
-    return status;
+    return CLLM_OK;
 }
 
 static enum cllm_status rewrite_pieces(const struct cllm_step *step, struct cllm_scan *scan, struct cllm_pieces *pieces,

@@ -149,7 +149,7 @@ for value in "1 x" "-1" "4294967296" "1;2" ""; do
     expect "--prompt-ids '$value' is a usage error" 2 "$CRUN" base.cllm --prompt-ids "$value"
 done
 expect "an id outside the vocabulary is a usage error" 2 "$CRUN" base.cllm --prompt-ids "1 40" -n 1
-says "and says what was found and expected" 'id 40, expected one below 40' stderr
+says "and says what was found and expected" 'token id 40, expected one below 40' stderr
 expect "--device cuda has no device" 11 "$CRUN" base.cllm --prompt-ids 1 --device cuda
 says "and says what to do" '--device cpu' stderr
 expect "unknown device is a usage error" 2 "$CRUN" base.cllm --prompt-ids 1 --device tpu
