@@ -22,7 +22,7 @@ struct cllm_forward_input {
 
 /* Base of every implementation. */
 struct cllm_forward {
-    const char *device_name;    /* for the user: what computes, the instruction set */
+    const char *device_name; /* for the user: what computes, the instruction set */
     uint32_t vocab_size;
     uint32_t context_size;   /* positions that fit */
     uint32_t position_count; /* of the text so far */
