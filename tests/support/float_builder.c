@@ -1,0 +1,101 @@
+#include "float_builder.h"
+
+#include "cllm_decode.h"
+#include "codec.h"
+#include "encode_float.h"
+#include "table.h"
+
+#include <stdlib.h>
+
+const struct cllm_layout test_layouts[] = {
+    {2, 7, 8, 0, 7},                      /* BF16 */
+    {2, 10, 5, 0, 7},                     /* F16 */
+    {4, 23, 8, 0, 7},                     /* F32, C64 */
+    {8, 52, 8, 0, 7},                     /* F64 */
+    {1, 3, 4, 0, 7},                      /* F8_E4M3 */
+    {1, 2, 5, 0, 7},                      /* F8_E5M2 */
+    {1, 0, 8, 0, 7},                      /* bytes */
+    {2, 7, 8, 0, 5},                      /* other segments */
+    {2, 7, 8, 0, 12},  {4, 23, 8, 16, 7}, /* BF16 stored as F32 */
+    {4, 23, 8, 13, 6},                    /* F16 stored as F32 */
+    {2, 8, 8, 8, 7},                      /* no remainder in 16 bits */
+    {8, 56, 8, 0, 7},                     /* the field ends at bit 63 */
+    {8, 63, 1, 0, 8},                     /* 63 bits of remainder */
+    {8, 0, 1, 0, 7},   {1, 7, 1, 7, 7},   /* no remainder at all, one bit of symbol */
+    {0, 0, 0, 0, 0},
+};
+
+/* An element without its coded field. */
+static uint64_t other_bits(const struct cllm_layout *layout, uint64_t bits)
+{
+    uint64_t field = ((UINT64_C(1) << layout->symbol_bits) - 1) << layout->symbol_shift;
+    return bits & ~field & ~((UINT64_C(1) << layout->zero_bits) - 1);
+}
+
+static unsigned choose_symbol(struct test_random *random, enum test_content content, uint32_t i, uint32_t element_count)
+{
+    uint64_t bits = test_random_next(random) >> 8;
+    unsigned below = (unsigned)__builtin_ctzll(bits | 1u << 20);
+    switch (content) {
+    case TEST_TRAINED: return bits >> 50 & 1 ? 124 - below / 2 : 124 + below / 3;
+    case TEST_ALL_EQUAL: return 126;
+    case TEST_ALL_SYMBOLS: return i;
+    case TEST_ONE_SYMBOL: return 200;
+    case TEST_SKEWED: return i + 40 < element_count ? 9 : i;
+    default: return (unsigned)bits;
+    }
+}
+
+void test_elements_fill(struct test_random *random, const struct cllm_layout *layout, enum test_content content, uint8_t *out,
+                        uint32_t element_count)
+{
+    for (uint32_t i = 0; i < element_count; i++) {
+        uint64_t symbol = choose_symbol(random, content, i, element_count) & ((1u << layout->symbol_bits) - 1);
+        uint64_t bits = content == TEST_ALL_EQUAL ? UINT64_C(0x123456789ABCDEF0) : test_random_next(random);
+        uint64_t element = other_bits(layout, bits) | symbol << layout->symbol_shift;
+        for (unsigned k = 0; k < layout->element_bytes; k++)
+            out[(size_t)i * layout->element_bytes + k] = (uint8_t)(element >> 8 * k);
+    }
+}
+
+void test_float_chunk_encode(const struct cllm_layout *layout, const uint8_t *elements, uint32_t element_count,
+                             struct test_float_chunk *chunk_out)
+{
+    uint64_t counts[256] = {0};
+    struct cllm_float_code code;
+    size_t room = cllm_float_encoded_bytes_max(layout, element_count);
+    uint8_t *symbols = malloc(element_count), *stored = malloc(room); /* of exactly the sizes promised */
+    TEST_REQUIRE(symbols && stored, NULL);
+    cllm_float_split(layout, elements, element_count, symbols, stored, counts);
+    cllm_table_build(counts, &chunk_out->table);
+    cllm_float_code_init(&code, &chunk_out->table);
+    size_t stored_bytes = cllm_float_encode(layout, &code, symbols, element_count, stored);
+    TEST_REQUIRE(stored_bytes <= room, NULL);
+    chunk_out->stored = malloc(stored_bytes);
+    TEST_REQUIRE(chunk_out->stored != NULL, NULL);
+    memcpy(chunk_out->stored, stored, stored_bytes);
+    chunk_out->chunk = (struct cllm_chunk){
+        .form = CLLM_FORM_FLOAT, .stored_bytes = (uint32_t)stored_bytes, .decoded_bytes = element_count * layout->element_bytes};
+    chunk_out->layout = *layout;
+    free(symbols);
+    free(stored);
+}
+
+enum cllm_status test_float_chunk_decode(const struct test_float_chunk *chunk, const uint8_t *stored, uint32_t stored_bytes,
+                                         uint8_t **decoded_out)
+{
+    static struct cllm_decoder *decoder; /* kept, so that what is left from the chunk before would show */
+    struct cllm_chunk copy = chunk->chunk;
+    const struct cllm_data data = {.layout = chunk->layout, .tables = &chunk->table, .table_count = 1};
+    copy.stored_bytes = stored_bytes;
+    size_t buffer_bytes = cllm_chunk_buffer_bytes(&copy);
+    uint8_t *buffer = malloc(buffer_bytes);
+    *decoded_out = malloc(copy.decoded_bytes);
+    if (!decoder) TEST_REQUIRE(cllm_decoder_create(&decoder, NULL) == CLLM_OK, NULL);
+    TEST_REQUIRE(buffer && *decoded_out, NULL);
+    memset(buffer, 0xA5, buffer_bytes); /* slack may hold anything */
+    memcpy(buffer, stored, stored_bytes);
+    enum cllm_status status = cllm_decode_chunk(decoder, &data, &copy, buffer, *decoded_out, NULL);
+    free(buffer);
+    return status;
+}

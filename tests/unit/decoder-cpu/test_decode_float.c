@@ -1,0 +1,226 @@
+/* What the decoder of the float form makes of bytes that no encoder wrote: a clear failure or the right elements, and nothing
+ * outside its buffers (which have exactly their size here, for the sanitizer). */
+#include "bytes.h"
+#include "codec.h"
+#include "decode_float.h"
+#include "float_builder.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+/* An independent decoder, as slow and plain as FORMAT.md 9 reads: bit by bit. False: corrupt. */
+static bool decode_plainly(const struct test_float_chunk *chunk, const uint8_t *stored, uint32_t stored_bytes, uint8_t *out)
+{
+    const struct cllm_layout *layout = &chunk->layout;
+    uint32_t n = chunk->chunk.decoded_bytes / layout->element_bytes, per_segment = 1u << layout->segment_log2;
+    uint32_t segments = (n + per_segment - 1) / per_segment;
+    unsigned remainder_bits = 8u * layout->element_bytes - layout->symbol_bits - layout->zero_bits;
+    uint64_t whole = remainder_bits / 8, rest = remainder_bits % 8;
+    uint64_t head = n * whole + (n * rest + 7) / 8;
+    if (head + 4 > stored_bytes) return false;
+    unsigned base = stored[head] | stored[head + 1] << 8, width = stored[head + 2];
+    uint64_t stream = head + 4 + ((uint64_t)(segments - 1) * width + 7) / 8;
+    if (width > 16 || stored[head + 3] || stream > stored_bytes) return false;
+    unsigned present = cllm_table_symbol_count(&chunk->table);
+    uint16_t words[256];
+    cllm_table_codes(&chunk->table, words); /* first bit lowest */
+    uint64_t bit = 8 * stream, segment_start = bit, end = 8 * (uint64_t)stored_bytes;
+    for (uint32_t i = 0; i < n; i++) {
+        unsigned word = 0, length = 0, symbol = 256;
+        for (unsigned s = 0; present == 1 && s < 256; s++) symbol = chunk->table.length[s] ? s : symbol;
+        while (symbol == 256) {
+            if (bit == end || length == CLLM_CODE_BITS_MAX) return false;
+            word |= (unsigned)(stored[bit / 8] >> bit % 8 & 1) << length++;
+            bit++;
+            for (unsigned s = 0; s < 256; s++) {
+                if (chunk->table.length[s] == length && words[s] == word) symbol = s;
+            }
+        }
+        uint64_t remainder = 0;
+        for (uint64_t k = 0; k < whole; k++) remainder |= (uint64_t)stored[k * n + i] << 8 * k;
+        for (uint64_t k = 0; k < rest; k++) {
+            uint64_t at = 8 * n * whole + i * rest + k;
+            remainder |= (uint64_t)(stored[at / 8] >> at % 8 & 1) << (8 * whole + k);
+        }
+        uint64_t element = cllm_element_join(layout, (uint8_t)symbol, remainder);
+        for (unsigned k = 0; k < layout->element_bytes; k++)
+            out[(size_t)i * layout->element_bytes + k] = (uint8_t)(element >> 8 * k);
+        if ((i + 1) % per_segment == 0 && i + 1 < n) {
+            uint64_t stated = base;
+            for (unsigned k = 0; k < width; k++) {
+                uint64_t at = 8 * (head + 4) + (uint64_t)(i / per_segment) * width + k;
+                stated += (uint64_t)(stored[at / 8] >> at % 8 & 1) << k;
+            }
+            if (bit - segment_start != stated) return false;
+            segment_start = bit;
+        }
+    }
+    if ((bit + 7) / 8 != stored_bytes) return false;
+    return bit % 8 == 0 || stored[bit / 8] >> bit % 8 == 0;
+}
+
+/* Both decoders must agree: on rejecting, or on every byte. Returns whether it was accepted. */
+static bool decode_both(const struct test_float_chunk *chunk, const uint8_t *stored, uint32_t stored_bytes)
+{
+    uint8_t *decoded, *plainly = malloc(chunk->chunk.decoded_bytes), *exact = malloc(stored_bytes ? stored_bytes : 1);
+    memcpy(exact, stored, stored_bytes);
+    enum cllm_status status = test_float_chunk_decode(chunk, exact, stored_bytes, &decoded);
+    bool accepted = decode_plainly(chunk, exact, stored_bytes, plainly);
+    assert_int_equal(status, accepted ? CLLM_OK : CLLM_E_CORRUPT);
+    if (accepted) assert_memory_equal(decoded, plainly, chunk->chunk.decoded_bytes);
+    free(exact);
+    free(decoded);
+    free(plainly);
+    return accepted;
+}
+
+static struct test_float_chunk chunk_of(struct test_random *random, const struct cllm_layout *layout, enum test_content content,
+                                        uint32_t element_count)
+{
+    struct test_float_chunk chunk;
+    uint8_t *elements = malloc((size_t)element_count * layout->element_bytes);
+    test_elements_fill(random, layout, content, elements, element_count);
+    test_float_chunk_encode(layout, elements, element_count, &chunk);
+    free(elements);
+    return chunk;
+}
+
+static void test_decoder_agrees_with_a_plain_one_on_good_chunks(void **state)
+{
+    (void)state;
+    struct test_random random = {41};
+    for (const struct cllm_layout *layout = test_layouts; layout->element_bytes; layout++) {
+        for (int content = 0; content < TEST_CONTENTS; content++) {
+            struct test_float_chunk chunk = chunk_of(&random, layout, content, 1000);
+            assert_true(decode_both(&chunk, chunk.stored, chunk.chunk.stored_bytes));
+            free(chunk.stored);
+        }
+    }
+}
+
+static void test_decoder_survives_every_flipped_bit(void **state)
+{
+    (void)state;
+    struct test_random random = {42};
+    for (const struct cllm_layout *layout = test_layouts; layout->element_bytes; layout++) {
+        struct test_float_chunk chunk = chunk_of(&random, layout, TEST_TRAINED, 200);
+        size_t planes = cllm_float_plane_bytes(layout, 200);
+        for (uint32_t bit = 0; bit < 8 * chunk.chunk.stored_bytes; bit++) {
+            chunk.stored[bit / 8] ^= (uint8_t)(1u << bit % 8);
+            bool accepted = decode_both(&chunk, chunk.stored, chunk.chunk.stored_bytes);
+            if (bit / 8 < planes) assert_true(accepted); /* a raw bit: another element, nothing to notice */
+            chunk.stored[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        }
+        free(chunk.stored);
+    }
+}
+
+static void test_decoder_survives_random_damage(void **state)
+{
+    (void)state;
+    struct test_random random = {43};
+    for (unsigned round = 0; round < 4000; round++) {
+        const struct cllm_layout *layout = &test_layouts[round % 16];
+        uint32_t element_count = 1 + (uint32_t)(test_random_next(&random) >> 32) % 700;
+        struct test_float_chunk chunk = chunk_of(&random, layout, round / 16 % TEST_CONTENTS, element_count);
+        uint32_t planes = (uint32_t)cllm_float_plane_bytes(layout, element_count), room = chunk.chunk.stored_bytes - planes;
+        for (unsigned k = 0; k < 1 + round % 5; k++) {
+            uint64_t value = test_random_next(&random);
+            chunk.stored[planes + (uint32_t)(value >> 32) % room] = (uint8_t)value; /* what follows the planes */
+        }
+        (void)decode_both(&chunk, chunk.stored, chunk.chunk.stored_bytes);
+        free(chunk.stored);
+    }
+}
+
+static void test_decoder_survives_any_bytes_behind_the_planes(void **state)
+{
+    (void)state;
+    struct test_random random = {44};
+    for (unsigned round = 0; round < 4000; round++) {
+        const struct cllm_layout *layout = &test_layouts[round % 16];
+        uint32_t element_count = 1 + (uint32_t)(test_random_next(&random) >> 32) % 300;
+        struct test_float_chunk chunk = chunk_of(&random, layout, TEST_RANDOM_BITS, element_count);
+        uint32_t planes = (uint32_t)cllm_float_plane_bytes(layout, element_count);
+        uint32_t stored_bytes = planes + (uint32_t)(test_random_next(&random) >> 32) % 600;
+        uint8_t *stored = malloc(stored_bytes + 1);
+        test_random_fill(&random, stored, stored_bytes);
+        if (stored_bytes >= planes + 4) {
+            stored[planes + 2] %= 18;
+            if (round % 8) stored[planes + 3] = 0;
+            if (round % 3) memset(stored + planes, round % 2 ? 0xFF : 0, 2);
+        }
+        (void)decode_both(&chunk, stored, stored_bytes);
+        free(stored);
+        free(chunk.stored);
+    }
+}
+
+static void test_decoder_rejects_every_other_length(void **state)
+{
+    (void)state;
+    struct test_random random = {45};
+    for (const struct cllm_layout *layout = test_layouts; layout->element_bytes; layout++) {
+        for (int content = 0; content < TEST_CONTENTS; content++) {
+            struct test_float_chunk chunk = chunk_of(&random, layout, content, 150);
+            uint8_t *longer = calloc(chunk.chunk.stored_bytes + 20, 1);
+            memcpy(longer, chunk.stored, chunk.chunk.stored_bytes);
+            for (uint32_t byte_count = 0; byte_count < chunk.chunk.stored_bytes + 20; byte_count++) {
+                assert_int_equal(decode_both(&chunk, longer, byte_count), byte_count == chunk.chunk.stored_bytes);
+            }
+            free(longer);
+            free(chunk.stored);
+        }
+    }
+}
+
+/* A table that is not the chunk's own. */
+static void test_decoder_survives_another_table(void **state)
+{
+    (void)state;
+    struct test_random random = {46};
+    for (unsigned round = 0; round < 400; round++) {
+        struct cllm_layout layout = test_layout_bf16(5 + round % 3);
+        struct test_float_chunk chunk = chunk_of(&random, &layout, round % TEST_CONTENTS, 100 + round);
+        struct test_float_chunk other = chunk_of(&random, &layout, round / TEST_CONTENTS % TEST_CONTENTS, 100 + round);
+        chunk.table = other.table;
+        (void)decode_both(&chunk, chunk.stored, chunk.chunk.stored_bytes);
+        free(chunk.stored);
+        free(other.stored);
+    }
+}
+
+static void test_lookup_is_rebuilt_for_another_table_only(void **state)
+{
+    (void)state;
+    static struct cllm_float_lookup lookup;
+    struct cllm_table table = {{0}};
+    table.length[5] = table.length[6] = 1;
+    cllm_float_lookup_build(&lookup, &table);
+    assert_int_equal(lookup.entries[0] & 0xFF, 5);
+    assert_int_equal(lookup.entries[1] & 0xFF, 6);
+    assert_false(lookup.single);
+    lookup.entries[0] = 0; /* would be put right by another build */
+    cllm_float_lookup_build(&lookup, &table);
+    assert_int_equal(lookup.entries[0], 0);
+    table.length[6] = 0;
+    cllm_float_lookup_build(&lookup, &table);
+    assert_true(lookup.single);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_decoder_agrees_with_a_plain_one_on_good_chunks),
+        cmocka_unit_test(test_decoder_survives_every_flipped_bit),
+        cmocka_unit_test(test_decoder_survives_random_damage),
+        cmocka_unit_test(test_decoder_survives_any_bytes_behind_the_planes),
+        cmocka_unit_test(test_decoder_rejects_every_other_length),
+        cmocka_unit_test(test_decoder_survives_another_table),
+        cmocka_unit_test(test_lookup_is_rebuilt_for_another_table_only),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
