@@ -1,0 +1,146 @@
+/* Chunks, data objects and files back to bytes. */
+#include "cllm_decode.h"
+#include "container_sample.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static void test_decode_chunk_knows_every_form(void **state)
+{
+    (void)state;
+    struct cllm_reader *reader;
+    struct cllm_decoder *decoder;
+    assert_int_equal(cllm_reader_open("fixtures/good-forms.cllm", &reader, NULL), CLLM_OK);
+    assert_int_equal(cllm_decoder_create(&decoder, NULL), CLLM_OK);
+    const struct cllm_data *data = cllm_reader_index(reader)->data;
+    uint8_t *expected;
+    size_t byte_count;
+    const struct cllm_file *file = cllm_reader_index(reader)->files;
+    assert_int_equal(cllm_load_file(reader, file, 100000, &expected, &byte_count, NULL), CLLM_OK);
+    assert_int_equal(data->chunk_count, 4);
+    unsigned forms = 0;
+    for (uint32_t k = 0; k < data->chunk_count; k++) {
+        const struct cllm_chunk *chunk = &data->chunks[k];
+        size_t buffer_bytes = cllm_chunk_buffer_bytes(chunk);
+        uint8_t *stored = malloc(buffer_bytes), *out = malloc(chunk->decoded_bytes);
+        forms |= 1u << chunk->form;
+        assert_int_equal(cllm_reader_read_chunk(reader, 0, k, stored, buffer_bytes, NULL), CLLM_OK);
+        assert_int_equal(cllm_decode_chunk(decoder, data, chunk, stored, out, NULL), CLLM_OK);
+        assert_memory_equal(out, expected + 1024 * k, chunk->decoded_bytes);
+        free(stored);
+        free(out);
+    }
+    assert_int_equal(forms, 7);
+    free(expected);
+    cllm_decoder_destroy(decoder);
+    cllm_decoder_destroy(NULL);
+    cllm_reader_close(reader);
+}
+
+static void test_decode_chunk_of_another_form_is_unsupported(void **state)
+{
+    (void)state;
+    struct cllm_decoder *decoder;
+    uint8_t stored[100] = {0}, out[4];
+    struct cllm_data data = {0};
+    assert_int_equal(cllm_decoder_create(&decoder, NULL), CLLM_OK);
+    for (unsigned form = 3; form < 256; form++) {
+        struct cllm_chunk chunk = {.form = (uint8_t)form, .stored_bytes = 4, .decoded_bytes = 4};
+        assert_int_equal(cllm_decode_chunk(decoder, &data, &chunk, stored, out, NULL), CLLM_E_UNSUPPORTED);
+    }
+    cllm_decoder_destroy(decoder);
+}
+
+static void test_load_data_gives_the_bytes_packed(void **state)
+{
+    (void)state;
+    struct test_sample sample = test_sample_open();
+    for (unsigned threads = 0; threads <= 4; threads++) {
+        struct cllm_load loads[6];
+        for (uint32_t i = 0; i < 5; i++) loads[i] = (struct cllm_load){4 - i, malloc(sample.data_bytes[4 - i] + 1)};
+        loads[5] = (struct cllm_load){TEST_SAMPLE_TEXT, malloc(sample.data_bytes[TEST_SAMPLE_TEXT])};
+        assert_int_equal(cllm_load_data(sample.reader, loads, 6, threads, NULL, NULL), CLLM_OK);
+        for (unsigned i = 0; i < 6; i++) {
+            assert_memory_equal(loads[i].destination, sample.data[loads[i].data_index], sample.data_bytes[loads[i].data_index]);
+            free(loads[i].destination);
+        }
+        assert_int_equal(cllm_load_data(sample.reader, NULL, 0, threads, NULL, NULL), CLLM_OK);
+    }
+    test_sample_close(&sample);
+}
+
+static void test_load_data_fails_clearly(void **state)
+{
+    (void)state;
+    struct test_sample sample = test_sample_open();
+    struct cllm_error err;
+    struct cllm_load load = {5, NULL};
+    assert_int_equal(cllm_load_data(sample.reader, &load, 1, 1, NULL, NULL), CLLM_E_USAGE);
+    test_sample_damage(&sample, TEST_SAMPLE_WEIGHTS, 20);
+    test_sample_damage(&sample, TEST_SAMPLE_WEIGHTS, 21);
+    load = (struct cllm_load){TEST_SAMPLE_WEIGHTS, malloc(sample.data_bytes[TEST_SAMPLE_WEIGHTS])};
+    for (unsigned threads = 1; threads <= 4; threads++) {
+        assert_int_equal(cllm_load_data(sample.reader, &load, 1, threads, NULL, &err), CLLM_E_DIGEST);
+        assert_non_null(strstr(err.message, "tensor \"weights\", chunk 20,"));
+    }
+    free(load.destination);
+    test_sample_close(&sample);
+}
+
+static bool stop_at_once(void *user, uint64_t done_bytes, uint64_t total_bytes)
+{
+    unsigned *calls = user;
+    ++*calls;
+    return done_bytes > total_bytes;
+}
+
+static void test_load_data_can_be_interrupted(void **state)
+{
+    (void)state;
+    struct test_sample sample = test_sample_open();
+    unsigned calls = 0;
+    const struct cllm_progress progress = {stop_at_once, &calls};
+    struct cllm_load load = {TEST_SAMPLE_WEIGHTS, malloc(sample.data_bytes[TEST_SAMPLE_WEIGHTS])};
+    assert_int_equal(cllm_load_data(sample.reader, &load, 1, 2, &progress, NULL), CLLM_E_INTERRUPTED);
+    assert_int_equal(calls, 1);
+    free(load.destination);
+    test_sample_close(&sample);
+}
+
+static void test_load_file_is_whole_terminated_and_limited(void **state)
+{
+    (void)state;
+    struct test_sample sample = test_sample_open();
+    const struct cllm_index *index = cllm_reader_index(sample.reader);
+    uint8_t *bytes;
+    size_t byte_count;
+    for (unsigned i = 0; i < 3; i++) {
+        const struct cllm_file *file = &index->files[i];
+        assert_int_equal(cllm_load_file(sample.reader, file, sample.file_bytes[i], &bytes, &byte_count, NULL), CLLM_OK);
+        assert_int_equal(byte_count, sample.file_bytes[i]);
+        assert_memory_equal(bytes, sample.files[i], byte_count);
+        assert_int_equal(bytes[byte_count], 0);
+        free(bytes);
+        if (sample.file_bytes[i] == 0) continue;
+        assert_int_equal(cllm_load_file(sample.reader, file, sample.file_bytes[i] - 1, &bytes, &byte_count, NULL), CLLM_E_LIMIT);
+        assert_null(bytes);
+        assert_int_equal(byte_count, 0);
+    }
+    test_sample_close(&sample);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_decode_chunk_knows_every_form),
+        cmocka_unit_test(test_decode_chunk_of_another_form_is_unsupported),
+        cmocka_unit_test(test_load_data_gives_the_bytes_packed),
+        cmocka_unit_test(test_load_data_fails_clearly),
+        cmocka_unit_test(test_load_data_can_be_interrupted),
+        cmocka_unit_test(test_load_file_is_whole_terminated_and_limited),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

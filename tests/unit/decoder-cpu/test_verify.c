@@ -1,0 +1,255 @@
+/* Restoring and verifying whole containers. */
+#include "cllm_decode.h"
+#include "container_sample.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+/* ----------------------------------------------------------------------------------------------------------- restoring */
+
+struct received {
+    uint8_t *bytes;
+    size_t byte_count;
+    size_t room; /* a write beyond it fails */
+};
+
+static enum cllm_status receive(void *user, const void *bytes, size_t byte_count, struct cllm_error *err)
+{
+    struct received *received = user;
+    if (byte_count > received->room - received->byte_count) return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "no room");
+    memcpy(received->bytes + received->byte_count, bytes, byte_count);
+    received->byte_count += byte_count;
+    return CLLM_OK;
+}
+
+static enum cllm_status restore(const struct test_sample *sample, unsigned file, unsigned threads, struct received *received,
+                                struct cllm_error *err)
+{
+    const struct cllm_sink sink = {receive, received};
+    received->byte_count = 0;
+    return cllm_restore_file(sample->reader, &cllm_reader_index(sample->reader)->files[file], &sink, threads, NULL, err);
+}
+
+static void test_restore_gives_each_file_in_order(void **state)
+{
+    (void)state;
+    struct test_sample sample = test_sample_open();
+    for (unsigned file = 0; file < 3; file++) {
+        struct received received = {.bytes = malloc(sample.file_bytes[file] + 1), .room = sample.file_bytes[file]};
+        for (unsigned threads = 0; threads <= 4; threads++) {
+            assert_int_equal(restore(&sample, file, threads, &received, NULL), CLLM_OK);
+            assert_int_equal(received.byte_count, sample.file_bytes[file]);
+            assert_memory_equal(received.bytes, sample.files[file], received.byte_count);
+        }
+        free(received.bytes);
+    }
+    test_sample_close(&sample);
+}
+
+static void test_restore_stops_at_the_first_damaged_run(void **state)
+{
+    (void)state;
+    struct test_sample sample = test_sample_open();
+    struct received received = {.bytes = malloc(sample.file_bytes[0] + 1), .room = sample.file_bytes[0]};
+    struct cllm_error err;
+    test_sample_damage(&sample, TEST_SAMPLE_WEIGHTS, 17);
+    test_sample_damage(&sample, TEST_SAMPLE_WEIGHTS, 40);
+    for (unsigned threads = 1; threads <= 4; threads++) {
+        assert_int_equal(restore(&sample, 0, threads, &received, &err), CLLM_E_DIGEST);
+        assert_non_null(strstr(err.message, "chunk 17,"));
+        assert_true(received.byte_count <= 9 + 17 * 65536);
+        assert_memory_equal(received.bytes, sample.files[0], received.byte_count);
+        assert_int_equal(restore(&sample, 1, threads, &received, &err), CLLM_OK); /* another file is not concerned */
+    }
+    free(received.bytes);
+    test_sample_close(&sample);
+}
+
+static void test_restore_passes_on_what_the_sink_says(void **state)
+{
+    (void)state;
+    struct test_sample sample = test_sample_open();
+    struct received received = {.bytes = malloc(sample.file_bytes[0] + 1), .room = 1500000};
+    struct cllm_error err;
+    for (unsigned threads = 1; threads <= 4; threads++) {
+        assert_int_equal(restore(&sample, 0, threads, &received, &err), CLLM_E_IO);
+        assert_string_equal(err.message, "no room");
+    }
+    free(received.bytes);
+    test_sample_close(&sample);
+}
+
+/* ----------------------------------------------------------------------------------------------------------- verifying */
+
+struct problems {
+    unsigned count;
+    struct cllm_error first;
+    struct cllm_error last;
+};
+
+static void note(void *user, const struct cllm_error *problem)
+{
+    struct problems *problems = user;
+    if (problems->count++ == 0) problems->first = *problem;
+    problems->last = *problem;
+}
+
+static enum cllm_status verify(const struct cllm_reader *reader, bool quick, unsigned threads, struct problems *problems,
+                               struct cllm_verify_report *report)
+{
+    struct cllm_error err = {.message = ""};
+    const struct cllm_verify_options options = {.thread_count = threads, .quick = quick, .problem = note, .user = problems};
+    *problems = (struct problems){.count = 0};
+    enum cllm_status status = cllm_verify(reader, &options, report, &err);
+    assert_int_equal(report->problem_count, problems->count);
+    if (problems->count) {
+        assert_int_equal(status, problems->first.status);
+        assert_string_equal(err.message, problems->first.message);
+    }
+    return status;
+}
+
+static void test_verify_counts_what_it_checked(void **state)
+{
+    (void)state;
+    struct test_sample sample = test_sample_open();
+    struct problems problems;
+    struct cllm_verify_report report;
+    uint64_t weight_chunks = (sample.data_bytes[TEST_SAMPLE_WEIGHTS] + 65535) / 65536;
+    for (unsigned threads = 0; threads <= 4; threads++) {
+        assert_int_equal(verify(sample.reader, false, threads, &problems, &report), CLLM_OK);
+        assert_int_equal(report.tensor_count, 4);
+        assert_int_equal(report.file_count, 3);
+        assert_int_equal(report.chunk_count, 1 + 2 * weight_chunks + 3 + 5);
+        assert_int_equal(report.decoded_bytes, sample.file_bytes[0] + sample.file_bytes[1]);
+        assert_true(report.stored_bytes > 0 && report.stored_bytes < report.decoded_bytes);
+        uint64_t stored_bytes = report.stored_bytes;
+        assert_int_equal(verify(sample.reader, true, threads, &problems, &report), CLLM_OK);
+        assert_int_equal(report.decoded_bytes, 0);
+        assert_int_equal(report.stored_bytes, stored_bytes);
+        assert_int_equal(report.file_count, 3);
+    }
+    test_sample_close(&sample);
+}
+
+static void test_verify_goes_on_after_a_problem(void **state)
+{
+    (void)state;
+    struct test_sample sample = test_sample_open();
+    struct problems problems;
+    struct cllm_verify_report report;
+    test_sample_damage(&sample, TEST_SAMPLE_WEIGHTS, 2);
+    test_sample_damage(&sample, TEST_SAMPLE_WEIGHTS, 30);
+    test_sample_damage(&sample, TEST_SAMPLE_TEXT, 4);
+    for (unsigned quick = 0; quick < 2; quick++) {
+        for (unsigned threads = 1; threads <= 4; threads++) {
+            assert_int_equal(verify(sample.reader, quick, threads, &problems, &report), CLLM_E_DIGEST);
+            assert_int_equal(problems.count, 2 * 2 + 1); /* the weights are part of model.bin twice */
+            assert_non_null(strstr(problems.first.message, "tensor \"weights\", chunk 2,"));
+            assert_non_null(strstr(problems.last.message, "file \"notes/text\", chunk 4,"));
+            assert_int_equal(report.tensor_count, 2);
+            assert_int_equal(report.file_count, 1);
+        }
+    }
+    test_sample_close(&sample);
+}
+
+static bool stop_after_some(void *user, uint64_t done_bytes, uint64_t total_bytes)
+{
+    uint64_t *last = user;
+    assert_true(done_bytes >= *last && done_bytes <= total_bytes);
+    *last = done_bytes;
+    return done_bytes < 2000000;
+}
+
+static bool go_on(void *user, uint64_t done_bytes, uint64_t total_bytes)
+{
+    uint64_t *last = user;
+    assert_true(done_bytes >= *last && done_bytes <= total_bytes);
+    *last = done_bytes;
+    return true;
+}
+
+static void test_verify_reports_progress_and_can_be_interrupted(void **state)
+{
+    (void)state;
+    struct test_sample sample = test_sample_open();
+    struct cllm_verify_report report;
+    for (unsigned threads = 1; threads <= 3; threads++) {
+        uint64_t last = 0;
+        struct cllm_progress progress = {stop_after_some, &last};
+        struct cllm_verify_options options = {.thread_count = threads, .progress = &progress};
+        assert_int_equal(cllm_verify(sample.reader, &options, &report, NULL), CLLM_E_INTERRUPTED);
+        assert_true(report.file_count == 0 && report.tensor_count == 0);
+        last = 0;
+        progress.report = go_on;
+        assert_int_equal(cllm_verify(sample.reader, &options, &report, NULL), CLLM_OK);
+        assert_int_equal(last, sample.file_bytes[0] + sample.file_bytes[1]);
+    }
+    test_sample_close(&sample);
+}
+
+/* The difference between the two kinds of verifying: checksums that are right over content that is wrong. */
+static void test_quick_verify_checks_stored_bytes_only(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path;
+        enum cllm_status full, quick;
+    } cases[] = {
+        {"fixtures/bad-content-raw.cllm", CLLM_E_DIGEST, CLLM_OK},
+        {"fixtures/bad-content-float.cllm", CLLM_E_DIGEST, CLLM_OK},
+        {"fixtures/bad-data-root.cllm", CLLM_E_DIGEST, CLLM_OK},
+        {"fixtures/bad-file-digest.cllm", CLLM_E_DIGEST, CLLM_OK},
+        {"fixtures/bad-float-border.cllm", CLLM_E_CORRUPT, CLLM_OK},
+        {"fixtures/unsupported-form.cllm", CLLM_E_UNSUPPORTED, CLLM_OK},
+        {"fixtures/bad-chunk-checksum.cllm", CLLM_E_DIGEST, CLLM_E_DIGEST},
+        {"fixtures/bad-chunk-padding.cllm", CLLM_E_CORRUPT, CLLM_E_CORRUPT},
+        {"fixtures/bad-gap.cllm", CLLM_E_CORRUPT, CLLM_E_CORRUPT},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct cllm_reader *reader;
+        struct problems problems;
+        struct cllm_verify_report report;
+        assert_int_equal(cllm_reader_open(cases[i].path, &reader, NULL), CLLM_OK);
+        assert_int_equal(verify(reader, false, 2, &problems, &report), cases[i].full);
+        assert_int_equal(problems.count, 1);
+        assert_int_equal(verify(reader, true, 2, &problems, &report), cases[i].quick);
+        cllm_reader_close(reader);
+    }
+}
+
+static void test_restore_checks_content_too(void **state)
+{
+    (void)state;
+    static const char *const paths[] = {"fixtures/bad-content-raw.cllm", "fixtures/bad-content-float.cllm",
+                                        "fixtures/bad-data-root.cllm", "fixtures/bad-file-digest.cllm"};
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        struct cllm_reader *reader;
+        uint8_t *bytes;
+        size_t byte_count;
+        assert_int_equal(cllm_reader_open(paths[i], &reader, NULL), CLLM_OK);
+        const struct cllm_file *file = cllm_reader_find_file(reader, "model.bin");
+        assert_int_equal(cllm_load_file(reader, file, 1000, &bytes, &byte_count, NULL), CLLM_E_DIGEST);
+        assert_null(bytes);
+        cllm_reader_close(reader);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_restore_gives_each_file_in_order),
+        cmocka_unit_test(test_restore_stops_at_the_first_damaged_run),
+        cmocka_unit_test(test_restore_passes_on_what_the_sink_says),
+        cmocka_unit_test(test_verify_counts_what_it_checked),
+        cmocka_unit_test(test_verify_goes_on_after_a_problem),
+        cmocka_unit_test(test_verify_reports_progress_and_can_be_interrupted),
+        cmocka_unit_test(test_quick_verify_checks_stored_bytes_only),
+        cmocka_unit_test(test_restore_checks_content_too),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
