@@ -234,63 +234,61 @@ static enum cllm_status parse_file(struct parser *parser, struct cllm_file *file
     return CLLM_OK;
 }
 
-static int compare_bytes(const char *a, size_t a_bytes, const char *b, size_t b_bytes)
-{
-    int order = memcmp(a, b, a_bytes < b_bytes ? a_bytes : b_bytes);
-    if (order != 0) return order;
-    return a_bytes < b_bytes ? -1 : a_bytes > b_bytes;
-}
-
+/* Orders by file, then by name. */
 static int compare_tensors(const void *a, const void *b)
 {
     const struct cllm_tensor *x = *(const struct cllm_tensor *const *)a, *y = *(const struct cllm_tensor *const *)b;
     if (x->file_index != y->file_index) return x->file_index < y->file_index ? -1 : 1;
-    return compare_bytes(x->name, x->name_bytes, y->name, y->name_bytes);
+    int order = memcmp(x->name, y->name, x->name_bytes < y->name_bytes ? x->name_bytes : y->name_bytes);
+    if (order != 0) return order;
+    return x->name_bytes < y->name_bytes ? -1 : x->name_bytes > y->name_bytes;
 }
 
-static int compare_files(const void *a, const void *b)
+static enum cllm_status check_tensor_names(struct parser *parser)
 {
-    const struct cllm_file *x = *(const struct cllm_file *const *)a, *y = *(const struct cllm_file *const *)b;
-    return compare_bytes(x->name, x->name_bytes, y->name, y->name_bytes);
-}
-
-/* Sorts pointers to `count` records and fails where two neighbours are equal. */
-static enum cllm_status check_unique(struct parser *parser, const char *records, size_t record_bytes, uint32_t count,
-                                     int (*compare)(const void *, const void *), const char *what)
-{
-    const void **sorted = calloc((size_t)count + 1, sizeof *sorted);
+    uint32_t count = parser->index->tensor_count;
+    const struct cllm_tensor **sorted = calloc((size_t)count + 1, sizeof *sorted);
     if (!sorted) return cllm_fail(parser->err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory to compare %u names", count);
-    for (uint32_t i = 0; i < count; i++) sorted[i] = records + i * record_bytes;
-    qsort(sorted, count, sizeof *sorted, compare);
+    for (uint32_t i = 0; i < count; i++) sorted[i] = &parser->index->tensors[i];
+    qsort(sorted, count, sizeof *sorted, compare_tensors);
     enum cllm_status status = CLLM_OK;
     for (uint32_t i = 1; i < count && !status; i++) {
-        if (compare(&sorted[i - 1], &sorted[i]) == 0) {
-            status = cllm_fail(parser->err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "two %s have the same name", what);
-        }
+        if (compare_tensors(&sorted[i - 1], &sorted[i]) != 0) continue;
+        char printable[200];
+        status = cllm_fail(parser->err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "two tensors of one file are called \"%s\"",
+                           cllm_escape(sorted[i]->name, sorted[i]->name_bytes, printable, sizeof printable));
     }
     free(sorted);
     return status;
 }
 
-/* "a" and "a/b" cannot both be restored. */
-static enum cllm_status check_prefixes(struct parser *parser)
+/* Orders '/' before every other byte, so that what is in a folder follows the folder's name directly. */
+static int compare_files(const void *a, const void *b)
 {
-    const struct cllm_index *index = parser->index;
-    const struct cllm_file **sorted = calloc(index->file_count, sizeof *sorted);
+    const struct cllm_file *x = *(const struct cllm_file *const *)a, *y = *(const struct cllm_file *const *)b;
+    uint32_t i = 0;
+    while (i < x->name_bytes && i < y->name_bytes && x->name[i] == y->name[i]) i++;
+    if (i == x->name_bytes || i == y->name_bytes) return x->name_bytes < y->name_bytes ? -1 : x->name_bytes > y->name_bytes;
+    if (x->name[i] == '/' || y->name[i] == '/') return x->name[i] == '/' ? -1 : 1;
+    return (unsigned char)x->name[i] < (unsigned char)y->name[i] ? -1 : 1;
+}
+
+/* Neither "a" twice nor "a" and "a/b" can be restored. */
+static enum cllm_status check_file_names(struct parser *parser)
+{
+    uint32_t count = parser->index->file_count;
+    const struct cllm_file **sorted = calloc(count, sizeof *sorted);
+    if (!sorted) return cllm_fail(parser->err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory to compare %u names", count);
+    for (uint32_t i = 0; i < count; i++) sorted[i] = &parser->index->files[i];
+    qsort(sorted, count, sizeof *sorted, compare_files);
     enum cllm_status status = CLLM_OK;
-    if (!sorted) return cllm_fail(parser->err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory to compare names");
-    for (uint32_t i = 0; i < index->file_count; i++) sorted[i] = &index->files[i];
-    qsort(sorted, index->file_count, sizeof *sorted, compare_files);
-    for (uint32_t i = 0; i < index->file_count && !status; i++) {
-        struct cllm_file folder = index->files[i];
-        const struct cllm_file *key = &folder;
-        for (uint32_t k = 1; k < index->files[i].name_bytes && !status; k++) {
-            folder.name_bytes = k;
-            if (folder.name[k] != '/' || !bsearch(&key, sorted, index->file_count, sizeof *sorted, compare_files)) continue;
-            char printable[200];
-            status = cllm_fail(parser->err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "\"%s\" is both a file and a folder",
-                               cllm_escape(folder.name, k, printable, sizeof printable));
-        }
+    for (uint32_t i = 1; i < count && !status; i++) {
+        const struct cllm_file *first = sorted[i - 1], *next = sorted[i];
+        if (next->name_bytes < first->name_bytes || memcmp(first->name, next->name, first->name_bytes) != 0) continue;
+        if (next->name[first->name_bytes] != '/' && next->name_bytes != first->name_bytes) continue;
+        char printable[200];
+        status = cllm_fail(parser->err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "\"%s\" is the name of two files, or of a file and a folder",
+                           cllm_escape(first->name, first->name_bytes, printable, sizeof printable));
     }
     free(sorted);
     return status;
@@ -342,15 +340,8 @@ static enum cllm_status parse_manifest(struct parser *parser, size_t manifest_by
         return fail_corrupt(parser, "bytes after the manifest's last record", cllm_cursor_left(&parser->cursor), "expected", 0);
     }
     status = check_references(parser);
-    if (!status) {
-        status = check_unique(parser, (const char *)storage->tensors, sizeof *storage->tensors, index->tensor_count,
-                              compare_tensors, "tensors of one file");
-    }
-    if (!status) {
-        status = check_unique(parser, (const char *)storage->files, sizeof *storage->files, index->file_count, compare_files,
-                              "files");
-    }
-    if (!status) status = check_prefixes(parser);
+    if (!status) status = check_tensor_names(parser);
+    if (!status) status = check_file_names(parser);
     return status;
 }
 

@@ -305,6 +305,17 @@ static void make_shape_wrap(const struct fixture *fixture, const char *path)
     close_surgery(&surgery, path);
 }
 
+/* Multiplied from left to right: 32 bits x 2^60 is too much before the 0 is seen. */
+static void make_shape_zero(const struct fixture *fixture, const char *path)
+{
+    make_empty_tensor(fixture, path);
+    struct test_surgery surgery = open_for_surgery(path);
+    size_t shape = test_surgery_find(&surgery, TEST_TENSOR, 0) + CLLM_TENSOR_RECORD_BYTES + 7 + 3;
+    test_surgery_poke(&surgery, shape, 8, UINT64_C(1) << 60);
+    test_surgery_poke(&surgery, shape + 8, 8, 0);
+    close_surgery(&surgery, path);
+}
+
 static void make_tensor_twice(const struct fixture *fixture, const char *path)
 {
     (void)fixture;
@@ -350,7 +361,8 @@ static void make_file_name(const struct fixture *fixture, const char *path)
                                         "a\x7f"
                                         "b",
                                         "model.bin",
-                                        "c:\\name"};
+                                        "c:\\name",
+                                        "model.bin/x"};
     rename_file(path, names[fixture->value], strlen(names[fixture->value]));
 }
 
@@ -481,6 +493,17 @@ static void make_stored_poke(const struct fixture *fixture, const char *path)
 #define STORED(object, field, width, value) make_stored_poke, (enum test_record)object, 1, field, width, value
 #define STORED_UNCHECKED(object, field, width, value) make_stored_poke, (enum test_record)object, 0, field, width, value
 
+static void make_unknown_form(const struct fixture *fixture, const char *path)
+{
+    (void)fixture;
+    make_base(NULL, path);
+    struct test_surgery surgery = open_for_surgery(path);
+    size_t at = test_surgery_find(&surgery, TEST_CHUNK, ZSTD);
+    test_surgery_poke(&surgery, at + 4, 1, 200);
+    test_surgery_poke(&surgery, at + 6, 2, 7);
+    close_surgery(&surgery, path);
+}
+
 static void make_gap(const struct fixture *fixture, const char *path)
 {
     make_page_aligned(fixture, path);
@@ -532,7 +555,9 @@ static void make_frame_by_hand(const struct fixture *fixture, const char *path)
         {10, {0x28, 0xB5, 0x2F, 0xFD, 0x20, 140, 0x07, 0x00, 0x00, 'x'}},       /* 4: block of the reserved type */
         {10, {'n', 'o', ' ', 'f', 'r', 'a', 'm', 'e', '!', '!'}},               /* 5 */
         {10, {0x28, 0xB5, 0x2F, 0xFD, 0x28, 140, 0x63, 0x04, 0x00, 'x'}},       /* 6: reserved bit of the descriptor */
-        {13, {0x27, 0xB5, 0x2F, 0xFD, 0x20, 140, 0x80, 0x00, 140, 'x', 0xC0, 0, 0}}, /* 7: the format of zstd 0.7 */
+        {13, {0x27, 0xB5, 0x2F, 0xFD, 0x20, 140, 0x80, 0x00, 140, 'x', 0xC0, 0, 0}},  /* 7: the format of zstd 0.7 */
+        {14, {0x28, 0xB5, 0x2F, 0xFD, 0x24, 140, 0x63, 0x04, 0x00, 'x', 0, 0, 0, 0}}, /* 8: content checksum */
+        {10, {0x28, 0xB5, 0x2F, 0xFD, 0x20, 141, 0x63, 0x04, 0x00, 'x'}},             /* 9: content size */
     };
     replace_zstd_chunk(path, frames[fixture->value].bytes, frames[fixture->value].byte_count);
 }
@@ -741,6 +766,8 @@ const struct fixture bad_fixtures[] = {
       POKE(TEST_TENSOR, 0, TENSOR_SHAPE(9), 8, 9)),
     O("bad-tensor-shape-overflow", "corrupt", "A shape whose product is beyond 2^64.", make_shape_overflow),
     O("bad-tensor-shape-wrap", "corrupt", "A shape whose size is right modulo 2^64.", make_shape_wrap),
+    O("bad-tensor-shape-zero", "corrupt", "An empty tensor whose first extent is beyond 2^64 bits (made from good-empty-tensor).",
+      make_shape_zero),
     O("bad-tensor-half-byte", "corrupt", "An F4 tensor that ends in the middle of a byte.", make_misaligned, 0, 0, 0, 0, 31),
     O("bad-tensor-name-twice", "corrupt", "Two tensors of one file with one name.", make_tensor_twice),
     O("bad-tensor-name-long", "corrupt", "A tensor name that is longer than the rest of the manifest.",
@@ -761,6 +788,7 @@ const struct fixture bad_fixtures[] = {
     O("bad-file-name-newline", "corrupt", "A file name with a line feed.", FILE_NAME(10)),
     O("bad-file-name-delete", "corrupt", "A file name with the byte 7F.", FILE_NAME(11)),
     O("bad-file-name-twice", "corrupt", "Two files with one name.", FILE_NAME(12)),
+    O("bad-file-name-folder", "corrupt", "A file called `model.bin` and one called `model.bin/x`.", FILE_NAME(14)),
     O("bad-file-name-drive", "corrupt", "A file name with a drive letter and a backslash.", FILE_NAME(13)),
     O("bad-file-name-zero", "corrupt", "A file name with a zero byte.", make_file_name_zero),
     O("bad-file-name-component", "corrupt", "A file name with a component of 256 bytes.", make_file_name_long, 0, 0, 0, 0, 256),
@@ -805,6 +833,8 @@ const struct fixture bad_fixtures[] = {
       0, 16),
     /* Chunks */
     V("unsupported-form", "unsupported", "A chunk of form 3.", POKE(TEST_CHUNK, ZSTD, 4, 1, 3)),
+    V("unsupported-form-table", "unsupported",
+      "A chunk of form 200 with a code table: what that means, only a newer reader knows.", make_unknown_form),
     V("bad-chunk-checksum", "damaged", "A bit of a stored chunk is flipped.", STORED_UNCHECKED(RAW, 0, 1, 'H')),
     V("bad-chunk-padding", "corrupt", "Padding after a chunk that is not 0, checksum recomputed.", STORED(RAW, 15, 1, 1)),
     V("bad-chunk-padding-damaged", "damaged", "Padding after a chunk that is not 0, checksum not recomputed.",
@@ -821,6 +851,8 @@ const struct fixture bad_fixtures[] = {
     V("bad-zstd-dictionary", "corrupt", "A frame that needs a dictionary.", FRAME_BY_HAND(2)),
     V("bad-zstd-skippable", "corrupt", "A skippable frame.", FRAME_BY_HAND(3)),
     V("bad-zstd-legacy", "corrupt", "A good frame in the format of zstd 0.7, which RFC 8878 does not have.", FRAME_BY_HAND(7)),
+    V("bad-zstd-content-checksum", "corrupt", "A frame with a content checksum that is wrong.", FRAME_BY_HAND(8)),
+    V("bad-zstd-content-size", "corrupt", "A frame with a content size that is wrong.", FRAME_BY_HAND(9)),
     V("bad-zstd-block-type", "corrupt", "A frame with a block of the reserved type.", FRAME_BY_HAND(4)),
     V("bad-zstd-reserved-bit", "corrupt", "A frame with the reserved bit of its header set.", FRAME_BY_HAND(6)),
     V("bad-float-planes", "corrupt", "A float chunk that ends within its planes.", FLOAT_CUT_TO(90)),

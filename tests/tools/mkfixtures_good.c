@@ -107,7 +107,7 @@ static void make_empty_file(const struct fixture *fixture, const char *path)
     test_container_finish(container);
 }
 
-static void make_empty_tensor(const struct fixture *fixture, const char *path)
+void make_empty_tensor(const struct fixture *fixture, const char *path)
 {
     (void)fixture;
     struct test_container *container = test_container_create(path);

@@ -162,6 +162,30 @@ static void test_writer_refuses_two_of_a_name(void **state)
     bench_close(&bench);
 }
 
+/* "a!" sorts between "a" and "a/b" by their bytes. */
+static void test_writer_refuses_a_file_that_is_a_folder_too(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *names[3];
+        enum cllm_status expected;
+    } cases[] = {{{"a", "a!", "a/b"}, CLLM_E_CORRUPT},
+                 {{"a/b/c", "x", "a/b"}, CLLM_E_CORRUPT},
+                 {{"a/b", "a!", "a/bc"}, CLLM_OK},
+                 {{"ab/c", "a", "a.c/d"}, CLLM_OK},
+                 {{"a/b/c", "a/b!", "a"}, CLLM_E_CORRUPT}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct bench bench = bench_open();
+        for (unsigned k = 0; k < 3; k++) {
+            struct cllm_file file = file_of(cases[i].names[k], NULL, 0, 0);
+            assert_int_equal(cllm_sha256("", 0, file.sha256, NULL), CLLM_OK);
+            assert_int_equal(cllm_writer_add_file(bench.writer, &file, NULL), CLLM_OK);
+        }
+        assert_int_equal(finish(&bench, NULL), cases[i].expected);
+        bench_close(&bench);
+    }
+}
+
 /* A data object with a chunk less than its size needs is a bug of the caller; it must not become a container. */
 static void test_writer_refuses_missing_chunks(void **state)
 {
@@ -269,6 +293,7 @@ int main(void)
         cmocka_unit_test(test_writer_refuses_an_index_that_readers_would_refuse),
         cmocka_unit_test(test_writer_refuses_a_container_without_files),
         cmocka_unit_test(test_writer_refuses_two_of_a_name),
+        cmocka_unit_test(test_writer_refuses_a_file_that_is_a_folder_too),
         cmocka_unit_test(test_writer_refuses_missing_chunks),
         cmocka_unit_test(test_writer_refuses_names_beyond_the_limits),
         cmocka_unit_test(test_writer_output_is_the_same_every_time),
