@@ -5,10 +5,11 @@
  */
 #include "tokenizer_internal.h"
 
+#include "digest.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 #define NO_SYMBOL UINT32_MAX
 #define NO_PAIR UINT64_MAX
@@ -37,7 +38,7 @@ static struct cllm_span entry_span(const struct cllm_vocab *vocab, const struct 
 static size_t find_slot(const struct cllm_vocab *vocab, struct cllm_span token)
 {
     size_t mask = vocab->slot_count - 1;
-    for (size_t slot = XXH3_64bits(token.bytes, token.byte_count) & mask;; slot = (slot + 1) & mask) {
+    for (size_t slot = cllm_checksum(token.bytes, token.byte_count) & mask;; slot = (slot + 1) & mask) {
         uint32_t entry_number = vocab->slots[slot];
         if (!entry_number) return slot;
         struct cllm_span text = entry_span(vocab, &vocab->entries[entry_number - 1]);

@@ -7,6 +7,7 @@
  */
 #include "tokenizer_internal.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -116,6 +117,7 @@ static enum cllm_status feed_strip(struct cllm_detokenizer *d, size_t index, str
     stage->scratch.byte_count = 0;
     for (size_t length; part.byte_count && !status; part = cllm_span_from(part, length)) {
         cllm_utf8_first(part, &length);
+        assert(length > 0);
         struct cllm_span one = {part.bytes, length};
         if (length != content.byte_count || memcmp(one.bytes, content.bytes, length) != 0) {
             stage->has_text = true;

@@ -229,6 +229,7 @@ static enum cllm_status order_all_marks(struct decomposition *text, struct cllm_
 static enum cllm_status flush_decomposition(struct decomposition *text, bool compose, struct cllm_strbuf *out,
                                             struct cllm_error *err)
 {
+    if (text->count == 0) return CLLM_OK;
     enum cllm_status status = order_all_marks(text, err);
     if (status) return status;
     utf8proc_ssize_t count = (utf8proc_ssize_t)text->count;

@@ -152,8 +152,10 @@ REGEXES = [
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-    r"\p{N}{1,3}(?=(?:\p{N}{3})*(?:\P{N}|$))", r"[一-龥぀-ゟ゠-ヿ]+", r"\w+|[^\w\s]+", r"\s", r"\d{2}+", r"[\p{P}\p{S}]", r"^a|b$", r"\bt",
-    r"\Bt", r"\p{Han}", r"(?:ab|a)(?<!x)", r"[\s\S]{3}", r"", r"x*", r"(?i)th|ER", r"a(?i)b|c", r"(?m:a.)", r"[^\S\n]+", r"\W", r"\h+",
+    r"\p{N}{1,3}(?=(?:\p{N}{3})*(?:\P{N}|$))",
+    r"[一-龥぀-ゟ゠-ヿ]+", r"\w+|[^\w\s]+", r"\s", r"\d{2}+", r"[\p{P}\p{S}]", r"^a|b$", r"\bt",
+    r"\Bt", r"\p{Han}", r"(?:ab|a)(?<!x)", r"[\s\S]{3}", r"", r"x*", r"(?i)th|ER", r"a(?i)b|c",
+    r"(?m:a.)", r"[^\S\n]+", r"\W", r"\h+",
     r"(?<=\s)\S", r"e{,2}", r"[\w]+", r"\R+", r"o++", r"l{2}?", r"\u0041|\x{4e16}", r"[[:space:]]", r"(?>t|th)e", r"\p{^L}+",
 ]
 BEHAVIORS = ["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"]
@@ -180,7 +182,8 @@ def random_metaspace(rng):
 
 def random_normalizer(rng):
     return rng.choice([
-        {"type": rng.choice(["NFC", "NFD", "NFKC", "NFKD"])}, {"type": "Lowercase"}, {"type": "Prepend", "prepend": rng.choice(["▁", "ab"])},
+        {"type": rng.choice(["NFC", "NFD", "NFKC", "NFKD"])}, {"type": "Lowercase"},
+        {"type": "Prepend", "prepend": rng.choice(["▁", "ab"])},
         random_replacement(rng, ["▁", "", "xy"]),
         {"type": "Strip", "strip_left": rng.random() < 0.5, "strip_right": rng.random() < 0.5}])
 
@@ -196,7 +199,8 @@ def random_pre_tokenizer(rng):
 
 def random_decoder(rng):
     return rng.choice([
-        {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}, {"type": "ByteFallback"}, {"type": "Fuse"},
+        {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        {"type": "ByteFallback"}, {"type": "Fuse"},
         random_replacement(rng, [" ", "", "xy"]), random_metaspace(rng),
         {"type": "Strip", "content": rng.choice(" ▁a"), "start": rng.randint(0, 2), "stop": 0}])
 
@@ -249,13 +253,16 @@ def random_added(rng, model):
 
 def random_tokenizer(rng):
     model = random_model(rng)
-    template = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "X", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    template = {"type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "X", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
                 "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
                 "special_tokens": {"X": {"id": "X", "ids": [1, 2], "tokens": ["a", "b"]}}}
-    return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": random_added(rng, model),
+    return {"version": "1.0", "truncation": None, "padding": None,
+            "added_tokens": random_added(rng, model),
             "normalizer": random_sequence(rng, random_normalizer, "normalizers"),
             "pre_tokenizer": random_sequence(rng, random_pre_tokenizer, "pretokenizers"),
-            "post_processor": rng.choice([None, template]), "decoder": random_sequence(rng, random_decoder, "decoders"), "model": model}
+            "post_processor": rng.choice([None, template]),
+            "decoder": random_sequence(rng, random_decoder, "decoders"), "model": model}
 
 
 def is_ambiguous(tokenizer, definition):
