@@ -149,7 +149,7 @@ JOBS ?= $(shell nproc)
 BUILD = +$(Q)$(MAKE) --no-print-directory $(if $(filter --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 RUN_TESTS = tests/run --build
 
-.PHONY: demo test check check-gpu sanitize valgrind bench coverage
+.PHONY: demo test check check-gpu sanitize valgrind bench bench-ratio coverage
 demo: ## install what is missing, then pack, verify, restore and run the small model
 	$(Q)tools/install-packages build
 	$(BUILD) config=release B=build/release tools
@@ -172,6 +172,9 @@ valgrind: ## no leak and no bad access in a pack, verify, restore, run cycle
 bench: ## speeds and ratios, a table each
 	$(BUILD) tools bench-programs
 	$(Q)if [ -x bench/run ]; then BUILD=$(B) bench/run; else for program in $(BENCH); do $$program || exit; done; fi
+bench-ratio: ## sizes of real weights beside the floor and other compressors (Python with numpy)
+	$(BUILD) tools
+	$(Q)python3 bench/ratio.py --cpack $(B)/cpack
 coverage: ## line coverage of the tests
 	$(BUILD) config=coverage B=build/coverage check
 	$(Q)gcovr --root . --exclude 'tests/.*' --exclude 'bench/.*' --print-summary build/coverage
