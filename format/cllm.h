@@ -22,6 +22,10 @@
 #define CLLM_PRINTF(format_index, first_argument)
 #endif
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 #define CLLM_VERSION "0.1.0"
 
 /* What went wrong, by class. cli/message.c maps each to its exit code. */
@@ -63,8 +67,7 @@ enum cllm_status cllm_fail(struct cllm_error *err, enum cllm_status status, uint
 #endif
 
 /* Prepends "context: " to the message of `err`, keeping its status and offset. Returns err's status. */
-enum cllm_status cllm_fail_context(struct cllm_error *err, enum cllm_status status, const char *format, ...)
-    CLLM_PRINTF(3, 4);
+enum cllm_status cllm_fail_context(struct cllm_error *err, enum cllm_status status, const char *format, ...) CLLM_PRINTF(3, 4);
 
 /* Writes a printable copy of `bytes` to `out` (always terminated; truncated with "..." where it does not fit): control
  * characters, backslash and bytes that are not valid UTF-8 become \xNN. For error messages and listings. Returns `out`. */
@@ -133,14 +136,14 @@ struct cllm_data {
     const struct cllm_chunk *chunks; /* chunk_count of them */
     struct cllm_layout layout;
     uint32_t table_count;
-    const struct cllm_table *tables; /* table_count of them */
+    const struct cllm_table *tables;   /* table_count of them */
     uint8_t digest[CLLM_DIGEST_BYTES]; /* root over the SHA-256 of each decoded chunk; FORMAT.md "Digests" */
 };
 
 /* A named view of a whole data object. */
 struct cllm_tensor {
-    const char *name;  /* name_bytes bytes of UTF-8, then a zero byte; may be empty, may hold any character */
-    const char *dtype; /* as safetensors spells it, zero-terminated; may be unknown to this build */
+    const char *name;      /* name_bytes bytes of UTF-8, then a zero byte; may be empty, may hold any character */
+    const char *dtype;     /* as safetensors spells it, zero-terminated; may be unknown to this build */
     const uint64_t *shape; /* rank extents, row-major; null where rank is 0 */
     uint32_t name_bytes;
     uint32_t element_bits;
@@ -151,7 +154,7 @@ struct cllm_tensor {
 
 /* A restorable file: the decoded bytes of its parts, joined. */
 struct cllm_file {
-    const char *name; /* relative path with '/', zero-terminated, validated (no "..", no empty component) */
+    const char *name;      /* relative path with '/', zero-terminated, validated (no "..", no empty component) */
     const uint32_t *parts; /* part_count indices into data[] */
     uint64_t bytes;
     uint32_t name_bytes;
@@ -198,8 +201,8 @@ size_t cllm_chunk_buffer_bytes(const struct cllm_chunk *chunk);
 /* Reads the stored bytes of chunk `chunk_index` of data object `data_index` into `buffer` and checks their checksum; slack
  * is zeroed. Fails with IO, CORRUPT (the file ends early), DIGEST (named as tensor or file, chunk, and byte range), LIMIT
  * (buffer too small), USAGE (no such chunk). Any thread. */
-enum cllm_status cllm_reader_read_chunk(const struct cllm_reader *reader, uint32_t data_index, uint32_t chunk_index,
-                                        void *buffer, size_t buffer_bytes, struct cllm_error *err) CLLM_MUST_USE;
+enum cllm_status cllm_reader_read_chunk(const struct cllm_reader *reader, uint32_t data_index, uint32_t chunk_index, void *buffer,
+                                        size_t buffer_bytes, struct cllm_error *err) CLLM_MUST_USE;
 
 /* Writes to `out` what a data object is for the user, for messages: `tensor "name"`, or `file "name"` for a literal.
  * Returns `out`. */
@@ -210,5 +213,9 @@ const struct cllm_tensor *cllm_reader_find_tensor(const struct cllm_reader *read
 
 /* The file called `name`, or null. */
 const struct cllm_file *cllm_reader_find_file(const struct cllm_reader *reader, const char *name);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -17,6 +17,10 @@
 #define CLLM_HOST_DEVICE static inline
 #endif
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* --------------------------------------------------------------------------------------------------- element split */
 
 /* Checks the field against FORMAT.md 6.2. Fails with CORRUPT. */
@@ -101,8 +105,8 @@ uint64_t cllm_float_plane_bytes(const struct cllm_layout *layout, uint32_t eleme
 
 /* Finds the parts of a float chunk whose layout was checked. Fails with CORRUPT where they do not fit. */
 enum cllm_status cllm_float_view_parse(const struct cllm_layout *layout, uint32_t decoded_bytes, const uint8_t *stored,
-                                       uint32_t stored_bytes, struct cllm_float_view *view_out, struct cllm_error *err)
-    CLLM_MUST_USE;
+                                       uint32_t stored_bytes, struct cllm_float_view *view_out,
+                                       struct cllm_error *err) CLLM_MUST_USE;
 
 /* `width` (at most 16) bits at bit position `bit`, first bit lowest, from `bytes` that hold them all. */
 CLLM_HOST_DEVICE uint32_t cllm_bits_at(const uint8_t *bytes, uint64_t bit, unsigned width)
@@ -119,5 +123,9 @@ static inline uint32_t cllm_float_segment_bits(const struct cllm_float_view *vie
 {
     return view->segment_base + cllm_bits_at(view->deltas, (uint64_t)segment_index * view->segment_width, view->segment_width);
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

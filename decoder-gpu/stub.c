@@ -1,0 +1,103 @@
+/* stub.c - the functions of cllm_decode_gpu.h in a build without CUDA. */
+#include "cllm_decode_gpu.h"
+
+static enum cllm_status fail_not_built(struct cllm_error *err)
+{
+    return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET, "this build has no GPU support: it was built without the CUDA toolkit");
+}
+
+unsigned cllm_gpu_count(void)
+{
+    return 0;
+}
+
+enum cllm_status cllm_gpu_create(unsigned device_index, struct cllm_gpu **gpu_out, struct cllm_error *err)
+{
+    (void)device_index;
+    *gpu_out = NULL;
+    return fail_not_built(err);
+}
+
+void cllm_gpu_destroy(struct cllm_gpu *gpu)
+{
+    (void)gpu;
+}
+
+const char *cllm_gpu_name(const struct cllm_gpu *gpu)
+{
+    (void)gpu;
+    return "";
+}
+
+enum cllm_status cllm_gpu_allocate(struct cllm_gpu *gpu, size_t byte_count, void **d_memory_out, struct cllm_error *err)
+{
+    (void)gpu, (void)byte_count;
+    *d_memory_out = NULL;
+    return fail_not_built(err);
+}
+
+void cllm_gpu_free(struct cllm_gpu *gpu, void *d_memory)
+{
+    (void)gpu, (void)d_memory;
+}
+
+enum cllm_status cllm_gpu_allocate_pinned(struct cllm_gpu *gpu, size_t byte_count, void **memory_out, struct cllm_error *err)
+{
+    (void)gpu, (void)byte_count;
+    *memory_out = NULL;
+    return fail_not_built(err);
+}
+
+void cllm_gpu_free_pinned(struct cllm_gpu *gpu, void *memory)
+{
+    (void)gpu, (void)memory;
+}
+
+enum cllm_status cllm_gpu_upload(struct cllm_gpu *gpu, void *d_to, const void *from, size_t byte_count, struct cllm_error *err)
+{
+    (void)gpu, (void)d_to, (void)from, (void)byte_count;
+    return fail_not_built(err);
+}
+
+enum cllm_status cllm_gpu_download(struct cllm_gpu *gpu, void *to, const void *d_from, size_t byte_count, struct cllm_error *err)
+{
+    (void)gpu, (void)to, (void)d_from, (void)byte_count;
+    return fail_not_built(err);
+}
+
+void *cllm_gpu_stream(const struct cllm_gpu *gpu)
+{
+    (void)gpu;
+    return NULL;
+}
+
+bool cllm_gpu_decodes(const struct cllm_chunk *chunk)
+{
+    (void)chunk;
+    return false;
+}
+
+size_t cllm_gpu_scratch_bytes(size_t item_count)
+{
+    (void)item_count;
+    return 0;
+}
+
+enum cllm_status cllm_gpu_decode(struct cllm_gpu *gpu, const struct cllm_gpu_item *items, size_t item_count, struct cllm_error *err)
+{
+    (void)gpu, (void)items, (void)item_count;
+    return fail_not_built(err);
+}
+
+enum cllm_status cllm_gpu_hash(struct cllm_gpu *gpu, const struct cllm_gpu_item *items, size_t item_count, void *d_digests,
+                               struct cllm_error *err)
+{
+    (void)gpu, (void)items, (void)item_count, (void)d_digests;
+    return fail_not_built(err);
+}
+
+enum cllm_status cllm_gpu_finish(struct cllm_gpu *gpu, size_t *bad_item_out, struct cllm_error *err)
+{
+    (void)gpu, (void)bad_item_out;
+    return fail_not_built(err);
+}
