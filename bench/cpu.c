@@ -134,7 +134,8 @@ static void run_zstd(struct subject *s)
     struct cllm_error err;
     struct cllm_compressor *compressor = NULL;
     stop_on(cllm_compressor_create(&compressor, &err), &err);
-    s->frame_bytes = cllm_compress(compressor, s->original, s->byte_count, s->level, s->copy, s->byte_count + s->byte_count / 8 + 1024);
+    s->frame_bytes =
+        cllm_compress(compressor, s->original, s->byte_count, s->level, s->copy, s->byte_count + s->byte_count / 8 + 1024);
     cllm_compressor_destroy(compressor);
 }
 
@@ -203,19 +204,21 @@ static void measure_file(struct subject *s, unsigned runs)
     double copy = measure("memcpy", s, runs, run_memcpy, NULL);
     measure_zstd(s, 3, runs);
     measure_zstd(s, 19, ZSTD_STRONG_RUNS);
-    printf("\n{\"bench\":\"cpu\",\"bytes\":%zu,\"stored\":%llu,\"threads\":%u,\"one_core\":{\"pack\":%.3f,\"verify\":%.3f,\"quick\":%.3f,"
+    printf("\n{\"bench\":\"cpu\",\"bytes\":%zu,\"stored\":%llu,\"threads\":%u,\"one_core\":{\"pack\":%.3f,\"verify\":%.3f,"
+           "\"quick\":%.3f,"
            "\"restore\":%.3f,\"decode\":%.3f},\"all_cores\":{\"pack\":%.3f,\"verify\":%.3f,\"quick\":%.3f,\"restore\":%.3f,"
            "\"decode\":%.3f},\"memcpy\":%.3f,\"zstd\":\"%s\"}\n",
-           s->byte_count, (unsigned long long)s->container_bytes, all, speed[0][0], speed[0][1], speed[0][2], speed[0][3], speed[0][4],
-           speed[1][0], speed[1][1], speed[1][2], speed[1][3], speed[1][4], copy, cllm_compress_library_version());
+           s->byte_count, (unsigned long long)s->container_bytes, all, speed[0][0], speed[0][1], speed[0][2], speed[0][3],
+           speed[0][4], speed[1][0], speed[1][1], speed[1][2], speed[1][3], speed[1][4], copy, cllm_compress_library_version());
 }
 
 /* Splitmix64 and Box-Muller: bytes that trained weights resemble (their exponents have the same entropy). */
 static void write_gaussian(const char *path, size_t element_count)
 {
     char header[256];
-    int header_bytes = snprintf(header + 8, sizeof header - 8, "{\"w\":{\"dtype\":\"BF16\",\"shape\":[%zu],\"data_offsets\":[0,%zu]}}",
-                                element_count, 2 * element_count);
+    int header_bytes =
+        snprintf(header + 8, sizeof header - 8, "{\"w\":{\"dtype\":\"BF16\",\"shape\":[%zu],\"data_offsets\":[0,%zu]}}",
+                 element_count, 2 * element_count);
     for (unsigned k = 0; k < 8; k++) header[k] = (char)((uint64_t)header_bytes >> 8 * k);
     FILE *file = fopen(path, "wb");
     if (!file) {

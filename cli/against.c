@@ -190,7 +190,7 @@ static enum cllm_status compare_files(struct comparison *c, const char *folder, 
     }
     for (uint32_t i = 0; i < c->index->file_count; i++) {
         const struct cllm_file *file = &c->index->files[i];
-        enum cllm_status status = compare_file(c, file, file == original ? original_name : file->name);
+        enum cllm_status status = compare_file(c, file, original && file == original ? original_name : file->name);
         if (status) return status;
     }
     if (!original_name) find_extra_weights(c);

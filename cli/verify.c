@@ -8,6 +8,7 @@
 #include "progress.h"
 #include "report.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -173,6 +174,7 @@ static void verify_container(struct run *run, const char *path)
                       (unsigned long long)(run->current_problem_count - PROBLEM_LINES_MAX));
     }
     bool ok = run->current_problem_count == 0;
+    assert(index || !ok); /* that it did not open is a problem */
     if (run->request->common.json) add_document(run, index, &report);
     else if (run->request->tag && ok) print_tags(index);
     else if (ok ? prints_all(run) : prints_failures(run)) cllm_print_name_line("", path, ok ? ": OK" : ": FAILED");

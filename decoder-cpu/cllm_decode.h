@@ -32,7 +32,8 @@ struct cllm_load {
  * Fails with IO, NOMEM, CORRUPT, DIGEST, USAGE (no such object), INTERRUPTED; destinations are then unspecified.
  * Any stored bytes are safe. */
 enum cllm_status cllm_load_data(const struct cllm_reader *reader, const struct cllm_load *loads, size_t load_count,
-                                unsigned thread_count, const struct cllm_progress *progress, struct cllm_error *err) CLLM_MUST_USE;
+                                unsigned thread_count, const struct cllm_progress *progress,
+                                struct cllm_error *err) CLLM_MUST_USE;
 
 /* A whole file of the container in memory: a fresh allocation of its size plus one zero byte, to be freed by the caller.
  * Its SHA-256 is checked. Refuses (LIMIT) files larger than `limit_bytes`. Fails otherwise like cllm_load_data. */
@@ -49,14 +50,14 @@ struct cllm_sink {
     void *user;
 };
 enum cllm_status cllm_restore_file(const struct cllm_reader *reader, const struct cllm_file *file, const struct cllm_sink *sink,
-                                   unsigned thread_count, const struct cllm_progress *progress, struct cllm_error *err)
-    CLLM_MUST_USE;
+                                   unsigned thread_count, const struct cllm_progress *progress,
+                                   struct cllm_error *err) CLLM_MUST_USE;
 
 /* ------------------------------------------------------------------------------------------------------ verifying */
 
 struct cllm_verify_options {
-    unsigned thread_count; /* 0: as many as the process may use */
-    bool quick;            /* stored-byte checksums only; nothing is decoded */
+    unsigned thread_count;                /* 0: as many as the process may use */
+    bool quick;                           /* stored-byte checksums only; nothing is decoded */
     const struct cllm_progress *progress; /* over decoded bytes (quick: stored bytes); may be null */
     /* Called for each problem found, from the calling thread; verification goes on to the next chunk. May be null. */
     void (*problem)(void *user, const struct cllm_error *problem);

@@ -52,8 +52,7 @@ static enum cllm_status decode_float(struct cllm_decoder *decoder, const struct 
                                      const uint8_t *stored, uint8_t *out, struct cllm_error *err)
 {
     struct cllm_float_view view;
-    enum cllm_status status =
-        cllm_float_view_parse(&data->layout, chunk->decoded_bytes, stored, chunk->stored_bytes, &view, err);
+    enum cllm_status status = cllm_float_view_parse(&data->layout, chunk->decoded_bytes, stored, chunk->stored_bytes, &view, err);
     if (!status) status = reserve_symbols(decoder, view.element_count, err);
     if (status) return status;
     cllm_float_lookup_build(&decoder->lookup, &data->tables[chunk->table_index]);
@@ -67,10 +66,10 @@ enum cllm_status cllm_decode_chunk(struct cllm_decoder *decoder, const struct cl
 {
     switch (chunk->form) {
     case CLLM_FORM_RAW: memcpy(out, stored, chunk->decoded_bytes); return CLLM_OK;
-    case CLLM_FORM_ZSTD:
-        return cllm_decompress(decoder->compressor, stored, chunk->stored_bytes, out, chunk->decoded_bytes, err);
+    case CLLM_FORM_ZSTD: return cllm_decompress(decoder->compressor, stored, chunk->stored_bytes, out, chunk->decoded_bytes, err);
     case CLLM_FORM_FLOAT: return decode_float(decoder, data, chunk, stored, out, err);
     default:
-        return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET, "chunk has form %u, this build decodes forms 0 to 2", chunk->form);
+        return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET, "chunk has form %u, this build decodes forms 0 to 2",
+                         chunk->form);
     }
 }

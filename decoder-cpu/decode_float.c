@@ -29,7 +29,7 @@ struct lane {
 };
 
 #define LANES 4u
-#define STEPS 4u                /* look-ups for one load: 4 * 11 + 7 bits fit in 64 */
+#define STEPS 4u                  /* look-ups for one load: 4 * 11 + 7 bits fit in 64 */
 #define STEP_SYMBOLS (4u * STEPS) /* most symbols that one round writes to a lane */
 
 static inline void decode_round(const uint64_t *entries, const uint8_t *stream, struct lane *lane)
@@ -159,7 +159,8 @@ static void join_any(const struct cllm_layout *layout, const struct cllm_float_v
         for (unsigned k = 0; k < whole; k++) remainder |= (uint64_t)view->planes[(size_t)k * view->element_count + i] << 8 * k;
         if (rest) remainder |= (uint64_t)cllm_bits_at(packed, (uint64_t)i * rest, rest) << 8 * whole;
         uint64_t element = cllm_element_join(layout, symbols[i], remainder);
-        for (unsigned k = 0; k < layout->element_bytes; k++) out[(size_t)i * layout->element_bytes + k] = (uint8_t)(element >> 8 * k);
+        for (unsigned k = 0; k < layout->element_bytes; k++)
+            out[(size_t)i * layout->element_bytes + k] = (uint8_t)(element >> 8 * k);
     }
 }
 

@@ -9,7 +9,7 @@
 struct cllm_float_lookup {
     struct cllm_table table; /* the code that `entries` was built from */
     uint64_t entries[CLLM_CODE_ENTRIES];
-    bool single;  /* one symbol, no bits */
+    bool single; /* one symbol, no bits */
     bool valid;
 };
 
@@ -20,8 +20,8 @@ void cllm_float_lookup_build(struct cllm_float_lookup *lookup, const struct cllm
  * at least CLLM_READ_SLACK_BYTES readable bytes. Fails with CORRUPT where a segment does not end where the next one starts, or
  * the stream does not end with the last. */
 enum cllm_status cllm_float_decode_symbols(const struct cllm_float_lookup *lookup, const struct cllm_layout *layout,
-                                           const struct cllm_float_view *view, uint8_t *symbols, struct cllm_error *err)
-    CLLM_MUST_USE;
+                                           const struct cllm_float_view *view, uint8_t *symbols,
+                                           struct cllm_error *err) CLLM_MUST_USE;
 
 /* Joins symbols and raw planes to elements at `out`, which needs no alignment. */
 void cllm_float_join(const struct cllm_layout *layout, const struct cllm_float_view *view, const uint8_t *symbols, uint8_t *out);

@@ -72,7 +72,8 @@ enum cllm_status cllm_load_data(const struct cllm_reader *reader, const struct c
     struct loading loading = {.reader = reader, .loads = loads, .load_count = load_count, .progress = progress};
     for (size_t i = 0; i < load_count; i++) {
         if (loads[i].data_index >= index->data_count) {
-            return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "no data object %u, there are %u", loads[i].data_index, index->data_count);
+            return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "no data object %u, there are %u", loads[i].data_index,
+                             index->data_count);
         }
         loading.total_bytes += index->data[loads[i].data_index].decoded_bytes;
     }
@@ -115,7 +116,9 @@ enum cllm_status cllm_load_file(const struct cllm_reader *reader, const struct c
                          (unsigned long long)file->bytes, (unsigned long long)limit_bytes);
     }
     uint8_t *bytes = malloc((size_t)file->bytes + 1);
-    if (!bytes) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for a file of %llu bytes", (unsigned long long)file->bytes);
+    if (!bytes)
+        return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for a file of %llu bytes",
+                         (unsigned long long)file->bytes);
     uint8_t *at = bytes;
     const struct cllm_sink sink = {append, &at};
     enum cllm_status status = cllm_restore_file(reader, file, &sink, 1, NULL, err);

@@ -13,11 +13,11 @@
 struct job {
     struct cllm_run_buffers buffers;
     struct cllm_run run;
-    uint32_t file_index;  /* into walk.files */
-    bool last_of_file;    /* after this run the file is complete */
-    bool part;            /* false: a file without parts, there is no run */
-    uint8_t *leaves;      /* SHA-256 of each decoded chunk */
-    size_t leaf_capacity; /* in leaves */
+    uint32_t file_index;         /* into walk.files */
+    bool last_of_file;           /* after this run the file is complete */
+    bool part;                   /* false: a file without parts, there is no run */
+    uint8_t *leaves;             /* SHA-256 of each decoded chunk */
+    size_t leaf_capacity;        /* in leaves */
     struct cllm_error *problems; /* found in this run, in order */
     uint32_t problem_count;
     uint32_t problem_capacity;
@@ -28,7 +28,7 @@ struct walk {
     const struct cllm_file *files;
     uint32_t file_count;
     bool quick;
-    bool carry_on; /* problems are reported and counted; otherwise the first one ends the walk */
+    bool carry_on;                /* problems are reported and counted; otherwise the first one ends the walk */
     const struct cllm_sink *sink; /* may be null */
     const struct cllm_progress *progress;
     void (*problem)(void *user, const struct cllm_error *problem);
@@ -286,7 +286,8 @@ static enum cllm_status check_gaps(struct walk *walk, struct cllm_error *err)
         } else {
             while (i < gap_bytes && gap[i] == 0) i++;
             if (i < gap_bytes) {
-                cllm_fail(&problem, CLLM_E_CORRUPT, end + i, "padding at byte %llu is %02x, expected 00", (unsigned long long)(end + i), gap[i]);
+                cllm_fail(&problem, CLLM_E_CORRUPT, end + i, "padding at byte %llu is %02x, expected 00",
+                          (unsigned long long)(end + i), gap[i]);
                 status = note_problem(walk, &problem, err);
             }
         }
@@ -300,8 +301,14 @@ enum cllm_status cllm_verify(const struct cllm_reader *reader, const struct cllm
 {
     const struct cllm_index *index = cllm_reader_index(reader);
     struct walk walk = {
-        .reader = reader, .files = index->files, .file_count = index->file_count, .quick = options->quick, .carry_on = true,
-        .progress = options->progress, .problem = options->problem, .user = options->user,
+        .reader = reader,
+        .files = index->files,
+        .file_count = index->file_count,
+        .quick = options->quick,
+        .carry_on = true,
+        .progress = options->progress,
+        .problem = options->problem,
+        .user = options->user,
     };
     walk.data_bad = calloc((size_t)index->data_count + 1, sizeof *walk.data_bad);
     enum cllm_status status = walk.data_bad ? run_walk(&walk, options->thread_count, err) : fail_memory(err);

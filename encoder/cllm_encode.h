@@ -7,16 +7,16 @@
 #include "source.h"
 
 struct cllm_pack_options {
-    unsigned thread_count; /* 0: as many as the process may use; the container's bytes do not depend on it */
-    bool replace;          /* an existing output is replaced; otherwise it is EXISTS */
+    unsigned thread_count;                /* 0: as many as the process may use; the container's bytes do not depend on it */
+    bool replace;                         /* an existing output is replaced; otherwise it is EXISTS */
     const struct cllm_progress *progress; /* over source bytes; may be null */
 };
 
 struct cllm_pack_report {
-    uint64_t source_bytes;    /* all files */
+    uint64_t source_bytes; /* all files */
     uint64_t container_bytes;
-    uint64_t tensor_bytes;    /* decoded bytes of all tensors */
-    uint64_t shared_bytes;    /* decoded bytes not stored again because an equal data object was there already */
+    uint64_t tensor_bytes; /* decoded bytes of all tensors */
+    uint64_t shared_bytes; /* decoded bytes not stored again because an equal data object was there already */
     uint32_t file_count;
     uint32_t tensor_count;
     uint64_t chunk_count;

@@ -156,8 +156,8 @@ static void encode_zstd_chunk(struct cllm_group *group, const struct cllm_plan *
     bool saves_enough = encoded->chunk.stored_bytes < raw_bytes - raw_bytes / TRY_ZSTD_BELOW_SAVING;
     if (saves_enough && byte_count > TRY_ZSTD_MAX_BYTES) return;
     size_t offset = (size_t)k * plan->chunk_bytes;
-    size_t frame_bytes = cllm_compress(group->compressor, group->input + offset, raw_bytes, plan->zstd_level, group->other + offset,
-                                       encoded->chunk.stored_bytes - 1);
+    size_t frame_bytes = cllm_compress(group->compressor, group->input + offset, raw_bytes, plan->zstd_level,
+                                       group->other + offset, encoded->chunk.stored_bytes - 1);
     if (frame_bytes == 0) return;
     encoded->chunk.form = CLLM_FORM_ZSTD;
     encoded->chunk.stored_bytes = (uint32_t)frame_bytes;

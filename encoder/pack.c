@@ -43,7 +43,7 @@ struct packing {
     /* What the index will say. */
     struct cllm_tensor *tensors;
     struct cllm_file *files;
-    uint32_t *parts; /* of all files, one per span, in order */
+    uint32_t *parts;    /* of all files, one per span, in order */
     size_t *first_part; /* per file */
 };
 
@@ -129,8 +129,7 @@ static enum cllm_status end_span(struct packing *packing, const struct job *job,
     uint8_t root[CLLM_DIGEST_BYTES];
     uint32_t data_index = 0;
     bool shared = false;
-    enum cllm_status status =
-        cllm_data_root(span->bytes, job->plan.chunk_bytes, packing->leaves, packing->leaf_count, root, err);
+    enum cllm_status status = cllm_data_root(span->bytes, job->plan.chunk_bytes, packing->leaves, packing->leaf_count, root, err);
     if (!status) status = cllm_writer_end_data(packing->writer, root, &data_index, &shared, err);
     if (status) return status;
     packing->parts[packing->first_part[job->file_index] + job->span_index] = data_index;
@@ -192,8 +191,13 @@ static enum cllm_status describe_source(struct packing *packing, struct cllm_err
     for (uint32_t i = 0; i < source->tensor_count; i++) {
         const struct cllm_source_tensor *from = &source->tensors[i];
         packing->tensors[i] = (struct cllm_tensor){
-            .name = from->name, .name_bytes = from->name_bytes, .dtype = from->dtype, .element_bits = from->element_bits,
-            .rank = from->rank, .shape = from->shape, .file_index = from->file_index,
+            .name = from->name,
+            .name_bytes = from->name_bytes,
+            .dtype = from->dtype,
+            .element_bits = from->element_bits,
+            .rank = from->rank,
+            .shape = from->shape,
+            .file_index = from->file_index,
         };
     }
     for (uint32_t i = 0; i < source->file_count; i++) {
@@ -201,13 +205,18 @@ static enum cllm_status describe_source(struct packing *packing, struct cllm_err
         size_t name_bytes = strlen(from->name);
         if (!cllm_file_name_is_safe(from->name, name_bytes)) {
             char printable[200];
-            return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "file name \"%s\" cannot be stored: expected a plain relative path "
-                             "without control characters or backslash", cllm_escape(from->name, name_bytes, printable, sizeof printable));
+            return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET,
+                             "file name \"%s\" cannot be stored: expected a plain relative path "
+                             "without control characters or backslash",
+                             cllm_escape(from->name, name_bytes, printable, sizeof printable));
         }
         packing->first_part[i] = part_count;
         part_count += from->span_count;
         packing->files[i] = (struct cllm_file){
-            .name = from->name, .name_bytes = (uint32_t)name_bytes, .bytes = from->bytes, .part_count = from->span_count,
+            .name = from->name,
+            .name_bytes = (uint32_t)name_bytes,
+            .bytes = from->bytes,
+            .part_count = from->span_count,
         };
     }
     packing->parts = calloc(part_count + 1, sizeof *packing->parts);
@@ -259,8 +268,9 @@ static enum cllm_status check_written(const struct packing *packing, const struc
     }
     if (!status) status = cllm_verify(reader, &options, &report, err);
     cllm_reader_close(reader);
-    return status ? cllm_fail_context(err, status == CLLM_E_NOMEM ? status : CLLM_E_INTERNAL, "self-check of the written container")
-                  : CLLM_OK;
+    return status
+               ? cllm_fail_context(err, status == CLLM_E_NOMEM ? status : CLLM_E_INTERNAL, "self-check of the written container")
+               : CLLM_OK;
 }
 
 static enum cllm_status pack_to(struct packing *packing, struct cllm_output *output, struct cllm_error *err)

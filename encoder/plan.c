@@ -20,7 +20,8 @@ static struct cllm_layout choose_layout(const struct cllm_dtype *dtype)
 {
     struct cllm_layout none = {0};
     if (!dtype || dtype->kind == CLLM_KIND_BOOL) return none;
-    if (dtype->kind == CLLM_KIND_COMPLEX) return (struct cllm_layout){4, dtype->exponent_shift, dtype->exponent_bits, 0, SEGMENT_LOG2};
+    if (dtype->kind == CLLM_KIND_COMPLEX)
+        return (struct cllm_layout){4, dtype->exponent_shift, dtype->exponent_bits, 0, SEGMENT_LOG2};
     if (dtype->element_bits < 8 || (dtype->element_bits == 8 && dtype->kind == CLLM_KIND_INT)) {
         return (struct cllm_layout){1, 0, 8, 0, SEGMENT_LOG2};
     }

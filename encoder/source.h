@@ -10,14 +10,14 @@
 
 /* A contiguous piece of a file: one whole tensor, or literal bytes between tensors. */
 struct cllm_source_span {
-    uint64_t offset; /* in the file, bytes */
-    uint64_t bytes;  /* 0 for an empty tensor; literal spans are never empty */
+    uint64_t offset;       /* in the file, bytes */
+    uint64_t bytes;        /* 0 for an empty tensor; literal spans are never empty */
     uint32_t tensor_index; /* into cllm_source.tensors, or CLLM_SPAN_LITERAL */
 };
 
 struct cllm_source_tensor {
-    const char *name; /* name_bytes bytes of UTF-8, zero-terminated */
-    const char *dtype; /* static, one that cllm_dtype_find knows */
+    const char *name;      /* name_bytes bytes of UTF-8, zero-terminated */
+    const char *dtype;     /* static, one that cllm_dtype_find knows */
     const uint64_t *shape; /* rank extents, row-major; null where rank is 0 */
     uint32_t name_bytes;
     uint32_t element_bits;
@@ -39,7 +39,7 @@ struct cllm_source {
     const struct cllm_source_tensor *tensors;
     uint32_t file_count;
     uint32_t tensor_count;
-    uint64_t total_bytes; /* of all files */
+    uint64_t total_bytes;  /* of all files */
     char *const *warnings; /* warning_count lines for the user (unlisted files, wrong total_size, ...), printable */
     uint32_t warning_count;
 };

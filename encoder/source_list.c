@@ -134,9 +134,10 @@ enum cllm_status cllm_source_list_add(struct cllm_source_list *list, const char 
         list->entries = entries;
         list->capacity = capacity;
     }
-    char *copy = strdup(name);
-    if (!copy) return fail_nomem(err);
-    list->entries[list->count++] = (struct cllm_source_entry){copy, is_weights};
+    struct cllm_source_entry *entry = &list->entries[list->count];
+    *entry = (struct cllm_source_entry){strdup(name), is_weights};
+    if (!entry->name) return fail_nomem(err);
+    list->count++;
     return CLLM_OK;
 }
 

@@ -151,8 +151,10 @@ enum cllm_status cllm_float_view_parse(const struct cllm_layout *layout, uint32_
     const uint8_t *head = stored + plane_bytes;
     unsigned width = head[2];
     if (width > 16 || head[3] != 0) {
-        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "float chunk has segment lengths of %u bits (at most 16) and a "
-                         "reserved byte of %u (0)", width, head[3]);
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET,
+                         "float chunk has segment lengths of %u bits (at most 16) and a "
+                         "reserved byte of %u (0)",
+                         width, head[3]);
     }
     uint64_t delta_bytes = ((uint64_t)(segment_count - 1) * width + 7) / 8;
     uint64_t stream_offset = plane_bytes + CLLM_FLOAT_HEADER_BYTES + delta_bytes;

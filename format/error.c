@@ -43,8 +43,8 @@ static size_t utf8_sequence(const unsigned char *p, size_t left)
         if ((p[i] & 0xC0) != 0x80) return 0;
     }
     if ((p[0] == 0xE0 || p[0] == 0xF0) && p[1] < min_second[length]) return 0; /* overlong */
-    if (p[0] == 0xED && p[1] > 0x9F) return 0;                               /* surrogate */
-    if (p[0] == 0xF4 && p[1] > 0x8F) return 0;                               /* above U+10FFFF */
+    if (p[0] == 0xED && p[1] > 0x9F) return 0;                                 /* surrogate */
+    if (p[0] == 0xF4 && p[1] > 0x8F) return 0;                                 /* above U+10FFFF */
     return length;
 }
 

@@ -18,9 +18,10 @@ uint64_t cllm_header_serialise(uint8_t out[CLLM_HEADER_BYTES])
 enum cllm_status cllm_header_parse(const uint8_t bytes[CLLM_HEADER_BYTES], uint64_t *checksum_out, struct cllm_error *err)
 {
     if (memcmp(bytes, CLLM_HEADER_MAGIC, CLLM_MAGIC_BYTES) != 0) {
-        return cllm_fail(err, CLLM_E_FORMAT, 0,
-                         "not a .cllm container: starts with %02x %02x %02x %02x %02x %02x %02x %02x, expected 89 43 4c 4d 0d 0a 1a 0a",
-                         bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]);
+        return cllm_fail(
+            err, CLLM_E_FORMAT, 0,
+            "not a .cllm container: starts with %02x %02x %02x %02x %02x %02x %02x %02x, expected 89 43 4c 4d 0d 0a 1a 0a",
+            bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]);
     }
     uint64_t stored = cllm_load_le64(bytes + CLLM_HEADER_CHECKSUM_OFFSET);
     uint64_t computed = cllm_checksum(bytes, CLLM_HEADER_CHECKSUM_OFFSET);
@@ -62,12 +63,14 @@ static enum cllm_status check_footer_sizes(const struct cllm_footer *footer, uin
     uint64_t index_end;
     if (footer->index_offset < CLLM_HEADER_BYTES || !cllm_add(footer->index_offset, footer->index_stored_bytes, &index_end) ||
         index_end != footer_offset) {
-        return cllm_fail(err, CLLM_E_CORRUPT, footer_offset, "index of %llu bytes at byte %llu does not end at the footer, byte %llu",
+        return cllm_fail(err, CLLM_E_CORRUPT, footer_offset,
+                         "index of %llu bytes at byte %llu does not end at the footer, byte %llu",
                          (unsigned long long)footer->index_stored_bytes, (unsigned long long)footer->index_offset,
                          (unsigned long long)footer_offset);
     }
     if (footer->index_stored_bytes > footer->index_bytes || footer->manifest_bytes > footer->index_bytes) {
-        return cllm_fail(err, CLLM_E_CORRUPT, footer_offset, "index decodes to %llu bytes, stored are %llu, its manifest has %llu",
+        return cllm_fail(err, CLLM_E_CORRUPT, footer_offset,
+                         "index decodes to %llu bytes, stored are %llu, its manifest has %llu",
                          (unsigned long long)footer->index_bytes, (unsigned long long)footer->index_stored_bytes,
                          (unsigned long long)footer->manifest_bytes);
     }
@@ -111,7 +114,8 @@ enum cllm_status cllm_footer_parse(const uint8_t bytes[CLLM_FOOTER_BYTES], uint6
                          (unsigned long long)container_bytes, (unsigned long long)footer_out->container_bytes);
     }
     if (footer_out->header_checksum != header_checksum) {
-        return cllm_fail(err, CLLM_E_CORRUPT, footer_offset, "header and footer are not of one container: checksums %016llx, %016llx",
+        return cllm_fail(err, CLLM_E_CORRUPT, footer_offset,
+                         "header and footer are not of one container: checksums %016llx, %016llx",
                          (unsigned long long)header_checksum, (unsigned long long)footer_out->header_checksum);
     }
     return check_footer_sizes(footer_out, footer_offset, err);

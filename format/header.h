@@ -9,8 +9,8 @@
 uint64_t cllm_header_serialise(uint8_t out[CLLM_HEADER_BYTES]);
 
 /* Fails with FORMAT (no magic), DIGEST (its checksum differs), UNSUPPORTED (version or feature bits of a newer cllm), CORRUPT. */
-enum cllm_status cllm_header_parse(const uint8_t bytes[CLLM_HEADER_BYTES], uint64_t *checksum_out, struct cllm_error *err)
-    CLLM_MUST_USE;
+enum cllm_status cllm_header_parse(const uint8_t bytes[CLLM_HEADER_BYTES], uint64_t *checksum_out,
+                                   struct cllm_error *err) CLLM_MUST_USE;
 
 struct cllm_footer {
     uint64_t index_offset;       /* bytes from the start of the container */

@@ -68,8 +68,7 @@ static enum cllm_status parse_counts(struct parser *parser)
         index->file_count > CLLM_FILE_COUNT_MAX) {
         return cllm_fail(parser->err, CLLM_E_LIMIT, cursor->offset,
                          "index claims %u data objects, %u tensors, %u files; limits are %u, %u, %u", index->data_count,
-                         index->tensor_count, index->file_count, CLLM_DATA_COUNT_MAX, CLLM_TENSOR_COUNT_MAX,
-                         CLLM_FILE_COUNT_MAX);
+                         index->tensor_count, index->file_count, CLLM_DATA_COUNT_MAX, CLLM_TENSOR_COUNT_MAX, CLLM_FILE_COUNT_MAX);
     }
     uint64_t least = (uint64_t)index->data_count * CLLM_DATA_RECORD_BYTES +
                      (uint64_t)index->tensor_count * CLLM_TENSOR_RECORD_BYTES +
@@ -110,7 +109,8 @@ static enum cllm_status parse_data(struct parser *parser, struct cllm_data *data
     }
     bool power_of_two = (data->chunk_bytes & (data->chunk_bytes - 1)) == 0;
     if (!power_of_two || data->chunk_bytes < 1u << CLLM_CHUNK_LOG2_MIN || data->chunk_bytes > 1u << CLLM_CHUNK_LOG2_MAX) {
-        return fail_corrupt(parser, "chunk size", data->chunk_bytes, "expected a power of two from 1024 to", 1u << CLLM_CHUNK_LOG2_MAX);
+        return fail_corrupt(parser, "chunk size", data->chunk_bytes, "expected a power of two from 1024 to",
+                            1u << CLLM_CHUNK_LOG2_MAX);
     }
     uint64_t chunk_count = data->decoded_bytes / data->chunk_bytes + (data->decoded_bytes % data->chunk_bytes != 0);
     if (chunk_count > CLLM_INDEX_BYTES_MAX / CLLM_CHUNK_RECORD_BYTES) {
@@ -287,8 +287,9 @@ static enum cllm_status check_file_names(struct parser *parser)
         if (next->name_bytes < first->name_bytes || memcmp(first->name, next->name, first->name_bytes) != 0) continue;
         if (next->name[first->name_bytes] != '/' && next->name_bytes != first->name_bytes) continue;
         char printable[200];
-        status = cllm_fail(parser->err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "\"%s\" is the name of two files, or of a file and a folder",
-                           cllm_escape(first->name, first->name_bytes, printable, sizeof printable));
+        status =
+            cllm_fail(parser->err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "\"%s\" is the name of two files, or of a file and a folder",
+                      cllm_escape(first->name, first->name_bytes, printable, sizeof printable));
     }
     free(sorted);
     return status;
@@ -312,7 +313,8 @@ static enum cllm_status check_references(struct parser *parser)
         }
     }
     for (uint32_t d = 0; d < index->data_count && !status; d++) {
-        if (owner[d] == 0) status = fail_corrupt(parser, "a data object that no file uses", d, "number of files is", index->file_count);
+        if (owner[d] == 0)
+            status = fail_corrupt(parser, "a data object that no file uses", d, "number of files is", index->file_count);
     }
     free(owner);
     return status;
@@ -390,7 +392,8 @@ static enum cllm_status parse_tables(struct parser *parser, struct cllm_data *da
         enum cllm_status status = cllm_table_parse(cursor, &tables[(*tables_used)++], parser->err);
         if (status) return cllm_fail_context(parser->err, status, "index byte %zu", cursor->offset);
         for (unsigned s = 1u << data->layout.symbol_bits; s < 256; s++) {
-            if (tables[*tables_used - 1].length[s]) return fail_corrupt(parser, "a coded symbol", s, "bits of the coded field", data->layout.symbol_bits);
+            if (tables[*tables_used - 1].length[s])
+                return fail_corrupt(parser, "a coded symbol", s, "bits of the coded field", data->layout.symbol_bits);
         }
     }
     return CLLM_OK;
@@ -461,7 +464,8 @@ static enum cllm_status parse_layout(struct parser *parser)
         const uint8_t *fields = cllm_cursor_take(&parser->cursor, 8);
         if (!fields) return fail_short(parser, "a layout record");
         data->layout = (struct cllm_layout){fields[0], fields[1], fields[2], fields[3], fields[4]};
-        if (fields[5] || fields[6] || fields[7]) return fail_corrupt(parser, "reserved byte of a layout record", 1, "expected", 0);
+        if (fields[5] || fields[6] || fields[7])
+            return fail_corrupt(parser, "reserved byte of a layout record", 1, "expected", 0);
         status = cllm_layout_check(&data->layout, parser->err);
         if (status) return cllm_fail_context(parser->err, status, "index byte %zu", parser->cursor.offset);
         status = parse_tables(parser, data, storage->tables, &tables_used);

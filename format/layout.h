@@ -7,13 +7,15 @@
 #include <assert.h>
 
 /* 2: Conventions */
-#define CLLM_CHUNK_ALIGNMENT 16u       /* so that a GPU can load a chunk in 16-byte pieces where it lies */
-#define CLLM_PAGE_ALIGNMENT 4096u      /* of data objects that are large enough for the padding not to matter: */
+#define CLLM_CHUNK_ALIGNMENT 16u  /* so that a GPU can load a chunk in 16-byte pieces where it lies */
+#define CLLM_PAGE_ALIGNMENT 4096u /* of data objects that are large enough for the padding not to matter: */
 #define CLLM_PAGE_ALIGNED_MIN_BYTES (UINT64_C(4) << 20)
 
 /* 4: Header */
 #define CLLM_MAGIC_BYTES 8
-#define CLLM_HEADER_MAGIC "\x89" "CLM\r\n\x1a\n"
+#define CLLM_HEADER_MAGIC                                                                                                        \
+    "\x89"                                                                                                                       \
+    "CLM\r\n\x1a\n"
 #define CLLM_FORMAT_VERSION 0u /* stays 0 until 1.0 freezes the format */
 #define CLLM_HEADER_BYTES 64u
 #define CLLM_HEADER_VERSION_OFFSET 8
@@ -23,7 +25,9 @@
 #define CLLM_KNOWN_INCOMPATIBLE UINT64_C(0)
 
 /* 7: Footer */
-#define CLLM_FOOTER_MAGIC "\x89" "END\r\n\x1a\n"
+#define CLLM_FOOTER_MAGIC                                                                                                        \
+    "\x89"                                                                                                                       \
+    "END\r\n\x1a\n"
 #define CLLM_FOOTER_BYTES 104u
 #define CLLM_FOOTER_INDEX_OFFSET 0
 #define CLLM_FOOTER_INDEX_STORED_BYTES 8

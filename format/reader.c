@@ -28,7 +28,8 @@ static enum cllm_status read_exactly(int file, uint64_t offset, void *buffer, si
     while (left > 0) {
         ssize_t got = pread(file, at, left, (off_t)offset);
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return cllm_fail(err, CLLM_E_IO, offset, "cannot read at byte %llu: %s", (unsigned long long)offset, strerror(errno));
+        if (got < 0)
+            return cllm_fail(err, CLLM_E_IO, offset, "cannot read at byte %llu: %s", (unsigned long long)offset, strerror(errno));
         if (got == 0) {
             return cllm_fail(err, CLLM_E_CORRUPT, offset, "the file ends at byte %llu, %zu more bytes were expected",
                              (unsigned long long)offset, left);
@@ -77,7 +78,8 @@ static enum cllm_status read_header(int file, uint64_t container_bytes, uint64_t
         return cllm_fail(err, CLLM_E_FORMAT, 0, "not a .cllm container: %zu bytes long, without its magic", have);
     }
     if (have < sizeof bytes) {
-        return cllm_fail(err, CLLM_E_CORRUPT, have, "container is truncated: %zu bytes, its header alone has %u", have, CLLM_HEADER_BYTES);
+        return cllm_fail(err, CLLM_E_CORRUPT, have, "container is truncated: %zu bytes, its header alone has %u", have,
+                         CLLM_HEADER_BYTES);
     }
     status = cllm_header_parse(bytes, checksum_out, err);
     if (!status && container_bytes < CLLM_HEADER_BYTES + CLLM_FOOTER_BYTES) {
@@ -102,7 +104,8 @@ static enum cllm_status load_index(int file, const struct cllm_footer *footer, u
     if (status) goto out;
     uint64_t checksum = cllm_checksum(stored, footer->index_stored_bytes);
     if (checksum != footer->index_checksum) {
-        status = cllm_fail(err, CLLM_E_DIGEST, footer->index_offset, "index is damaged: its checksum is %016llx, its bytes give %016llx",
+        status = cllm_fail(err, CLLM_E_DIGEST, footer->index_offset,
+                           "index is damaged: its checksum is %016llx, its bytes give %016llx",
                            (unsigned long long)footer->index_checksum, (unsigned long long)checksum);
         goto out;
     }
@@ -219,11 +222,13 @@ static enum cllm_status check_stored(const struct cllm_chunk *chunk, const uint8
 {
     uint64_t checksum = cllm_checksum(stored, padded_bytes(chunk));
     if (checksum != chunk->checksum) {
-        return cllm_fail(err, CLLM_E_DIGEST, chunk->stored_offset, "stored bytes are damaged: checksum is %016llx, bytes give %016llx",
-                         (unsigned long long)chunk->checksum, (unsigned long long)checksum);
+        return cllm_fail(err, CLLM_E_DIGEST, chunk->stored_offset,
+                         "stored bytes are damaged: checksum is %016llx, bytes give %016llx", (unsigned long long)chunk->checksum,
+                         (unsigned long long)checksum);
     }
     for (uint32_t i = chunk->stored_bytes; i < padded_bytes(chunk); i++) {
-        if (stored[i] != 0) return cllm_fail(err, CLLM_E_CORRUPT, chunk->stored_offset + i, "padding is %02x, expected 00", stored[i]);
+        if (stored[i] != 0)
+            return cllm_fail(err, CLLM_E_CORRUPT, chunk->stored_offset + i, "padding is %02x, expected 00", stored[i]);
     }
     return CLLM_OK;
 }
@@ -284,7 +289,8 @@ const char *cllm_reader_describe_data(const struct cllm_reader *reader, uint32_t
     for (uint32_t f = 0; f < index->file_count; f++) {
         for (uint32_t i = 0; i < index->files[f].part_count; i++) {
             if (index->files[f].parts[i] != data_index) continue;
-            snprintf(out, out_bytes, "file \"%s\"", cllm_escape(index->files[f].name, index->files[f].name_bytes, name, sizeof name));
+            snprintf(out, out_bytes, "file \"%s\"",
+                     cllm_escape(index->files[f].name, index->files[f].name_bytes, name, sizeof name));
             return out;
         }
     }

@@ -205,8 +205,10 @@ enum cllm_status cllm_writer_end_data(struct cllm_writer *writer, const uint8_t 
 enum cllm_status cllm_writer_add_tensor(struct cllm_writer *writer, const struct cllm_tensor *tensor, struct cllm_error *err)
 {
     if (tensor->name_bytes > UINT16_MAX || tensor->rank > CLLM_RANK_MAX || strlen(tensor->dtype) > CLLM_DTYPE_BYTES_MAX) {
-        return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET, "a tensor has a name of %u bytes, rank %u, a dtype of %zu bytes; limits are "
-                         "65535, %u, %u", tensor->name_bytes, tensor->rank, strlen(tensor->dtype), CLLM_RANK_MAX, CLLM_DTYPE_BYTES_MAX);
+        return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET,
+                         "a tensor has a name of %u bytes, rank %u, a dtype of %zu bytes; limits are "
+                         "65535, %u, %u",
+                         tensor->name_bytes, tensor->rank, strlen(tensor->dtype), CLLM_RANK_MAX, CLLM_DTYPE_BYTES_MAX);
     }
     struct cllm_tensor *slot = list_grow(&writer->tensors, sizeof *slot);
     if (!slot) return fail_memory(err);
@@ -217,8 +219,8 @@ enum cllm_status cllm_writer_add_tensor(struct cllm_writer *writer, const struct
 enum cllm_status cllm_writer_add_file(struct cllm_writer *writer, const struct cllm_file *file, struct cllm_error *err)
 {
     if (file->name_bytes > CLLM_FILE_NAME_BYTES_MAX) {
-        return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET, "a file has a name of %u bytes, at most %u are allowed", file->name_bytes,
-                         CLLM_FILE_NAME_BYTES_MAX);
+        return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET, "a file has a name of %u bytes, at most %u are allowed",
+                         file->name_bytes, CLLM_FILE_NAME_BYTES_MAX);
     }
     struct cllm_file *slot = list_grow(&writer->files, sizeof *slot);
     if (!slot) return fail_memory(err);

@@ -9,8 +9,8 @@
 struct cllm_writer;
 
 /* Writes the header. Fails with IO or NOMEM. */
-enum cllm_status cllm_writer_create(struct cllm_output *output, struct cllm_writer **writer_out, struct cllm_error *err)
-    CLLM_MUST_USE;
+enum cllm_status cllm_writer_create(struct cllm_output *output, struct cllm_writer **writer_out,
+                                    struct cllm_error *err) CLLM_MUST_USE;
 
 /* Accepts null; the output is left alone. */
 void cllm_writer_destroy(struct cllm_writer *writer);
@@ -35,15 +35,15 @@ enum cllm_status cllm_writer_end_data(struct cllm_writer *writer, const uint8_t 
 
 /* What tensors and files point to must live until the writer is destroyed. Tensors come in ascending order of file_index.
  * Fail with NOMEM, or LIMIT (a name, dtype or rank beyond FORMAT.md 11). */
-enum cllm_status cllm_writer_add_tensor(struct cllm_writer *writer, const struct cllm_tensor *tensor, struct cllm_error *err)
-    CLLM_MUST_USE;
-enum cllm_status cllm_writer_add_file(struct cllm_writer *writer, const struct cllm_file *file, struct cllm_error *err)
-    CLLM_MUST_USE;
+enum cllm_status cllm_writer_add_tensor(struct cllm_writer *writer, const struct cllm_tensor *tensor,
+                                        struct cllm_error *err) CLLM_MUST_USE;
+enum cllm_status cllm_writer_add_file(struct cllm_writer *writer, const struct cllm_file *file,
+                                      struct cllm_error *err) CLLM_MUST_USE;
 
 /* Writes index and footer; nothing can be added afterwards. The index is parsed again before it is written, so that what this
  * build writes is what it reads. Fails with IO, NOMEM, LIMIT, or what the parse found (INTERNAL for a bug, CORRUPT for names
  * that the format does not allow). */
-enum cllm_status cllm_writer_finish(struct cllm_writer *writer, uint8_t root_out[CLLM_DIGEST_BYTES], struct cllm_error *err)
-    CLLM_MUST_USE;
+enum cllm_status cllm_writer_finish(struct cllm_writer *writer, uint8_t root_out[CLLM_DIGEST_BYTES],
+                                    struct cllm_error *err) CLLM_MUST_USE;
 
 #endif

@@ -1,4 +1,6 @@
-/* kernels.c - the one place that asks the processor what it can do for infer/. */
+/* kernels.c - the one place that asks the processor what it can do for infer/.
+ *
+ * F16C and LZCNT are not asked for by name, which not every compiler knows: each processor with AVX2 and BMI2 has them. */
 #include "kernels_tiers.h"
 
 const struct cllm_kernels *cllm_kernels_of_tier(enum cllm_kernels_tier tier)
@@ -7,8 +9,8 @@ const struct cllm_kernels *cllm_kernels_of_tier(enum cllm_kernels_tier tier)
     case CLLM_KERNELS_PORTABLE: return &cllm_kernels_portable;
 #if defined(__x86_64__)
     case CLLM_KERNELS_AVX2: {
-        bool usable = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
-                      __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt");
+        bool usable = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                      __builtin_cpu_supports("bmi2");
         return usable ? &cllm_kernels_avx2 : NULL;
     }
     case CLLM_KERNELS_AVX512: {

@@ -30,7 +30,7 @@ static enum cllm_status load_json(const struct cllm_reader *reader, const char *
 static enum cllm_status read_config(const struct cllm_reader *reader, struct cllm_config *config, struct cllm_error *err)
 {
     uint8_t *model_bytes = NULL, *generation_bytes = NULL;
-    struct cllm_json_text model, generation;
+    struct cllm_json_text model = {0}, generation = {0};
     enum cllm_status status = load_json(reader, "config.json", &model_bytes, &model, err);
     if (!status && !model_bytes) {
         status = cllm_fail(err, CLLM_E_ABSENT, CLLM_NO_OFFSET,

@@ -30,6 +30,7 @@ finds() {
 breaks() {
     local original=
     [ -e "$3" ] && original=$(mktemp -p "$copy/.git") && cp "$3" "$original"
+    mkdir -p "${3%/*}"
     printf '%b' "$4" >>"$3"
     finds "$1" "$2" "$5"
     if [ -n "$original" ]; then cp "$original" "$3"; else rm "$3"; fi
@@ -97,7 +98,7 @@ breaks "no blank at the end of a line" lines format/broken.c 'int x; \n' 'format
 breaks "no carriage return" lines format/broken.c 'int x;\r\n' 'format/broken.c:1:.*carriage'
 breaks "no tab in C" lines format/broken.c '\tint x;\n' 'format/broken.c:1:.*tab'
 breaks "a newline at the end" lines format/broken.c 'int x;' 'format/broken.c: no newline'
-breaks "no path of one machine" paths README.md "see /ho""me/somebody/models\\n" 'README.md:'
+breaks "no path of one machine" paths spec/BROKEN.md "see /ho""me/somebody/models\\n" 'spec/BROKEN.md:'
 
 echo "$passed passed, $failed failed, 0 skipped"
 [ "$failed" -eq 0 ]

@@ -60,7 +60,10 @@ PYTHON
 
 # packed NAME [KEY=JSON]...: such a model as NAME.cllm.
 packed() {
-    model "$@" && "$CPACK" -q "$1" -o "$1.cllm" || { echo "cannot pack $1" >&2; exit 1; }
+    if ! { model "$@" && "$CPACK" -q "$1" -o "$1.cllm"; }; then
+        echo "cannot pack $1" >&2
+        exit 1
+    fi
 }
 
 # A float64 forward pass, written without looking at crun's: rows of logits for ids, compared with a dump.
