@@ -116,6 +116,28 @@ static void test_remainder_bits_are_packed_from_the_lowest(void **state)
     free(chunk.stored);
 }
 
+/* FORMAT.md 16, "Float chunk". */
+static void test_float_form_is_that_of_the_test_vector(void **state)
+{
+    (void)state;
+    static const uint8_t expected[] = {0x88, 0x8f, 0x7a, 0xac, 0xce, 0xf8, 0xa8, 0xc7, 0xea, 0x8c, 0x8f, 0x7a, 0xac, 0xce,
+                                       0xf8, 0xa8, 0xc7, 0xea, 0x8c, 0x8f, 0x7a, 0xac, 0xce, 0xf8, 0xa8, 0xc7, 0xea, 0x8c,
+                                       0x8f, 0x7a, 0xac, 0xce, 0xf8, 0xa8, 0xc7, 0xea, 0x44, 0x00, 0x03, 0x00, 0x30, 0xac,
+                                       0x67, 0xd4, 0x7a, 0x58, 0x3e, 0x16, 0x8b, 0xd1, 0x3c, 0xd6, 0x33, 0x6a, 0x3d, 0x2c,
+                                       0x1f, 0x8b, 0xc5, 0x68, 0x1e, 0xeb, 0x19, 0xb5, 0x1e, 0x96, 0x8f, 0x05};
+    static const uint8_t table[] = {0x09, 0x0f, 0x55, 0x34, 0x33, 0x01};
+    struct cllm_layout layout = {1, 2, 5, 0, 5};
+    struct test_float_chunk chunk;
+    uint8_t elements[96], stored_table[CLLM_TABLE_STORED_BYTES_MAX];
+    for (unsigned i = 0; i < 96; i++) elements[i] = (uint8_t)((i * 85 & 0x83) | (15 - i % 7 * (i % 5) / 4) << 2);
+    test_float_chunk_encode(&layout, elements, 96, &chunk);
+    assert_int_equal(cllm_table_serialise(&chunk.table, stored_table), sizeof table);
+    assert_memory_equal(stored_table, table, sizeof table);
+    assert_int_equal(chunk.chunk.stored_bytes, sizeof expected);
+    assert_memory_equal(chunk.stored, expected, sizeof expected);
+    free(chunk.stored);
+}
+
 static void test_split_adds_to_the_counts(void **state)
 {
     (void)state;
@@ -137,6 +159,7 @@ int main(void)
         cmocka_unit_test(test_float_form_of_trained_weights_saves_a_quarter),
         cmocka_unit_test(test_float_form_is_stored_as_specified),
         cmocka_unit_test(test_remainder_bits_are_packed_from_the_lowest),
+        cmocka_unit_test(test_float_form_is_that_of_the_test_vector),
         cmocka_unit_test(test_split_adds_to_the_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -150,6 +150,25 @@ static void test_code_words_are_canonical(void **state)
     assert_int_equal(codes['d'], 7);
 }
 
+/* FORMAT.md 16, "Code table". */
+static void test_code_words_are_those_of_the_test_vector(void **state)
+{
+    (void)state;
+    static const uint8_t stored[] = {0x04, 0x12, 0x4a, 0x20, 0x31, 0x65, 0x87, 0x09, 0x0b, 0x0b};
+    static const char *const expected[256] = {
+        [4] = "1111111110", [5] = "1110",     [7] = "10",        [8] = "0",          [9] = "110",          [10] = "11110",
+        [11] = "111110",    [12] = "1111110", [13] = "11111110", [14] = "111111110", [16] = "11111111110", [18] = "11111111111"};
+    struct cllm_cursor cursor = cllm_cursor_over(stored, sizeof stored);
+    struct cllm_table table;
+    uint16_t codes[256];
+    assert_int_equal(cllm_table_parse(&cursor, &table, NULL), CLLM_OK);
+    cllm_table_codes(&table, codes);
+    for (unsigned s = 0; s < 256; s++) {
+        assert_int_equal(table.length[s], expected[s] ? strlen(expected[s]) : 0);
+        for (unsigned k = 0; k < table.length[s]; k++) assert_int_equal(codes[s] >> k & 1, expected[s][k] - '0');
+    }
+}
+
 static void test_every_bit_pattern_begins_with_the_code_word_found(void **state)
 {
     (void)state;
@@ -257,6 +276,7 @@ int main(void)
         cmocka_unit_test(test_tables_round_trip),
         cmocka_unit_test(test_tables_that_are_not_complete_are_corrupt),
         cmocka_unit_test(test_code_words_are_canonical),
+        cmocka_unit_test(test_code_words_are_those_of_the_test_vector),
         cmocka_unit_test(test_every_bit_pattern_begins_with_the_code_word_found),
         cmocka_unit_test(test_a_single_symbol_takes_no_bits),
         cmocka_unit_test(test_bits_are_read_from_the_lowest_of_each_byte),

@@ -3,6 +3,7 @@
 #include "cllm_decode.h"
 #include "container_builder.h"
 #include "container_surgery.h"
+#include "digest.h"
 #include "reader.h"
 #include "test_dir.h"
 
@@ -99,6 +100,36 @@ static void test_reader_gives_each_fixture_its_result(void **state)
     unsigned count = check_fixtures_listed();
     assert_true(count > 100);
     assert_int_equal(count, count_fixtures());
+}
+
+/* The rows "| name | bytes | `SHA-256` | `root` |" of FORMAT.md 16. */
+static void test_reader_finds_the_digests_of_the_specification(void **state)
+{
+    (void)state;
+    char line[1000], name[100], file_hex[65], root_hex[65], path[200], hex[65];
+    unsigned long byte_count;
+    unsigned count = 0;
+    FILE *specification = fopen("spec/FORMAT.md", "r");
+    assert_non_null(specification);
+    while (fgets(line, sizeof line, specification)) {
+        if (sscanf(line, "| %99[a-z-]%*[ (z)] | %lu | `%64[0-9a-f]` | `%64[0-9a-f]`", name, &byte_count, file_hex, root_hex) != 4)
+            continue;
+        struct cllm_reader *reader;
+        size_t found_bytes;
+        uint8_t digest[CLLM_DIGEST_BYTES], *bytes;
+        snprintf(path, sizeof path, "fixtures/good-%s.cllm", name);
+        bytes = test_file_read(path, &found_bytes);
+        assert_int_equal(found_bytes, byte_count);
+        assert_int_equal(cllm_sha256(bytes, found_bytes, digest, NULL), CLLM_OK);
+        assert_string_equal(cllm_digest_hex(digest, hex), file_hex);
+        assert_int_equal(cllm_reader_open(path, &reader, NULL), CLLM_OK);
+        assert_string_equal(cllm_digest_hex(cllm_reader_index(reader)->root, hex), root_hex);
+        cllm_reader_close(reader);
+        free(bytes);
+        count++;
+    }
+    fclose(specification);
+    assert_int_equal(count, 18);
 }
 
 /* ------------------------------------------------------------------------------------------------------ a small container */
@@ -355,6 +386,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_reader_gives_each_fixture_its_result),
+        cmocka_unit_test(test_reader_finds_the_digests_of_the_specification),
         cmocka_unit_test(test_reader_rejects_every_truncation),
         cmocka_unit_test(test_reader_rejects_every_bit_flip),
         cmocka_unit_test(test_reader_rejects_an_appended_byte),
