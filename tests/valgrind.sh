@@ -26,6 +26,7 @@ under "verify against the original" "$CVERIFY" --against "$model" "$packed"
 under "restore" "$CPACK" -d "$packed" -o "$WORK/restored"
 check "restored as it was" diff -r "$model" "$WORK/restored"
 under "run" "$CRUN" "$packed" -p "ROMEO:" -n 8 --temp 0
-head -c 100000 "$packed" >"$WORK/cut.cllm"
-expect "a damaged container is refused" 4 valgrind -q --leak-check=full --error-exitcode=97 "$CVERIFY" "$WORK/cut.cllm"
+cp "$packed" "$WORK/damaged.cllm"
+printf 'sixteen bytes of' | dd of="$WORK/damaged.cllm" bs=1 seek=1000000 conv=notrunc status=none
+expect "damage is found" 4 valgrind -q --leak-check=full --error-exitcode=97 "$CVERIFY" "$WORK/damaged.cllm"
 finish
