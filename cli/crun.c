@@ -149,7 +149,7 @@ static enum cllm_status parse_option(int option, char *const *argv, struct crun_
     case OPTION_TOKENIZER: options->tokenizer = optarg; break;
     case OPTION_TOKENIZE: options->tokenize_jsonl = true; break;
     case OPTION_DETOKENIZE: options->detokenize_jsonl = true; break;
-    case OPTION_DEVICE: return cllm_parse_device(optarg, &options->device, err);
+    case OPTION_DEVICE: return cllm_parse_device(optarg, &options->device, &(unsigned){0}, err);
     default: return cllm_common_option(option, argv, &options->common, err);
     }
     return CLLM_OK;

@@ -1,9 +1,12 @@
 /* cverify.c - proves that containers hold what they say, or what was packed. */
+#include "cllm_decode_gpu.h"
 #include "message.h"
 #include "options.h"
 #include "progress.h"
 #include "report.h"
 #include "verify.h"
+
+#include <sys/stat.h>
 
 static const char help[] =
     "Verifies .cllm containers: decodes everything and checks every checksum and digest.\n"
@@ -22,7 +25,7 @@ static const char help[] =
     "      --quick          as above\n"
     "      --against PATH   what PATH is, is decided by its content\n"
     "      --tag            print 'SHA256 (NAME) = HEX' for every file that can be restored\n"
-    "      --device D       auto, cpu or cuda: what decodes\n"
+    "      --device D       auto, cpu, cuda or cuda:N: what decodes; auto takes a GPU for a gigabyte or more\n"
     "      --status         print nothing; only the exit code tells\n"
     "  -T, --threads N      threads, 0 for all (default)\n"
     "  -q, -qq              only failures; nothing\n"
@@ -47,7 +50,13 @@ static const struct option long_options[] = {CLLM_COMMON_LONG,
                                              {"device", required_argument, NULL, OPTION_DEVICE},
                                              {0}};
 
-static enum cllm_status parse_options(int argc, char **argv, struct cllm_verify_request *request, enum cllm_device *device_out,
+/* Where to decode, as asked for. */
+struct device_choice {
+    enum cllm_device device;
+    unsigned index;
+};
+
+static enum cllm_status parse_options(int argc, char **argv, struct cllm_verify_request *request, struct device_choice *choice_out,
                                       struct cllm_error *err)
 {
     enum cllm_status status = CLLM_OK;
@@ -58,38 +67,64 @@ static enum cllm_status parse_options(int argc, char **argv, struct cllm_verify_
         case OPTION_AGAINST: request->against = optarg; break;
         case OPTION_TAG: request->tag = true; break;
         case OPTION_STATUS: request->status = true; break;
-        case OPTION_DEVICE: status = cllm_parse_device(optarg, device_out, err); break;
+        case OPTION_DEVICE: status = cllm_parse_device(optarg, &choice_out->device, &choice_out->index, err); break;
         default: status = cllm_common_option(option, argv, &request->common, err);
         }
     }
     return status;
 }
 
-static int run(const struct cllm_verify_request *request, enum cllm_device device, const char *const *operands, int operand_count)
+/* A GPU takes half a second to start, and gives back no bytes for the files' SHA-256: by itself it is chosen for what is large. */
+#define AUTO_GPU_MIN_BYTES (INT64_C(1) << 30)
+
+static bool is_large(const char *const *operands, int operand_count)
+{
+    int64_t bytes = 0;
+    for (int i = 0; i < operand_count; i++) {
+        struct stat info;
+        if (stat(operands[i], &info) == 0 && S_ISREG(info.st_mode)) bytes += info.st_size;
+    }
+    return bytes >= AUTO_GPU_MIN_BYTES;
+}
+
+static int run_on(const struct device_choice *choice, struct cllm_verify_request *request, const char *const *operands,
+                  int operand_count)
+{
+    const bool asked = choice->device == CLLM_DEVICE_CUDA;
+    const bool offered = choice->device == CLLM_DEVICE_AUTO && !request->quick && !request->tag && cllm_gpu_count() > 0;
+    struct cllm_error err = {0};
+    if (asked && request->tag) return cllm_fatal_usage("--tag prints the SHA-256 of files, which --device cuda does not recompute");
+    if (asked || (offered && is_large(operands, operand_count))) {
+        enum cllm_status status = cllm_gpu_engine_create(choice->index, &request->engine, &err);
+        if (status && asked) return cllm_fatal(CLLM_E_DEVICE, "--device cuda: %s", err.message);
+    }
+    int code = cllm_verify_containers(request, operands, operand_count);
+    cllm_gpu_engine_destroy(request->engine);
+    return code;
+}
+
+static int run(const struct device_choice *choice, struct cllm_verify_request *request, const char *const *operands, int operand_count)
 {
     if (operand_count == 0) return cllm_fatal_usage("which container?");
     if (request->against && operand_count > 1) {
         return cllm_fatal_usage("--against: found %d containers, expected one", operand_count);
     }
     if (request->tag && request->quick) return cllm_fatal_usage("--tag prints what was proven, and --quick proves no file");
-    if (device == CLLM_DEVICE_CUDA) {
-        return cllm_fatal(CLLM_E_DEVICE, "--device cuda: this build has no GPU decoder; use --device cpu");
-    }
-    return cllm_verify_containers(request, operands, operand_count);
+    return run_on(choice, request, operands, operand_count);
 }
 
 int main(int argc, char **argv)
 {
     struct cllm_verify_request request = {0};
     struct cllm_error err = {0};
-    enum cllm_device device = CLLM_DEVICE_AUTO;
+    struct device_choice choice = {CLLM_DEVICE_AUTO, 0};
     cllm_message_start(argv[0]);
     cllm_signals_catch();
-    enum cllm_status status = parse_options(argc, argv, &request, &device, &err);
+    enum cllm_status status = parse_options(argc, argv, &request, &choice, &err);
     cllm_message_configure(request.status ? 2 : request.common.quiet_level, request.common.json);
     if (status) return cllm_finish(cllm_fatal_usage("%s", err.message));
     if (request.common.help) cllm_print_help(help);
     else if (request.common.version) cllm_print_version(&request.common);
-    else return cllm_finish(run(&request, device, (const char *const *)(argv + optind), argc - optind));
+    else return cllm_finish(run(&choice, &request, (const char *const *)(argv + optind), argc - optind));
     return cllm_finish(CLLM_EXIT_OK);
 }

@@ -93,16 +93,23 @@ enum cllm_status cllm_parse_fraction(const char *source, const char *text, doubl
     return CLLM_OK;
 }
 
-enum cllm_status cllm_parse_device(const char *text, enum cllm_device *device_out, struct cllm_error *err)
+enum cllm_status cllm_parse_device(const char *text, enum cllm_device *device_out, unsigned *index_out, struct cllm_error *err)
 {
     static const char *const names[] = {[CLLM_DEVICE_AUTO] = "auto", [CLLM_DEVICE_CPU] = "cpu", [CLLM_DEVICE_CUDA] = "cuda"};
+    *index_out = 0;
+    if (strncmp(text, "cuda:", 5) == 0 && text[5] >= '0' && text[5] <= '9' && strlen(text) <= 8) {
+        char *end = NULL;
+        *index_out = (unsigned)strtoul(text + 5, &end, 10);
+        *device_out = CLLM_DEVICE_CUDA;
+        if (*end == 0) return CLLM_OK;
+    }
     for (int i = 0; i < 3; i++) {
         if (strcmp(text, names[i]) == 0) {
             *device_out = (enum cllm_device)i;
             return CLLM_OK;
         }
     }
-    return fail_value(err, "--device", text, "auto, cpu or cuda");
+    return fail_value(err, "--device", text, "auto, cpu, cuda or cuda:N");
 }
 
 /* What getopt refused, as the user wrote it: a long option stands whole in argv, of a cluster only the letter is wrong. */

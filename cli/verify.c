@@ -69,6 +69,8 @@ static void add_report(struct cllm_verify_report *total, const struct cllm_verif
 {
     total->tensor_count += report->tensor_count;
     total->file_count += report->file_count;
+    total->rehashed_count += report->rehashed_count;
+    total->engine_bytes += report->engine_bytes;
     total->chunk_count += report->chunk_count;
     total->decoded_bytes += report->decoded_bytes;
     total->stored_bytes += report->stored_bytes;
@@ -89,6 +91,7 @@ static void verify_content(struct run *run, const struct cllm_reader *reader, st
     cllm_meter_start(&meter, "verifying", !request->common.no_progress && request->common.quiet_level == 0 && !request->status);
     struct cllm_verify_options options = {.thread_count = request->common.thread_count,
                                           .quick = request->quick,
+                                          .engine = request->engine,
                                           .progress = &meter.progress,
                                           .problem = note_error,
                                           .user = run};
@@ -133,6 +136,8 @@ static void add_document(struct run *run, const struct cllm_index *index, const 
         json_object_set_new(document, "root", cllm_json_digest(index->root));
         json_object_set_new(document, "tensors", json_integer((json_int_t)report->tensor_count));
         json_object_set_new(document, "files", json_integer((json_int_t)report->file_count));
+        json_object_set_new(document, "files_rehashed", json_integer((json_int_t)report->rehashed_count));
+        json_object_set_new(document, "gpu_bytes", json_integer((json_int_t)report->engine_bytes));
         json_object_set_new(document, "chunks", json_integer((json_int_t)report->chunk_count));
         json_object_set_new(document, "decoded_bytes", json_integer((json_int_t)report->decoded_bytes));
         json_object_set_new(document, "stored_bytes", json_integer((json_int_t)report->stored_bytes));
@@ -210,6 +215,10 @@ static void print_counts(const struct run *run, int container_count)
            (unsigned long long)run->problem_count, run->problem_count == 1 ? "" : "s");
     if (container_count == 1 && run->root[0]) printf("root sha256:%s; ", run->root);
     if (request->against) printf("%llu files equal to %s; ", (unsigned long long)run->equal_count, cllm_shown(request->against));
+    if (request->engine && !request->quick) {
+        printf("%s of them on %s, the SHA-256 of %llu files recorded, not recomputed; ", cllm_size_text(total->engine_bytes, size),
+               request->engine->name, (unsigned long long)(total->file_count - total->rehashed_count));
+    }
     puts(promise(run));
 }
 

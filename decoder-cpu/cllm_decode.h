@@ -3,6 +3,7 @@
 #define CLLM_DECODE_H
 
 #include "cllm.h"
+#include "cllm_engine.h"
 #include "cllm_progress.h"
 
 /* ---------------------------------------------------------------------------------------------------------- chunks */
@@ -59,6 +60,9 @@ struct cllm_verify_options {
     unsigned thread_count;                /* 0: as many as the process may use */
     bool quick;                           /* stored-byte checksums only; nothing is decoded */
     const struct cllm_progress *progress; /* over decoded bytes (quick: stored bytes); may be null */
+    /* Decodes and hashes what it takes; may be null. Bytes that went through it do not come back, so the SHA-256 of a file that
+     * holds any is not recomputed: the data roots, which the root digest binds to it, are. */
+    const struct cllm_engine *engine;
     /* Called for each problem found, from the calling thread; verification goes on to the next chunk. May be null. */
     void (*problem)(void *user, const struct cllm_error *problem);
     void *user;
@@ -67,8 +71,10 @@ struct cllm_verify_options {
 struct cllm_verify_report {
     uint64_t tensor_count; /* that were checked whole */
     uint64_t file_count;
+    uint64_t rehashed_count; /* of these files, how many had their SHA-256 recomputed */
     uint64_t chunk_count;
     uint64_t decoded_bytes; /* 0 with quick */
+    uint64_t engine_bytes;  /* of these, decoded by the engine */
     uint64_t stored_bytes;
     uint64_t problem_count;
 };

@@ -33,7 +33,7 @@ static enum cllm_status prepare_run(void *user, void *job_memory, bool *more_out
     if (!*more_out) return CLLM_OK;
     const struct cllm_load *load = &loading->loads[loading->load_index];
     const struct cllm_data *data = &cllm_reader_index(loading->reader)->data[load->data_index];
-    job->run = cllm_run_at(loading->reader, load->data_index, loading->next_chunk);
+    job->run = cllm_run_at(loading->reader, load->data_index, loading->next_chunk, CLLM_RUN_BYTES);
     job->destination = (uint8_t *)load->destination + (size_t)loading->next_chunk * data->chunk_bytes;
     loading->next_chunk = job->run.last ? 0 : loading->next_chunk + job->run.chunk_count;
     loading->load_index += job->run.last;

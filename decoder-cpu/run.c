@@ -5,13 +5,11 @@
 
 #include <stdlib.h>
 
-#define RUN_BYTES (1u << 20)
-
-struct cllm_run cllm_run_at(const struct cllm_reader *reader, uint32_t data_index, uint32_t first_chunk)
+struct cllm_run cllm_run_at(const struct cllm_reader *reader, uint32_t data_index, uint32_t first_chunk, uint32_t run_bytes)
 {
     const struct cllm_data *data = &cllm_reader_index(reader)->data[data_index];
     uint32_t left = data->chunk_count - first_chunk;
-    uint32_t fitting = data->chunk_bytes < RUN_BYTES ? RUN_BYTES / data->chunk_bytes : 1;
+    uint32_t fitting = data->chunk_bytes < run_bytes ? run_bytes / data->chunk_bytes : 1;
     return (struct cllm_run){data_index, first_chunk, left < fitting ? left : fitting, left <= fitting};
 }
 

@@ -12,8 +12,11 @@ struct cllm_run {
     bool last;            /* it ends its data object */
 };
 
-/* The run that starts at `first_chunk`: a megabyte or so, at least one chunk where there is one. */
-struct cllm_run cllm_run_at(const struct cllm_reader *reader, uint32_t data_index, uint32_t first_chunk);
+/* Decoded bytes of a run that keep a thread busy and fit its caches. */
+#define CLLM_RUN_BYTES (1u << 20)
+
+/* The run that starts at `first_chunk`: as many chunks as decode to `run_bytes`, at least one where there is one. */
+struct cllm_run cllm_run_at(const struct cllm_reader *reader, uint32_t data_index, uint32_t first_chunk, uint32_t run_bytes);
 
 uint64_t cllm_run_decoded_bytes(const struct cllm_reader *reader, const struct cllm_run *run);
 

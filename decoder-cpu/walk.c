@@ -18,6 +18,8 @@ struct job {
     bool part;                   /* false: a file without parts, there is no run */
     uint8_t *leaves;             /* SHA-256 of each decoded chunk */
     size_t leaf_capacity;        /* in leaves */
+    void *lane;                  /* of the engine; made on first use */
+    bool elsewhere;              /* the engine did this run: there are leaves and no bytes */
     struct cllm_error *problems; /* found in this run, in order */
     uint32_t problem_count;
     uint32_t problem_capacity;
@@ -31,6 +33,7 @@ struct walk {
     bool carry_on;                /* problems are reported and counted; otherwise the first one ends the walk */
     const struct cllm_sink *sink; /* may be null */
     const struct cllm_progress *progress;
+    const struct cllm_engine *engine; /* may be null */
     void (*problem)(void *user, const struct cllm_error *problem);
     void *user;
     /* Next run to prepare. */
@@ -43,6 +46,7 @@ struct walk {
     size_t leaf_count;
     size_t leaf_capacity;
     bool part_bad;
+    bool file_elsewhere; /* bytes of the file did not come back from the engine */
     bool file_bad;
     bool *data_bad; /* per data object */
     enum cllm_status first_status;
@@ -93,6 +97,20 @@ static enum cllm_status decode_one(const struct walk *walk, struct job *job, uin
     return cllm_sha256(out, decoded_bytes, job->leaves + (size_t)k * CLLM_DIGEST_BYTES, err);
 }
 
+/* Whether the engine did the run. Where it could not, for whatever reason, the CPU does it and says what is wrong. */
+static bool work_elsewhere(const struct walk *walk, struct job *job)
+{
+    const struct cllm_engine *engine = walk->engine;
+    const struct cllm_data *data = &cllm_reader_index(walk->reader)->data[job->run.data_index];
+    if (!engine || walk->quick || job->run.chunk_count == 0) return false;
+    for (uint32_t k = 0; k < job->run.chunk_count; k++) {
+        if (!engine->takes(engine->user, &data->chunks[job->run.first_chunk + k])) return false;
+    }
+    if (!job->lane && engine->lane_create(engine->user, &job->lane, NULL)) return false;
+    return engine->hash_run(engine->user, job->lane, walk->reader, job->run.data_index, job->run.first_chunk, job->run.chunk_count,
+                            job->leaves, NULL) == CLLM_OK;
+}
+
 /* Reads, checks and decodes one run. What is wrong with the container is kept as a problem, so that the walk may go on. */
 static enum cllm_status work_on_run(void *user, void *job_memory, struct cllm_error *err)
 {
@@ -103,6 +121,8 @@ static enum cllm_status work_on_run(void *user, void *job_memory, struct cllm_er
     if (!job->part) return CLLM_OK;
     enum cllm_status status = reserve_leaves(&job->leaves, &job->leaf_capacity, job->run.chunk_count, err);
     if (status) return status;
+    job->elsewhere = work_elsewhere(walk, job);
+    if (job->elsewhere) return CLLM_OK;
     status = cllm_run_read(walk->reader, &job->run, !walk->quick, &job->buffers, &problem);
     if (status == CLLM_E_NOMEM) return fail_memory(err);
     if (status) return keep_problem(job, &problem, err);
@@ -129,7 +149,8 @@ static enum cllm_status prepare_run(void *user, void *job_memory, bool *more_out
     job->part = file->part_count > 0;
     job->last_of_file = !job->part;
     if (job->part) {
-        job->run = cllm_run_at(walk->reader, file->parts[walk->part_index], walk->next_chunk);
+        job->run = cllm_run_at(walk->reader, file->parts[walk->part_index], walk->next_chunk,
+                               walk->engine ? walk->engine->run_bytes : CLLM_RUN_BYTES);
         walk->next_chunk = job->run.last ? 0 : walk->next_chunk + job->run.chunk_count;
         walk->part_index += job->run.last;
         job->last_of_file = walk->part_index == file->part_count;
@@ -184,7 +205,7 @@ static enum cllm_status finish_file(struct walk *walk, const struct cllm_file *f
 {
     uint8_t digest[CLLM_DIGEST_BYTES];
     enum cllm_status status = walk->quick ? CLLM_OK : cllm_sha256_finish(walk->file_digest, digest, err);
-    if (!status && !walk->quick && !walk->file_bad && memcmp(digest, file->sha256, CLLM_DIGEST_BYTES) != 0) {
+    if (!status && !walk->quick && !walk->file_bad && !walk->file_elsewhere && memcmp(digest, file->sha256, CLLM_DIGEST_BYTES) != 0) {
         struct cllm_error problem;
         char name[160], found[2 * CLLM_DIGEST_BYTES + 1], expected[2 * CLLM_DIGEST_BYTES + 1];
         walk->file_bad = true;
@@ -194,7 +215,9 @@ static enum cllm_status finish_file(struct walk *walk, const struct cllm_file *f
         status = note_problem(walk, &problem, err);
     }
     walk->report.file_count += !walk->file_bad;
+    walk->report.rehashed_count += !walk->file_bad && !walk->file_elsewhere && !walk->quick;
     walk->file_bad = false;
+    walk->file_elsewhere = false;
     return status;
 }
 
@@ -206,6 +229,11 @@ static enum cllm_status consume_decoded(struct walk *walk, const struct job *job
     if (status || byte_count == 0) return status;
     memcpy(walk->leaves + walk->leaf_count * CLLM_DIGEST_BYTES, job->leaves, (size_t)job->run.chunk_count * CLLM_DIGEST_BYTES);
     walk->leaf_count += job->run.chunk_count;
+    if (job->elsewhere) {
+        walk->report.engine_bytes += byte_count;
+        walk->file_elsewhere = true;
+        return CLLM_OK;
+    }
     status = cllm_sha256_update(walk->file_digest, job->buffers.decoded, byte_count, err);
     if (!status && walk->sink) status = walk->sink->write(walk->sink->user, job->buffers.decoded, byte_count, err);
     return status;
@@ -237,7 +265,8 @@ static enum cllm_status finish_run(void *user, void *job_memory, struct cllm_err
 
 static enum cllm_status run_walk(struct walk *walk, unsigned thread_count, struct cllm_error *err)
 {
-    unsigned job_count = cllm_pipeline_job_count(thread_count);
+    if (walk->engine) thread_count = walk->engine->lane_count;
+    unsigned job_count = walk->engine ? cllm_thread_count(thread_count) : cllm_pipeline_job_count(thread_count);
     struct job *jobs = calloc(job_count, sizeof *jobs);
     void **pointers = calloc(job_count, sizeof *pointers);
     enum cllm_status status = cllm_sha256_create(&walk->file_digest, err);
@@ -250,6 +279,7 @@ static enum cllm_status run_walk(struct walk *walk, unsigned thread_count, struc
     }
     for (unsigned i = 0; jobs && i < job_count; i++) {
         cllm_run_buffers_free(&jobs[i].buffers);
+        if (jobs[i].lane) walk->engine->lane_destroy(walk->engine->user, jobs[i].lane);
         free(jobs[i].leaves);
         free(jobs[i].problems);
     }
@@ -307,6 +337,7 @@ enum cllm_status cllm_verify(const struct cllm_reader *reader, const struct cllm
         .quick = options->quick,
         .carry_on = true,
         .progress = options->progress,
+        .engine = options->quick ? NULL : options->engine,
         .problem = options->problem,
         .user = options->user,
     };

@@ -7,6 +7,7 @@
 #define CLLM_DECODE_GPU_H
 
 #include "cllm.h"
+#include "cllm_engine.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -67,6 +68,13 @@ enum cllm_status cllm_gpu_decode(struct cllm_gpu *gpu, const struct cllm_gpu_ite
  * d_out must be 4-byte aligned. Fails with NOMEM, DEVICE. */
 enum cllm_status cllm_gpu_hash(struct cllm_gpu *gpu, const struct cllm_gpu_item *items, size_t item_count, void *d_digests,
                                struct cllm_error *err) CLLM_MUST_USE;
+
+/* The GPU as an engine for cllm_verify; to be destroyed after it is used. Fails like cllm_gpu_create. */
+enum cllm_status cllm_gpu_engine_create(unsigned device_index, const struct cllm_engine **engine_out, struct cllm_error *err)
+    CLLM_MUST_USE;
+
+/* Accepts null. */
+void cllm_gpu_engine_destroy(const struct cllm_engine *engine);
 
 /* Waits for everything queued. Fails with CORRUPT where a chunk's bytes were not what an encoder writes (`*bad_item_out`, if not
  * null, is the first such item of the last cllm_gpu_decode), or DEVICE. */

@@ -24,6 +24,8 @@ static enum cllm_status open_device(struct cllm_gpu *gpu, struct cllm_error *err
     }
     cudaDeviceProp properties;
     status = cuda_try(cudaGetDeviceProperties(&properties, gpu->device), "query the device", err);
+    /* Many threads may wait for the device at once: asleep, not spinning. No harm where it was in use already. */
+    if (!status && cudaSetDeviceFlags(cudaDeviceScheduleBlockingSync) != cudaSuccess) (void)cudaGetLastError();
     if (!status) status = cuda_try(cudaSetDevice(gpu->device), "use the device", err);
     if (!status) status = cuda_try(cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking), "create a stream", err);
     if (!status) snprintf(gpu->name, sizeof gpu->name, "%s", properties.name);

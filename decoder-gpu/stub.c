@@ -101,3 +101,15 @@ enum cllm_status cllm_gpu_finish(struct cllm_gpu *gpu, size_t *bad_item_out, str
     (void)gpu, (void)bad_item_out;
     return fail_not_built(err);
 }
+
+enum cllm_status cllm_gpu_engine_create(unsigned device_index, const struct cllm_engine **engine_out, struct cllm_error *err)
+{
+    (void)device_index;
+    *engine_out = NULL;
+    return fail_not_built(err);
+}
+
+void cllm_gpu_engine_destroy(const struct cllm_engine *engine)
+{
+    (void)engine;
+}

@@ -86,10 +86,16 @@ static void test_devices_are_three(void **state)
 {
     (void)state;
     enum cllm_device device = CLLM_DEVICE_AUTO;
-    assert_int_equal(cllm_parse_device("cuda", &device, NULL), CLLM_OK);
+    unsigned index = 7;
+    assert_int_equal(cllm_parse_device("cuda", &device, &index, NULL), CLLM_OK);
     assert_int_equal(device, CLLM_DEVICE_CUDA);
-    assert_int_equal(cllm_parse_device("CUDA", &device, NULL), CLLM_E_USAGE);
-    assert_int_equal(cllm_parse_device("", &device, NULL), CLLM_E_USAGE);
+    assert_int_equal(index, 0);
+    assert_int_equal(cllm_parse_device("cuda:3", &device, &index, NULL), CLLM_OK);
+    assert_int_equal(index, 3);
+    assert_int_equal(cllm_parse_device("cuda:", &device, &index, NULL), CLLM_E_USAGE);
+    assert_int_equal(cllm_parse_device("cuda:3x", &device, &index, NULL), CLLM_E_USAGE);
+    assert_int_equal(cllm_parse_device("CUDA", &device, &index, NULL), CLLM_E_USAGE);
+    assert_int_equal(cllm_parse_device("", &device, &index, NULL), CLLM_E_USAGE);
 }
 
 int main(void)
