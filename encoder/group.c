@@ -6,7 +6,7 @@
 #include "digest.h"
 #include "encode_float.h"
 #include "reader.h"
-#include "table.h"
+#include "tables.h"
 
 #include <stdlib.h>
 
@@ -24,8 +24,8 @@ struct cllm_group {
     uint8_t *check; /* one decoded chunk */
     struct cllm_encoded_chunk *chunks;
     uint32_t chunk_count;
-    bool uses_table;
-    struct cllm_float_code code;
+    struct cllm_tables tables;
+    struct cllm_float_code codes[CLLM_GROUP_TABLES_MAX];
     struct cllm_compressor *compressor;
     struct cllm_decoder *decoder;
 };
@@ -81,9 +81,9 @@ const struct cllm_encoded_chunk *cllm_group_chunks(const struct cllm_group *grou
     return group->chunks;
 }
 
-const struct cllm_table *cllm_group_table(const struct cllm_group *group)
+const struct cllm_table *cllm_group_tables(const struct cllm_group *group)
 {
-    return group->uses_table ? &group->code.table : NULL;
+    return group->tables.table;
 }
 
 static enum cllm_status reserve_stored(struct cllm_group *group, const struct cllm_plan *plan, struct cllm_error *err)
@@ -117,34 +117,39 @@ static bool has_float_form(const struct cllm_plan *plan, const struct cllm_chunk
     return plan->layout.element_bytes && chunk->decoded_bytes % plan->layout.element_bytes == 0;
 }
 
-static void encode_float_chunks(struct cllm_group *group, const struct cllm_plan *plan)
+/* Splits every chunk and decides which of them share a code. Returns false where no chunk has a float form. */
+static bool split_chunks(struct cllm_group *group, const struct cllm_plan *plan)
 {
-    uint64_t counts[256] = {0};
-    const struct cllm_layout *layout = &plan->layout;
-    uint32_t stride = plan->chunk_bytes / layout->element_bytes;
-    bool any = false;
+    uint32_t stride = plan->chunk_bytes / plan->layout.element_bytes;
+    memset(&group->tables, 0, sizeof group->tables);
     for (uint32_t k = 0; k < group->chunk_count; k++) {
+        uint64_t counts[256] = {0};
         struct cllm_chunk *chunk = &group->chunks[k].chunk;
         if (!has_float_form(plan, chunk)) continue;
-        any = true;
-        cllm_float_split(layout, group->chunks[k].stored, chunk->decoded_bytes / layout->element_bytes,
+        cllm_float_split(&plan->layout, group->chunks[k].stored, chunk->decoded_bytes / plan->layout.element_bytes,
                          group->symbols + (size_t)k * stride, group->stored + k * group->stored_stride, counts);
+        chunk->table_index = (uint16_t)cllm_tables_assign(&group->tables, counts);
     }
-    if (!any) return;
-    struct cllm_table table;
-    cllm_table_build(counts, &table);
-    cllm_float_code_init(&group->code, &table);
+    cllm_tables_finish(&group->tables);
+    return group->tables.count > 0;
+}
+
+static void encode_float_chunks(struct cllm_group *group, const struct cllm_plan *plan)
+{
+    const struct cllm_layout *layout = &plan->layout;
+    uint32_t stride = plan->chunk_bytes / layout->element_bytes;
+    if (!split_chunks(group, plan)) return;
+    for (unsigned t = 0; t < group->tables.count; t++) cllm_float_code_init(&group->codes[t], &group->tables.table[t]);
     for (uint32_t k = 0; k < group->chunk_count; k++) {
         struct cllm_chunk *chunk = &group->chunks[k].chunk;
         if (!has_float_form(plan, chunk)) continue;
         uint8_t *stored = group->stored + k * group->stored_stride;
-        size_t bytes = cllm_float_encode(layout, &group->code, group->symbols + (size_t)k * stride,
+        size_t bytes = cllm_float_encode(layout, &group->codes[chunk->table_index], group->symbols + (size_t)k * stride,
                                          chunk->decoded_bytes / layout->element_bytes, stored);
         if (bytes >= chunk->decoded_bytes) continue;
         chunk->form = CLLM_FORM_FLOAT;
         chunk->stored_bytes = (uint32_t)bytes;
         group->chunks[k].stored = stored;
-        group->uses_table = true;
     }
 }
 
@@ -168,7 +173,7 @@ static void encode_zstd_chunk(struct cllm_group *group, const struct cllm_plan *
 static enum cllm_status check_chunk(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, struct cllm_error *err)
 {
     struct cllm_encoded_chunk *encoded = &group->chunks[k];
-    const struct cllm_data data = {.layout = plan->layout, .tables = &group->code.table, .table_count = 1};
+    const struct cllm_data data = {.layout = plan->layout, .tables = group->tables.table, .table_count = group->tables.count};
     const uint8_t *input = group->input + (size_t)k * plan->chunk_bytes;
     enum cllm_status status = cllm_decode_chunk(group->decoder, &data, &encoded->chunk, encoded->stored, group->check, err);
     if (status) return cllm_fail_context(err, CLLM_E_INTERNAL, "self-check: an encoded chunk does not decode");
@@ -183,18 +188,14 @@ enum cllm_status cllm_group_encode(struct cllm_group *group, const struct cllm_p
                                    struct cllm_error *err)
 {
     enum cllm_status status = CLLM_OK;
-    group->uses_table = false;
     start_chunks(group, plan, byte_count);
     if (plan->layout.element_bytes) {
         status = reserve_stored(group, plan, err);
         if (!status) encode_float_chunks(group, plan);
     }
-    bool float_left = false;
     for (uint32_t k = 0; k < group->chunk_count && !status; k++) {
         encode_zstd_chunk(group, plan, k, byte_count);
         status = check_chunk(group, plan, k, err);
-        float_left |= group->chunks[k].chunk.form == CLLM_FORM_FLOAT;
     }
-    group->uses_table = float_left;
     return status;
 }

@@ -1,5 +1,5 @@
 /* group.h - encodes a group of consecutive chunks of one data object: the unit of work of a packing thread. The chunks of a
- * group share one code table, so that a table follows its part of a tensor and no tensor is read twice. */
+ * group share its code tables, so that a table follows its part of a tensor and no tensor is read twice. */
 #ifndef CLLM_GROUP_H
 #define CLLM_GROUP_H
 
@@ -9,7 +9,7 @@
 #define CLLM_GROUP_BYTES (UINT64_C(4) << 20) /* decoded bytes of a full group; a multiple of every chunk size in use */
 
 struct cllm_encoded_chunk {
-    struct cllm_chunk chunk;         /* form, stored_bytes, decoded_bytes, table_index (0: the group's table) */
+    struct cllm_chunk chunk;         /* form, stored_bytes, decoded_bytes, table_index (into the group's tables) */
     uint8_t *stored;                 /* with room for padding to 16 bytes */
     uint8_t leaf[CLLM_DIGEST_BYTES]; /* SHA-256 of the decoded bytes */
 };
@@ -29,7 +29,7 @@ enum cllm_status cllm_group_encode(struct cllm_group *group, const struct cllm_p
 /* Chunks of the last encode, in order. */
 const struct cllm_encoded_chunk *cllm_group_chunks(const struct cllm_group *group, uint32_t *count_out);
 
-/* The code table that the float chunks of the last encode use, or null where there are none. */
-const struct cllm_table *cllm_group_table(const struct cllm_group *group);
+/* The code tables that float chunks of the last encode name by table_index. */
+const struct cllm_table *cllm_group_tables(const struct cllm_group *group);
 
 #endif

@@ -6,6 +6,7 @@
 #include "group.h"
 #include "index.h"
 #include "pipeline.h"
+#include "tables.h"
 #include "writer.h"
 
 #include <stdlib.h>
@@ -141,25 +142,43 @@ static enum cllm_status end_span(struct packing *packing, const struct job *job,
     return CLLM_OK;
 }
 
+/* From the tables of a group to those of its data object, which has them once a chunk uses them. */
+struct table_map {
+    const struct cllm_table *tables;
+    bool added[CLLM_GROUP_TABLES_MAX];
+    uint16_t index[CLLM_GROUP_TABLES_MAX];
+};
+
+static enum cllm_status map_table(struct packing *packing, struct table_map *map, struct cllm_chunk *chunk,
+                                  struct cllm_error *err)
+{
+    enum cllm_status status = CLLM_OK;
+    uint16_t t = chunk->table_index;
+    chunk->table_index = 0;
+    if (chunk->form != CLLM_FORM_FLOAT) return CLLM_OK;
+    if (!map->added[t]) status = cllm_writer_add_table(packing->writer, &map->tables[t], &map->index[t], err);
+    map->added[t] = true;
+    chunk->table_index = map->index[t];
+    return status;
+}
+
 static enum cllm_status write_group(void *user, void *job_memory, struct cllm_error *err)
 {
     struct packing *packing = user;
     struct job *job = job_memory;
     const struct cllm_source_span *span = &packing->source->files[job->file_index].spans[job->span_index];
     enum cllm_status status = CLLM_OK;
-    uint16_t table_index = 0;
+    struct table_map map = {.tables = cllm_group_tables(job->group)};
     if (job->first) {
         packing->leaf_count = 0;
         status = cllm_writer_begin_data(packing->writer, span->bytes, job->plan.chunk_bytes, &job->plan.layout, err);
     }
-    const struct cllm_table *table = cllm_group_table(job->group);
-    if (!status && table) status = cllm_writer_add_table(packing->writer, table, &table_index, err);
     uint32_t chunk_count = 0;
     const struct cllm_encoded_chunk *chunks = cllm_group_chunks(job->group, &chunk_count);
     for (uint32_t k = 0; k < chunk_count && !status; k++) {
         struct cllm_chunk chunk = chunks[k].chunk;
-        chunk.table_index = chunk.form == CLLM_FORM_FLOAT ? table_index : 0;
-        status = cllm_writer_add_chunk(packing->writer, &chunk, chunks[k].stored, err);
+        status = map_table(packing, &map, &chunk, err);
+        if (!status) status = cllm_writer_add_chunk(packing->writer, &chunk, chunks[k].stored, err);
         if (!status) status = keep_leaf(packing, chunks[k].leaf, err);
     }
     if (!status && job->last) status = end_span(packing, job, span, err);

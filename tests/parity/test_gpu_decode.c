@@ -73,7 +73,7 @@ static void make_sample(struct sample *sample, struct cllm_group *group, const s
     assert_int_equal(count, 1);
     sample->chunk = chunks[0].chunk;
     sample->chunk.decoded_bytes = (uint32_t)byte_count;
-    if (cllm_group_table(group)) sample->table = *cllm_group_table(group);
+    sample->table = *cllm_group_tables(group);
     sample->stored = calloc(1, cllm_chunk_buffer_bytes(&sample->chunk));
     memcpy(sample->stored, chunks[0].stored, sample->chunk.stored_bytes);
     sample->data = (struct cllm_data){.layout = *layout, .decoded_bytes = byte_count, .chunk_bytes = plan.chunk_bytes, .chunk_count = 1};
