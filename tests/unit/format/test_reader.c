@@ -129,7 +129,7 @@ static void test_reader_finds_the_digests_of_the_specification(void **state)
         count++;
     }
     fclose(specification);
-    assert_int_equal(count, 18);
+    assert_true(count >= 18);
 }
 
 /* ------------------------------------------------------------------------------------------------------ a small container */
