@@ -194,6 +194,7 @@ fuzz-replay: ## run every fuzz target over its stored corpus, under the sanitize
 	$(BUILD) config=asan B=build/asan replay-programs
 	$(Q)for target in $(FUZZ_SRC:tests/fuzz/fuzz_%.c=%); do \
 	    build/asan/fuzz/replay_$$target tests/fuzz/corpus/$$target || exit; done
+.PRECIOUS: $(B)/tests/fuzz/%.o
 replay-programs: $(REPLAY)
 $(B)/fuzz/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(LIB)
 	$(call say,LINK)
