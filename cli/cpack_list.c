@@ -8,19 +8,32 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Forms that only a newer cllm knows have one name. */
+#define FORM_UNKNOWN (CLLM_FORM_PLANES + 1)
+static unsigned known_form(unsigned form)
+{
+    return form < FORM_UNKNOWN ? form : FORM_UNKNOWN;
+}
+
+static const char *const form_names[] = {[CLLM_FORM_RAW] = "raw",
+                                         [CLLM_FORM_ZSTD] = "zstd",
+                                         [CLLM_FORM_FLOAT] = "float",
+                                         [CLLM_FORM_PLANES] = "planes",
+                                         [FORM_UNKNOWN] = "unknown"};
+
 /* "float", "float+raw": the forms of a data object's chunks, each once. */
 static const char *codec_text(const struct cllm_data *data, char out[32])
 {
-    static const char *const names[] = {[CLLM_FORM_FLOAT] = "float", [CLLM_FORM_ZSTD] = "zstd", [CLLM_FORM_RAW] = "raw"};
+    static const unsigned order[] = {CLLM_FORM_FLOAT, CLLM_FORM_PLANES, CLLM_FORM_ZSTD, CLLM_FORM_RAW, FORM_UNKNOWN};
     unsigned seen = 0;
     for (uint32_t i = 0; i < data->chunk_count; i++) {
-        seen |= 1u << data->chunks[i].form;
+        seen |= 1u << known_form(data->chunks[i].form);
     }
     out[0] = 0;
-    for (int form = CLLM_FORM_FLOAT; form >= CLLM_FORM_RAW; form--) {
-        if (!(seen >> form & 1)) continue;
+    for (size_t k = 0; k < sizeof order / sizeof order[0]; k++) {
+        if (!(seen >> order[k] & 1)) continue;
         if (out[0]) strcat(out, "+");
-        strcat(out, names[form]);
+        strcat(out, form_names[order[k]]);
     }
     if (!out[0]) strcpy(out, "-");
     return out;
@@ -53,11 +66,11 @@ static uint64_t count_bytes(const struct cllm_index *index)
 
 static void print_chunks(const struct cllm_data *data)
 {
-    static const char *const forms[] = {[CLLM_FORM_RAW] = "raw", [CLLM_FORM_ZSTD] = "zstd", [CLLM_FORM_FLOAT] = "float"};
     for (uint32_t i = 0; i < data->chunk_count; i++) {
         const struct cllm_chunk *chunk = &data->chunks[i];
-        printf("    chunk %u: %s, %u -> %u bytes at %llu, XXH3 %016llx\n", i, forms[chunk->form], chunk->decoded_bytes,
-               chunk->stored_bytes, (unsigned long long)chunk->stored_offset, (unsigned long long)chunk->checksum);
+        printf("    chunk %u: %s, %u -> %u bytes at %llu, XXH3 %016llx\n", i, form_names[known_form(chunk->form)],
+               chunk->decoded_bytes, chunk->stored_bytes, (unsigned long long)chunk->stored_offset,
+               (unsigned long long)chunk->checksum);
     }
 }
 

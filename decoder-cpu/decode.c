@@ -4,6 +4,7 @@
 #include "compress.h"
 #include "decode_float.h"
 #include "reader.h"
+#include "shuffle.h"
 
 #include <stdlib.h>
 
@@ -61,6 +62,17 @@ static enum cllm_status decode_float(struct cllm_decoder *decoder, const struct 
     return status;
 }
 
+static enum cllm_status decode_planes(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,
+                                      const uint8_t *stored, uint8_t *out, struct cllm_error *err)
+{
+    unsigned element_bytes = data->layout.element_bytes;
+    enum cllm_status status = reserve_symbols(decoder, chunk->decoded_bytes, err);
+    if (status) return status;
+    status = cllm_decompress(decoder->compressor, stored, chunk->stored_bytes, decoder->symbols, chunk->decoded_bytes, err);
+    if (!status) cllm_unshuffle(decoder->symbols, element_bytes, chunk->decoded_bytes / element_bytes, out);
+    return status;
+}
+
 enum cllm_status cllm_decode_chunk(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,
                                    const uint8_t *stored, uint8_t *out, struct cllm_error *err)
 {
@@ -68,8 +80,9 @@ enum cllm_status cllm_decode_chunk(struct cllm_decoder *decoder, const struct cl
     case CLLM_FORM_RAW: memcpy(out, stored, chunk->decoded_bytes); return CLLM_OK;
     case CLLM_FORM_ZSTD: return cllm_decompress(decoder->compressor, stored, chunk->stored_bytes, out, chunk->decoded_bytes, err);
     case CLLM_FORM_FLOAT: return decode_float(decoder, data, chunk, stored, out, err);
+    case CLLM_FORM_PLANES: return decode_planes(decoder, data, chunk, stored, out, err);
     default:
-        return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET, "chunk has form %u, this build decodes forms 0 to 2",
+        return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET, "chunk has form %u, this build decodes forms 0 to 3",
                          chunk->form);
     }
 }

@@ -6,24 +6,32 @@
 #include "digest.h"
 #include "encode_float.h"
 #include "reader.h"
+#include "shuffle.h"
 #include "tables.h"
 
 #include <stdlib.h>
 
-/* zstd is tried where the float form saves less than this share of the bytes, or on so little data that it costs nothing. */
+/* zstd is tried on so little data that it costs nothing, where the float form saves less than this share of the bytes, where it
+ * saves so much that there must be more to it than an entropy of symbols, and where elements repeat. */
+#define TRY_ZSTD_MAX_BYTES (4u << 10)
 #define TRY_ZSTD_BELOW_SAVING 10u /* one part in */
-#define TRY_ZSTD_MAX_BYTES (64u << 10)
+#define TRY_ZSTD_ABOVE_RATIO 4u
+#define STRUCTURE_SAMPLE 1024u
+#define PROBE_LEVEL 1
+#define PROBE_ALL_MAX_BYTES (256u << 10)
+#define PROBE_MUST_SAVE 64u /* one part in */
 
 struct cllm_group {
     uint8_t *input;   /* CLLM_GROUP_BYTES, and slack */
-    uint8_t *symbols; /* one per element */
+    uint8_t *symbols; /* one per element; later the byte planes of a chunk */
     uint8_t *stored;  /* chunk k's float form starts at k * stored_stride */
     size_t stored_capacity;
     size_t stored_stride;
     uint8_t *other; /* zstd frames, at the offset of their input */
-    uint8_t *check; /* one decoded chunk */
+    uint8_t *check; /* one frame, then one decoded chunk */
     struct cllm_encoded_chunk *chunks;
     uint32_t chunk_count;
+    bool has_matches; /* a chunk of this group was found to repeat itself */
     struct cllm_tables tables;
     struct cllm_float_code codes[CLLM_GROUP_TABLES_MAX];
     struct cllm_compressor *compressor;
@@ -153,20 +161,87 @@ static void encode_float_chunks(struct cllm_group *group, const struct cllm_plan
     }
 }
 
-/* Keeps a frame only where it is smaller than the best so far. */
-static void encode_zstd_chunk(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, size_t byte_count)
+static const uint8_t *chunk_input(const struct cllm_group *group, const struct cllm_plan *plan, uint32_t k)
+{
+    return group->input + (size_t)k * plan->chunk_bytes;
+}
+
+/* The byte planes of chunk k, or its bytes where it has none. They replace the symbols, which are coded by now. */
+static const uint8_t *make_planes(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k)
+{
+    const struct cllm_chunk *chunk = &group->chunks[k].chunk;
+    const uint8_t *input = chunk_input(group, plan, k);
+    if (plan->layout.element_bytes <= 1 || !has_float_form(plan, chunk)) return input;
+    cllm_shuffle(input, plan->layout.element_bytes, chunk->decoded_bytes / plan->layout.element_bytes, group->symbols);
+    return group->symbols;
+}
+
+/* Whether the low bytes of the elements, which are noise in ordinary weights, are not: then what the float form keeps raw may
+ * shrink too. A look at some elements: among noise one pair in 256 is equal. */
+static bool looks_structured(const uint8_t *elements, unsigned element_bytes, uint32_t element_count)
+{
+    uint32_t counts[256] = {0}, pairs = 0;
+    uint32_t sample = element_count < STRUCTURE_SAMPLE ? element_count : STRUCTURE_SAMPLE;
+    for (uint32_t i = 0; i < sample; i++) pairs += counts[elements[(size_t)i * element_bytes]]++;
+    return pairs > 3 * (sample * sample / 2 / 256) / 2;
+}
+
+/* A quick frame that is already smaller than the best form so far says that matches are there to be found. */
+static bool probe_finds_matches(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k)
+{
+    const struct cllm_chunk *chunk = &group->chunks[k].chunk;
+    size_t capacity = chunk->stored_bytes - chunk->stored_bytes / PROBE_MUST_SAVE;
+    const uint8_t *planes = make_planes(group, plan, k);
+    return cllm_compress(group->compressor, planes, chunk->decoded_bytes, PROBE_LEVEL, group->check, capacity) > 0;
+}
+
+/* zstd is slow: among ordinary weights only the first chunk of a group is looked at closely. */
+static bool is_zstd_worth_trying(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, size_t byte_count)
+{
+    const struct cllm_chunk *chunk = &group->chunks[k].chunk;
+    uint32_t raw_bytes = chunk->decoded_bytes, element_bytes = plan->layout.element_bytes;
+    bool saves_little = chunk->stored_bytes >= raw_bytes - raw_bytes / TRY_ZSTD_BELOW_SAVING;
+    bool saves_much = chunk->stored_bytes < raw_bytes / TRY_ZSTD_ABOVE_RATIO;
+    if (element_bytes == 0 || byte_count <= TRY_ZSTD_MAX_BYTES || saves_much || group->has_matches) return true;
+    if (element_bytes > 1 && looks_structured(chunk_input(group, plan, k), element_bytes, raw_bytes / element_bytes)) return true;
+    bool probe = k == 0 || byte_count <= PROBE_ALL_MAX_BYTES || (element_bytes == 1 && saves_little);
+    if (probe) group->has_matches = probe_finds_matches(group, plan, k);
+    return group->has_matches;
+}
+
+/* What the best form so far takes, and the most that a frame may have to take less. */
+static size_t bytes_to_beat(const struct cllm_group *group, const struct cllm_chunk *chunk)
+{
+    uint8_t table[CLLM_TABLE_STORED_BYTES_MAX];
+    size_t bytes = ((size_t)chunk->stored_bytes + CLLM_CHUNK_ALIGNMENT - 1) / CLLM_CHUNK_ALIGNMENT * CLLM_CHUNK_ALIGNMENT;
+    bool lone_table = chunk->form == CLLM_FORM_FLOAT && group->chunk_count == 1;
+    if (lone_table) bytes += cllm_table_serialise(&group->tables.table[chunk->table_index], table);
+    bytes -= CLLM_CHUNK_ALIGNMENT;
+    return bytes < chunk->decoded_bytes ? bytes : chunk->decoded_bytes - 1u;
+}
+
+/* Keeps a frame of `bytes` only where it is smaller than the best so far. */
+static void try_frame(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, enum cllm_form form,
+                      const uint8_t *bytes)
 {
     struct cllm_encoded_chunk *encoded = &group->chunks[k];
-    uint32_t raw_bytes = encoded->chunk.decoded_bytes;
-    bool saves_enough = encoded->chunk.stored_bytes < raw_bytes - raw_bytes / TRY_ZSTD_BELOW_SAVING;
-    if (saves_enough && byte_count > TRY_ZSTD_MAX_BYTES) return;
-    size_t offset = (size_t)k * plan->chunk_bytes;
-    size_t frame_bytes = cllm_compress(group->compressor, group->input + offset, raw_bytes, plan->zstd_level,
-                                       group->other + offset, encoded->chunk.stored_bytes - 1);
+    size_t capacity = bytes_to_beat(group, &encoded->chunk);
+    if (capacity == 0) return;
+    size_t frame_bytes =
+        cllm_compress(group->compressor, bytes, encoded->chunk.decoded_bytes, plan->zstd_level, group->check, capacity);
     if (frame_bytes == 0) return;
-    encoded->chunk.form = CLLM_FORM_ZSTD;
+    encoded->chunk.form = (uint8_t)form;
     encoded->chunk.stored_bytes = (uint32_t)frame_bytes;
-    encoded->stored = group->other + offset;
+    encoded->stored = group->other + (size_t)k * plan->chunk_bytes;
+    memcpy(encoded->stored, group->check, frame_bytes);
+}
+
+static void encode_zstd_chunk(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, size_t byte_count)
+{
+    if (!is_zstd_worth_trying(group, plan, k, byte_count)) return;
+    const uint8_t *input = chunk_input(group, plan, k), *planes = make_planes(group, plan, k);
+    try_frame(group, plan, k, CLLM_FORM_ZSTD, input);
+    if (planes != input) try_frame(group, plan, k, CLLM_FORM_PLANES, planes);
 }
 
 /* What will be written is what is decoded here: the same buffer, the same description. */
@@ -174,7 +249,7 @@ static enum cllm_status check_chunk(struct cllm_group *group, const struct cllm_
 {
     struct cllm_encoded_chunk *encoded = &group->chunks[k];
     const struct cllm_data data = {.layout = plan->layout, .tables = group->tables.table, .table_count = group->tables.count};
-    const uint8_t *input = group->input + (size_t)k * plan->chunk_bytes;
+    const uint8_t *input = chunk_input(group, plan, k);
     enum cllm_status status = cllm_decode_chunk(group->decoder, &data, &encoded->chunk, encoded->stored, group->check, err);
     if (status) return cllm_fail_context(err, CLLM_E_INTERNAL, "self-check: an encoded chunk does not decode");
     if (memcmp(group->check, input, encoded->chunk.decoded_bytes) != 0) {
@@ -188,6 +263,7 @@ enum cllm_status cllm_group_encode(struct cllm_group *group, const struct cllm_p
                                    struct cllm_error *err)
 {
     enum cllm_status status = CLLM_OK;
+    group->has_matches = false;
     start_chunks(group, plan, byte_count);
     if (plan->layout.element_bytes) {
         status = reserve_stored(group, plan, err);

@@ -97,9 +97,10 @@ const char *cllm_dtype_names(void);
 #define CLLM_DIGEST_BYTES 32 /* SHA-256 */
 
 enum cllm_form {
-    CLLM_FORM_RAW = 0,   /* the bytes themselves */
-    CLLM_FORM_ZSTD = 1,  /* one zstd frame */
-    CLLM_FORM_FLOAT = 2, /* one entropy-coded field of each element, the rest in raw planes */
+    CLLM_FORM_RAW = 0,    /* the bytes themselves */
+    CLLM_FORM_ZSTD = 1,   /* one zstd frame */
+    CLLM_FORM_FLOAT = 2,  /* one entropy-coded field of each element, the rest in raw planes */
+    CLLM_FORM_PLANES = 3, /* one zstd frame of the elements' byte planes */
 };
 
 /* How one element splits into a coded symbol and raw remainder; FORMAT.md "Float form". */

@@ -415,15 +415,19 @@ static enum cllm_status parse_chunk(struct parser *parser, const struct cllm_dat
     if (chunk->form == CLLM_FORM_RAW && chunk->stored_bytes != chunk->decoded_bytes) {
         return fail_corrupt(parser, "stored size of a raw chunk", chunk->stored_bytes, "expected", chunk->decoded_bytes);
     }
-    if (chunk->form == CLLM_FORM_FLOAT) {
-        if (chunk->table_index >= data->table_count) {
-            return fail_corrupt(parser, "code table of a chunk", chunk->table_index, "number of tables is", data->table_count);
+    if (chunk->form == CLLM_FORM_FLOAT && chunk->table_index >= data->table_count) {
+        return fail_corrupt(parser, "code table of a chunk", chunk->table_index, "number of tables is", data->table_count);
+    }
+    if (chunk->form == CLLM_FORM_FLOAT || chunk->form == CLLM_FORM_PLANES) {
+        if (data->layout.element_bytes == 0) {
+            return fail_corrupt(parser, "form of a chunk without a layout", chunk->form, "expected below", CLLM_FORM_FLOAT);
         }
         if (chunk->decoded_bytes % data->layout.element_bytes != 0) {
-            return fail_corrupt(parser, "size of a float chunk", chunk->decoded_bytes, "expected a multiple of",
+            return fail_corrupt(parser, "size of a chunk of elements", chunk->decoded_bytes, "expected a multiple of",
                                 data->layout.element_bytes);
         }
-    } else if (chunk->form < CLLM_FORM_FLOAT && chunk->table_index != 0) {
+    }
+    if (chunk->form <= CLLM_FORM_PLANES && chunk->form != CLLM_FORM_FLOAT && chunk->table_index != 0) {
         return fail_corrupt(parser, "code table of a chunk that uses none", chunk->table_index, "expected", 0);
     }
     return CLLM_OK;

@@ -42,7 +42,7 @@ MAX_RANK = 64
 MAX_CODE_BITS = 11  # §6.2
 
 # §12
-FORM_RAW, FORM_ZSTD, FORM_FLOAT = 0, 1, 2
+FORM_RAW, FORM_ZSTD, FORM_FLOAT, FORM_PLANES = 0, 1, 2, 3
 DTYPE_BITS = {
     b"BOOL": 8, b"F4": 4, b"F6_E2M3": 6, b"F6_E3M2": 6, b"U8": 8, b"I8": 8, b"F8_E5M2": 8, b"F8_E4M3": 8, b"F8_E8M0": 8,
     b"F8_E4M3FNUZ": 8, b"F8_E5M2FNUZ": 8, b"I16": 16, b"U16": 16, b"F16": 16, b"BF16": 16, b"I32": 32, b"U32": 32,
@@ -354,6 +354,8 @@ def check_files(files, objects):
             size += objects[part].decoded_bytes
         require(size == record.size, CORRUPT, f"{show(record.name)}: size {record.size}, the parts have {size}")
     require(len(used) == len(objects), CORRUPT, "a data object belongs to no file")
+    folders = {name[:at] for name in names for at, byte in enumerate(name) if byte == 0x2F}
+    require(not folders & names, CORRUPT, "a name is that of a file and of a folder")
 
 
 def check_tensor_shape(tensor, decoded_bytes):
@@ -364,6 +366,7 @@ def check_tensor_shape(tensor, decoded_bytes):
     bits = tensor.element_bits
     for dimension in tensor.shape:
         bits *= dimension
+        require(bits < 1 << 64, CORRUPT, f"{show(tensor.name)}: a shape beyond 2^64 bits")
     require(bits == 8 * decoded_bytes, CORRUPT, f"{show(tensor.name)}: {bits} bits in {decoded_bytes} bytes")
 
 
@@ -451,11 +454,12 @@ def parse_chunk_record(cursor, layout, decoded_bytes, position):
     stored_bytes, form, reserved, table_index, checksum = cursor.u32(), cursor.u8(), cursor.u8(), cursor.u16(), cursor.u64()
     require(1 <= stored_bytes <= decoded_bytes, CORRUPT, f"chunk of {decoded_bytes} bytes in {stored_bytes}")
     require(reserved == 0, CORRUPT, "reserved byte of a chunk record")
+    if form in (FORM_FLOAT, FORM_PLANES):
+        require(layout.element_bytes != 0, CORRUPT, f"form {form} in an object without elements")
+        require(decoded_bytes % layout.element_bytes == 0, CORRUPT, f"form {form}: a broken number of elements")
     if form == FORM_FLOAT:
-        require(layout.element_bytes != 0, CORRUPT, "float chunk in an object without any")
         require(table_index < layout.table_count, CORRUPT, f"code table {table_index} of {layout.table_count}")
-        require(decoded_bytes % layout.element_bytes == 0, CORRUPT, "float chunk of a broken number of elements")
-    else:
+    elif form in (FORM_RAW, FORM_ZSTD, FORM_PLANES):
         require(table_index == 0, CORRUPT, f"code table {table_index} for form {form}")
     if form == FORM_RAW:
         require(stored_bytes == decoded_bytes, CORRUPT, f"raw chunk of {decoded_bytes} bytes in {stored_bytes}")
@@ -612,6 +616,12 @@ def decode_float(stored, decoded_bytes, layout, table):
 # ------------------------------------------------------------------------------------- §5, §8, §10 steps 7 to 9: the payload
 
 
+def join_planes(planes, element_bytes):
+    """§12, form 3."""
+    count = len(planes) // element_bytes
+    return b"".join(planes[i::count] for i in range(count))
+
+
 def decode_chunk(container, layout, chunk):
     """§10 step 7."""
     padded = read_at(container.stream, chunk.position, align(chunk.stored_bytes, 16))
@@ -622,6 +632,8 @@ def decode_chunk(container, layout, chunk):
         return stored
     if chunk.form == FORM_ZSTD:
         return decode_zstd(stored, chunk.decoded_bytes)
+    if chunk.form == FORM_PLANES:
+        return join_planes(decode_zstd(stored, chunk.decoded_bytes), layout.element_bytes)
     if chunk.form == FORM_FLOAT:
         return decode_float(stored, chunk.decoded_bytes, layout, layout.tables[chunk.table_index])
     raise Rejected(UNSUPPORTED, f"form {chunk.form} of the chunk at {chunk.position}")

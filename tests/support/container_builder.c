@@ -4,6 +4,7 @@
 #include "compress.h"
 #include "digest.h"
 #include "encode_float.h"
+#include "shuffle.h"
 #include "table.h"
 #include "writer.h"
 
@@ -170,7 +171,12 @@ static void encode_chunk(struct test_container *container, const struct test_dat
         chunk->table_index = data->one_table ? scratch->shared_table : add_table(container, counts, &scratch->code);
         chunk->stored_bytes =
             (uint32_t)cllm_float_encode(&data->layout, &scratch->code, scratch->symbols, element_count, scratch->stored);
-    } else if (chunk->form == CLLM_FORM_ZSTD) {
+    } else if (chunk->form == CLLM_FORM_ZSTD || chunk->form == CLLM_FORM_PLANES) {
+        unsigned element_bytes = data->layout.element_bytes;
+        if (chunk->form == CLLM_FORM_PLANES) {
+            cllm_shuffle(bytes, element_bytes, chunk->decoded_bytes / element_bytes, scratch->symbols);
+            bytes = scratch->symbols;
+        }
         chunk->stored_bytes = (uint32_t)cllm_compress(container->compressor, bytes, chunk->decoded_bytes, 19, scratch->stored,
                                                       chunk->decoded_bytes);
         TEST_REQUIRE(chunk->stored_bytes > 0, NULL);

@@ -466,6 +466,27 @@ static void make_float_odd(const struct fixture *fixture, const char *path)
     close_surgery(&surgery, path);
 }
 
+/* The float chunk of the base takes table 0; given another form, it may not. */
+static void make_planes_table(const struct fixture *fixture, const char *path)
+{
+    (void)fixture;
+    make_base(NULL, path);
+    struct test_surgery surgery = open_for_surgery(path);
+    size_t at = test_surgery_find(&surgery, TEST_CHUNK, FLOAT);
+    test_surgery_poke(&surgery, at + 4, 1, CLLM_FORM_PLANES);
+    test_surgery_poke(&surgery, at + 6, 2, 1);
+    close_surgery(&surgery, path);
+}
+
+static void make_planes_odd(const struct fixture *fixture, const char *path)
+{
+    make_float_odd(fixture, path);
+    struct test_surgery surgery = open_for_surgery(path);
+    size_t at = test_surgery_find(&surgery, TEST_CHUNK, FLOAT);
+    test_surgery_poke(&surgery, at + 4, 1, CLLM_FORM_PLANES);
+    close_surgery(&surgery, path);
+}
+
 static void make_payload_hole(const struct fixture *fixture, const char *path)
 {
     make_base(NULL, path);
@@ -828,13 +849,18 @@ const struct fixture bad_fixtures[] = {
     O("bad-chunk-float-without-layout", "corrupt", "A float chunk in a data object without float form.",
       POKE(TEST_CHUNK, RAW, 4, 1, CLLM_FORM_FLOAT)),
     O("bad-chunk-float-odd", "corrupt", "A float chunk that is no whole number of elements.", make_float_odd),
+    O("bad-chunk-planes-without-layout", "corrupt", "A planes chunk in a data object without float form.",
+      POKE(TEST_CHUNK, ZSTD, 4, 1, CLLM_FORM_PLANES)),
+    O("bad-chunk-planes-odd", "corrupt", "A planes chunk that is no whole number of elements.", make_planes_odd),
+    O("bad-chunk-planes-table", "corrupt", "A planes chunk with a code table.", make_planes_table),
     O("bad-payload-end", "corrupt", "The chunks end before the index starts.", POKE(TEST_CHUNK, ZSTD, 0, 4, 1)),
     O("bad-payload-hole", "corrupt", "Sixteen bytes of zeros between the last chunk and the index.", make_payload_hole, 0, 0, 0,
       0, 16),
     /* Chunks */
-    V("unsupported-form", "unsupported", "A chunk of form 3.", POKE(TEST_CHUNK, ZSTD, 4, 1, 3)),
+    V("unsupported-form", "unsupported", "A chunk of form 4.", POKE(TEST_CHUNK, ZSTD, 4, 1, 4)),
     V("unsupported-form-table", "unsupported",
       "A chunk of form 200 with a code table: what that means, only a newer reader knows.", make_unknown_form),
+    V("bad-planes-no-frame", "corrupt", "A planes chunk that is no zstd frame.", POKE(TEST_CHUNK, FLOAT, 4, 1, CLLM_FORM_PLANES)),
     V("bad-chunk-checksum", "damaged", "A bit of a stored chunk is flipped.", STORED_UNCHECKED(RAW, 0, 1, 'H')),
     V("bad-chunk-padding", "corrupt", "Padding after a chunk that is not 0, checksum recomputed.", STORED(RAW, 15, 1, 1)),
     V("bad-chunk-padding-damaged", "damaged", "Padding after a chunk that is not 0, checksum not recomputed.",

@@ -152,6 +152,29 @@ static void make_forms(const struct fixture *fixture, const char *path)
     test_container_finish(container);
 }
 
+/* Elements of two and of four bytes, which differ in one byte only. */
+static void make_planes(const struct fixture *fixture, const char *path)
+{
+    (void)fixture;
+    static const struct cllm_layout f32 = {4, 23, 8, 0, 7};
+    struct test_random random = {5};
+    uint8_t halves[1200], floats[2048 + 40];
+    test_random_bf16(&random, halves, sizeof halves / 2);
+    for (size_t i = 0; i < sizeof halves; i += 2) halves[i] = (uint8_t)(i / 64);
+    for (size_t i = 0; i < sizeof floats; i++)
+        floats[i] = i % 4 == 1 ? (uint8_t)test_random_next(&random) : (uint8_t)(0x30 + i % 4);
+    struct test_container *container = test_container_create(path);
+    struct test_data data = {
+        .bytes = halves, .byte_count = sizeof halves, .layout = test_layout_bf16(7), .form = CLLM_FORM_PLANES};
+    uint32_t first = test_container_data(container, &data);
+    data = (struct test_data){.bytes = floats, .byte_count = sizeof floats, .layout = f32, .form = CLLM_FORM_PLANES};
+    uint32_t parts[2] = {first, test_container_data(container, &data)};
+    add_vector(container, "halves", "BF16", sizeof halves / 2, parts[0]);
+    add_vector(container, "floats", "F32", sizeof floats / 4, parts[1]);
+    test_container_file(container, "planes.bin", parts, 2);
+    test_container_finish(container);
+}
+
 static void make_tables(const struct fixture *fixture, const char *path)
 {
     (void)fixture;
@@ -377,6 +400,7 @@ const struct fixture good_fixtures[] = {
     G("good-empty-tensor", "A tensor of shape [0, 3]: a data object without chunks.", make_empty_tensor),
     G("good-ranks", "Tensors of rank 0 and of rank 64.", make_ranks),
     G("good-forms", "One data object with chunks of every form and a last chunk that is shorter.", make_forms),
+    G("good-planes", "Byte planes of elements of two and four bytes, the last chunk shorter.", make_planes),
     G("good-tables", "Float chunks with a code table each, and four chunks that share one.", make_tables),
     G("good-single-symbol", "A float chunk whose code table has one symbol, so that its code words take no bits.",
       make_single_symbol),
