@@ -18,8 +18,8 @@ struct cllm_gpu; /* device, stream, grow-only scratch */
 /* Number of usable GPUs: 0 without CUDA, driver or GPU. */
 unsigned cllm_gpu_count(void);
 
-/* A context on device `device_index`. Fails with UNSUPPORTED (built without CUDA), DEVICE (no driver, no such GPU, or one that this
- * build has no code for), NOMEM. */
+/* A context on device `device_index`. Fails with UNSUPPORTED (built without CUDA), DEVICE (no driver, no such GPU, or one that
+ * this build has no code for), NOMEM. */
 enum cllm_status cllm_gpu_create(unsigned device_index, struct cllm_gpu **gpu_out, struct cllm_error *err) CLLM_MUST_USE;
 
 /* Waits for what was submitted. Accepts null. */
@@ -30,15 +30,16 @@ const char *cllm_gpu_name(const struct cllm_gpu *gpu);
 
 /* Memory of the device and pinned memory of the host, and copies between them on the context's stream. `byte_count` may be 0.
  * Fail with DEVICE or NOMEM; frees accept null. */
-enum cllm_status cllm_gpu_allocate(struct cllm_gpu *gpu, size_t byte_count, void **d_memory_out, struct cllm_error *err) CLLM_MUST_USE;
+enum cllm_status cllm_gpu_allocate(struct cllm_gpu *gpu, size_t byte_count, void **d_memory_out,
+                                   struct cllm_error *err) CLLM_MUST_USE;
 void cllm_gpu_free(struct cllm_gpu *gpu, void *d_memory);
-enum cllm_status cllm_gpu_allocate_pinned(struct cllm_gpu *gpu, size_t byte_count, void **memory_out, struct cllm_error *err)
-    CLLM_MUST_USE;
+enum cllm_status cllm_gpu_allocate_pinned(struct cllm_gpu *gpu, size_t byte_count, void **memory_out,
+                                          struct cllm_error *err) CLLM_MUST_USE;
 void cllm_gpu_free_pinned(struct cllm_gpu *gpu, void *memory);
-enum cllm_status cllm_gpu_upload(struct cllm_gpu *gpu, void *d_to, const void *from, size_t byte_count, struct cllm_error *err)
-    CLLM_MUST_USE;
-enum cllm_status cllm_gpu_download(struct cllm_gpu *gpu, void *to, const void *d_from, size_t byte_count, struct cllm_error *err)
-    CLLM_MUST_USE;
+enum cllm_status cllm_gpu_upload(struct cllm_gpu *gpu, void *d_to, const void *from, size_t byte_count,
+                                 struct cllm_error *err) CLLM_MUST_USE;
+enum cllm_status cllm_gpu_download(struct cllm_gpu *gpu, void *to, const void *d_from, size_t byte_count,
+                                   struct cllm_error *err) CLLM_MUST_USE;
 
 /* The CUDA stream (a cudaStream_t) on which a context's work is queued. */
 void *cllm_gpu_stream(const struct cllm_gpu *gpu);
@@ -70,8 +71,8 @@ enum cllm_status cllm_gpu_hash(struct cllm_gpu *gpu, const struct cllm_gpu_item 
                                struct cllm_error *err) CLLM_MUST_USE;
 
 /* The GPU as an engine for cllm_verify; to be destroyed after it is used. Fails like cllm_gpu_create. */
-enum cllm_status cllm_gpu_engine_create(unsigned device_index, const struct cllm_engine **engine_out, struct cllm_error *err)
-    CLLM_MUST_USE;
+enum cllm_status cllm_gpu_engine_create(unsigned device_index, const struct cllm_engine **engine_out,
+                                        struct cllm_error *err) CLLM_MUST_USE;
 
 /* Accepts null. */
 void cllm_gpu_engine_destroy(const struct cllm_engine *engine);

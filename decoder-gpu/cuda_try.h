@@ -11,8 +11,8 @@ static inline enum cllm_status cuda_try(cudaError_t result, const char *what, st
 {
     if (result == cudaSuccess) return CLLM_OK;
     (void)cudaGetLastError(); /* or the next call would report this error */
-    return cllm_fail(err, result == cudaErrorMemoryAllocation ? CLLM_E_NOMEM : CLLM_E_DEVICE, CLLM_NO_OFFSET, "GPU: cannot %s: %s",
-                     what, cudaGetErrorString(result));
+    return cllm_fail(err, result == cudaErrorMemoryAllocation ? CLLM_E_NOMEM : CLLM_E_DEVICE, CLLM_NO_OFFSET,
+                     "GPU: cannot %s: %s", what, cudaGetErrorString(result));
 }
 
 #endif

@@ -5,20 +5,25 @@
 #include "pipeline.h"
 #include "reader.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define RUN_BYTES (16u << 20)
+#define LANES_MAX 16u /* more wait for each other; bench/NOTES.md */
 
 struct gpu_engine {
     struct cllm_engine engine;
     unsigned device_index;
     char name[256];
+    pthread_mutex_t lock;
+    struct lane *idle; /* lanes that were given back, for the next container */
 };
 
 /* One thread's context and buffers, grown as needed. */
 struct lane {
+    struct lane *next; /* idle */
     struct cllm_gpu *gpu;
     void *stored; /* pinned */
     void *d_stored;
@@ -31,11 +36,8 @@ struct lane {
     uint32_t item_capacity;
 };
 
-static void destroy_lane(void *user, void *lane_memory)
+static void destroy_lane(struct lane *lane)
 {
-    (void)user;
-    struct lane *lane = lane_memory;
-    if (!lane) return;
     if (lane->gpu) {
         cllm_gpu_free_pinned(lane->gpu, lane->stored);
         cllm_gpu_free_pinned(lane->gpu, lane->leaves);
@@ -48,15 +50,37 @@ static void destroy_lane(void *user, void *lane_memory)
     free(lane);
 }
 
+static void give_back_lane(void *user, void *lane_memory)
+{
+    struct gpu_engine *engine = user;
+    struct lane *lane = lane_memory;
+    pthread_mutex_lock(&engine->lock);
+    lane->next = engine->idle;
+    engine->idle = lane;
+    pthread_mutex_unlock(&engine->lock);
+}
+
+/* Pinned and device memory are slow to get: a lane that was used before is taken first. */
+static struct lane *take_idle_lane(struct gpu_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    struct lane *lane = engine->idle;
+    if (lane) engine->idle = lane->next;
+    pthread_mutex_unlock(&engine->lock);
+    return lane;
+}
+
 static enum cllm_status create_lane(void *user, void **lane_out, struct cllm_error *err)
 {
-    const struct gpu_engine *engine = user;
-    struct lane *lane = calloc(1, sizeof *lane);
-    *lane_out = NULL;
+    struct gpu_engine *engine = user;
+    struct lane *lane = take_idle_lane(engine);
+    *lane_out = lane;
+    if (lane) return CLLM_OK;
+    lane = calloc(1, sizeof *lane);
     if (!lane) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for a GPU lane");
     enum cllm_status status = cllm_gpu_create(engine->device_index, &lane->gpu, err);
     if (status) {
-        destroy_lane(user, lane);
+        destroy_lane(lane);
         return status;
     }
     *lane_out = lane;
@@ -169,6 +193,7 @@ enum cllm_status cllm_gpu_engine_create(unsigned device_index, const struct cllm
     enum cllm_status status = cllm_gpu_create(device_index, &gpu, err); /* is there one that works? */
     if (status) return status;
     struct gpu_engine *engine = calloc(1, sizeof *engine);
+    const unsigned thread_count = cllm_thread_count(0);
     if (engine) {
         snprintf(engine->name, sizeof engine->name, "%s", cllm_gpu_name(gpu));
         engine->device_index = device_index;
@@ -176,12 +201,13 @@ enum cllm_status cllm_gpu_engine_create(unsigned device_index, const struct cllm
             .user = engine,
             .name = engine->name,
             .run_bytes = RUN_BYTES,
-            .lane_count = 2 * cllm_thread_count(0), /* half of them wait for the device while the others read */
+            .lane_count = thread_count < LANES_MAX ? thread_count : LANES_MAX,
             .lane_create = create_lane,
-            .lane_destroy = destroy_lane,
+            .lane_destroy = give_back_lane,
             .takes = takes_chunk,
             .hash_run = hash_run,
         };
+        pthread_mutex_init(&engine->lock, NULL);
         *engine_out = &engine->engine;
     } else {
         status = cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for a GPU engine");
@@ -192,5 +218,12 @@ enum cllm_status cllm_gpu_engine_create(unsigned device_index, const struct cllm
 
 void cllm_gpu_engine_destroy(const struct cllm_engine *engine)
 {
-    if (engine) free(engine->user);
+    if (!engine) return;
+    struct gpu_engine *own = engine->user;
+    for (struct lane *lane = own->idle, *next; lane; lane = next) {
+        next = lane->next;
+        destroy_lane(lane);
+    }
+    pthread_mutex_destroy(&own->lock);
+    free(own);
 }

@@ -51,6 +51,20 @@ static __device__ __forceinline__ uint32_t swap_bytes(uint32_t x)
     return __byte_perm(x, 0, 0x0123);
 }
 
+/* Sixteen words of the message, as they lie in memory. */
+static __device__ __forceinline__ void load_block(const uint32_t *from, bool wide, uint32_t words[16])
+{
+#pragma unroll
+    for (int k = 0; k < 16; k += 4) {
+        if (wide) {
+            uint4 four = *(const uint4 *)(from + k);
+            words[k] = four.x, words[k + 1] = four.y, words[k + 2] = four.z, words[k + 3] = four.w;
+        } else {
+            for (int i = k; i < k + 4; i++) words[i] = from[i];
+        }
+    }
+}
+
 static __global__ void __launch_bounds__(SHA256_THREADS)
 kernel_hash_pieces(const struct gpu_piece *d_pieces, uint32_t piece_count, uint32_t *d_digests)
 {
@@ -61,17 +75,12 @@ kernel_hash_pieces(const struct gpu_piece *d_pieces, uint32_t piece_count, uint3
     uint32_t w[16];
     const bool wide = ((uintptr_t)piece.bytes & 15) == 0;
     const uint64_t whole_blocks = piece.byte_count / 64;
+    uint32_t ahead[16]; /* the next block is on its way while this one is worked on: there are too few warps to hide the wait */
+    if (whole_blocks > 0) load_block(piece.bytes, wide, ahead);
     for (uint64_t block = 0; block < whole_blocks; block++) {
-        const uint32_t *from = piece.bytes + 16 * block;
 #pragma unroll
-        for (int k = 0; k < 16; k += 4) {
-            if (wide) {
-                uint4 four = *(const uint4 *)(from + k);
-                w[k] = swap_bytes(four.x), w[k + 1] = swap_bytes(four.y), w[k + 2] = swap_bytes(four.z), w[k + 3] = swap_bytes(four.w);
-            } else {
-                for (int i = k; i < k + 4; i++) w[i] = swap_bytes(from[i]);
-            }
-        }
+        for (int k = 0; k < 16; k++) w[k] = swap_bytes(ahead[k]);
+        if (block + 1 < whole_blocks) load_block(piece.bytes + 16 * (block + 1), wide, ahead);
         sha256_block(state, w);
     }
 

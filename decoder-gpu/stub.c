@@ -3,7 +3,8 @@
 
 static enum cllm_status fail_not_built(struct cllm_error *err)
 {
-    return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET, "this build has no GPU support: it was built without the CUDA toolkit");
+    return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET,
+                     "this build has no GPU support: it was built without the CUDA toolkit");
 }
 
 unsigned cllm_gpu_count(void)
@@ -83,7 +84,8 @@ size_t cllm_gpu_scratch_bytes(size_t item_count)
     return 0;
 }
 
-enum cllm_status cllm_gpu_decode(struct cllm_gpu *gpu, const struct cllm_gpu_item *items, size_t item_count, struct cllm_error *err)
+enum cllm_status cllm_gpu_decode(struct cllm_gpu *gpu, const struct cllm_gpu_item *items, size_t item_count,
+                                 struct cllm_error *err)
 {
     (void)gpu, (void)items, (void)item_count;
     return fail_not_built(err);
