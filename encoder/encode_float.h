@@ -3,15 +3,29 @@
 #define CLLM_ENCODE_FLOAT_H
 
 #include "codec.h"
+#include "cpu.h"
 
 /* A prefix code ready for writing. */
 struct cllm_float_code {
     struct cllm_table table;
-    uint16_t word[256]; /* first bit lowest */
-    bool single;        /* one symbol: no bits */
+    uint32_t word_and_length[256]; /* bits 0 to 7: length of the code word; 8 and up: its bits, first one lowest */
+    bool single;                   /* one symbol: no bits */
 };
 
 void cllm_float_code_init(struct cllm_float_code *code, const struct cllm_table *table);
+
+/* The two steps as one tier of processors does them; the results are the same from all. */
+struct cllm_float_encode_ops {
+    void (*split)(const struct cllm_layout *layout, const uint8_t *elements, uint32_t element_count, uint8_t *symbols,
+                  uint8_t *planes, uint64_t counts[256]);
+    size_t (*encode)(const struct cllm_layout *layout, const struct cllm_float_code *code, const uint8_t *symbols,
+                     uint32_t element_count, uint8_t *stored);
+};
+
+extern const struct cllm_float_encode_ops cllm_float_encode_portable, cllm_float_encode_avx2, cllm_float_encode_avx512;
+
+/* The steps of `tier`, which the processor must have. */
+const struct cllm_float_encode_ops *cllm_float_encode_ops(enum cllm_cpu_tier tier);
 
 /* Splits `element_count` elements at `elements` (any alignment) into symbols and raw planes (cllm_float_plane_bytes at
  * `planes`), and adds the symbols to `counts`. */

@@ -1,0 +1,250 @@
+/* encode_float_kernel.h - the encoder of the float form, written once: each tier compiles it with its own instructions.
+ * FORMAT.md 9. */
+#ifndef CLLM_ENCODE_FLOAT_KERNEL_H
+#define CLLM_ENCODE_FLOAT_KERNEL_H
+
+#include "encode_float.h"
+#include "segment_bits.h"
+
+/* ------------------------------------------------------------------------------------------------------------- split */
+
+/* The loops below are such that compilers turn them into vector code, which loads of single bytes would hinder. */
+#define DEFINE_GET_ELEMENT(bits)                                                                                                 \
+    static inline uint##bits##_t get_element##bits(const uint8_t *bytes)                                                         \
+    {                                                                                                                            \
+        uint##bits##_t element;                                                                                                  \
+        memcpy(&element, bytes, sizeof element);                                                                                 \
+        return LITTLE_ENDIAN_HOST ? element : cllm_load_le##bits(bytes);                                                         \
+    }
+#define LITTLE_ENDIAN_HOST (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
+DEFINE_GET_ELEMENT(16)
+DEFINE_GET_ELEMENT(32)
+DEFINE_GET_ELEMENT(64)
+
+static inline void split_bf16(const uint8_t *restrict elements, uint32_t element_count, uint8_t *restrict symbols,
+                              uint8_t *restrict plane)
+{
+    for (uint32_t i = 0; i < element_count; i++) {
+        uint16_t x = get_element16(elements + 2 * (size_t)i);
+        symbols[i] = (uint8_t)(x >> 7);
+        plane[i] = (uint8_t)((x >> 8 & 0x80) | (x & 0x7F));
+    }
+}
+
+static inline void split_f32(const uint8_t *restrict elements, uint32_t element_count, uint8_t *restrict symbols,
+                             uint8_t *restrict planes)
+{
+    uint8_t *restrict second = planes + element_count, *restrict third = second + element_count;
+    for (uint32_t i = 0; i < element_count; i++) {
+        uint32_t x = get_element32(elements + 4 * (size_t)i);
+        symbols[i] = (uint8_t)(x >> 23);
+        planes[i] = (uint8_t)x;
+        second[i] = (uint8_t)(x >> 8);
+        third[i] = (uint8_t)((x >> 24 & 0x80) | (x >> 16 & 0x7F));
+    }
+}
+
+#define SPLIT_BLOCK 256u
+
+/* Bytes of which only the `width` low bits are used, less than 8, to a bit stream; unused bits at its end are 0. */
+static inline void pack_bits(uint8_t values[SPLIT_BLOCK], unsigned width, uint32_t count, uint8_t *packed_out)
+{
+    uint8_t packed[SPLIT_BLOCK + 8], *at = packed;
+    memset(values + count, 0, SPLIT_BLOCK - count);
+    for (uint32_t i = 0; i < count; i += 8, at += width) {
+        uint64_t eight = cllm_load_le64(values + i);
+#if defined(__BMI2__)
+        uint64_t joined = __builtin_ia32_pext_di(eight, UINT64_C(0x0101010101010101) * ((1u << width) - 1));
+#else
+        uint64_t joined = 0;
+        for (unsigned k = 0; k < 8; k++) joined |= (eight >> 8 * k & 0xFF) << k * width;
+#endif
+        cllm_store_le64(at, joined);
+    }
+    memcpy(packed_out, packed, ((size_t)count * width + 7) / 8);
+}
+
+static inline void split_f16(const uint8_t *restrict elements, uint32_t element_count, uint8_t *restrict symbols,
+                             uint8_t *restrict planes)
+{
+    uint8_t *packed = planes + element_count;
+    uint8_t top[SPLIT_BLOCK];
+    for (uint32_t first = 0; first < element_count; first += SPLIT_BLOCK) {
+        uint32_t count = element_count - first < SPLIT_BLOCK ? element_count - first : SPLIT_BLOCK;
+        for (uint32_t i = 0; i < count; i++) {
+            uint16_t x = get_element16(elements + 2 * ((size_t)first + i));
+            symbols[first + i] = (uint8_t)(x >> 10 & 31);
+            planes[first + i] = (uint8_t)x;
+            top[i] = (uint8_t)((x >> 8 & 3) | (x >> 13 & 4));
+        }
+        pack_bits(top, 3, count, packed + (size_t)first / 8 * 3);
+    }
+}
+
+/* Any layout, a block at a time: whole remainders, of which each plane takes a byte. */
+static inline void split_any(const struct cllm_layout *layout, const uint8_t *elements, uint32_t element_count, uint8_t *symbols,
+                             uint8_t *planes)
+{
+    const struct cllm_layout l = *layout;
+    unsigned bits = cllm_layout_remainder_bits(&l), whole = bits / 8, rest = bits % 8;
+    uint8_t *packed = planes + (size_t)whole * element_count;
+    uint64_t block[SPLIT_BLOCK];
+    uint8_t top[SPLIT_BLOCK];
+    for (uint32_t first = 0; first < element_count; first += SPLIT_BLOCK) {
+        uint32_t count = element_count - first < SPLIT_BLOCK ? element_count - first : SPLIT_BLOCK;
+        const uint8_t *from = elements + (size_t)first * l.element_bytes;
+        switch (l.element_bytes) {
+        case 1:
+            for (uint32_t i = 0; i < count; i++) block[i] = from[i];
+            break;
+        case 2:
+            for (uint32_t i = 0; i < count; i++) block[i] = get_element16(from + 2 * (size_t)i);
+            break;
+        case 4:
+            for (uint32_t i = 0; i < count; i++) block[i] = get_element32(from + 4 * (size_t)i);
+            break;
+        default:
+            for (uint32_t i = 0; i < count; i++) block[i] = get_element64(from + 8 * (size_t)i);
+            break;
+        }
+        for (uint32_t i = 0; i < count; i++) {
+            symbols[first + i] = cllm_element_symbol(&l, block[i]);
+            block[i] = cllm_element_remainder(&l, block[i]);
+        }
+        for (unsigned k = 0; k < whole; k++) {
+            uint8_t *plane = planes + (size_t)k * element_count + first;
+            for (uint32_t i = 0; i < count; i++) plane[i] = (uint8_t)(block[i] >> 8 * k);
+        }
+        if (!rest) continue;
+        for (uint32_t i = 0; i < count; i++) top[i] = (uint8_t)(block[i] >> 8 * whole);
+        pack_bits(top, rest, count, packed + (size_t)first / 8 * rest);
+    }
+}
+
+/* Eight histograms, so that equal neighbours do not wait for each other's store. */
+static inline void count_symbols(const uint8_t *symbols, uint32_t element_count, uint64_t counts[256])
+{
+    uint32_t part[8][256] = {{0}};
+    uint32_t i = 0;
+    for (; i + 8 <= element_count; i += 8) {
+        uint64_t eight = cllm_load_le64(symbols + i);
+        for (unsigned k = 0; k < 8; k++) part[k][eight >> 8 * k & 0xFF]++;
+    }
+    for (; i < element_count; i++) part[0][symbols[i]]++;
+    for (unsigned k = 0; k < 8; k++) {
+        for (unsigned s = 0; s < 256; s++) counts[s] += part[k][s];
+    }
+}
+
+static inline bool layout_is(const struct cllm_layout *layout, unsigned element_bytes, unsigned shift, unsigned bits)
+{
+    return layout->element_bytes == element_bytes && layout->symbol_shift == shift && layout->symbol_bits == bits &&
+           layout->zero_bits == 0;
+}
+
+static inline void split_elements(const struct cllm_layout *layout, const uint8_t *elements, uint32_t element_count,
+                                  uint8_t *symbols, uint8_t *planes, uint64_t counts[256])
+{
+    if (layout_is(layout, 2, 7, 8)) split_bf16(elements, element_count, symbols, planes);
+    else if (layout_is(layout, 4, 23, 8)) split_f32(elements, element_count, symbols, planes);
+    else if (layout_is(layout, 2, 10, 5)) split_f16(elements, element_count, symbols, planes);
+    else if (layout_is(layout, 1, 0, 8)) memcpy(symbols, elements, element_count);
+    else split_any(layout, elements, element_count, symbols, planes);
+    count_symbols(symbols, element_count, counts);
+}
+
+/* ------------------------------------------------------------------------------------------------------- code words */
+
+/* A bit stream being written; up to 8 bytes behind its end are overwritten. */
+struct bit_writer {
+    uint8_t *at;
+    uint64_t pending;
+    unsigned pending_bits; /* less than 8 between puts */
+};
+
+/* `bit_count` is at most 56, the bits above are 0. */
+static inline void put_bits(struct bit_writer *writer, uint64_t value, unsigned bit_count)
+{
+    writer->pending |= value << writer->pending_bits;
+    writer->pending_bits += bit_count;
+    cllm_store_le64(writer->at, writer->pending);
+    writer->at += writer->pending_bits / 8;
+    writer->pending >>= writer->pending_bits & ~7u;
+    writer->pending_bits %= 8;
+}
+
+static inline size_t writer_bytes(const struct bit_writer *writer, const uint8_t *start)
+{
+    return (size_t)(writer->at - start) + (writer->pending_bits > 0);
+}
+
+#define LENGTH_BATCH 512u /* as many segments' lengths at a time */
+
+/* Bits of the next segments into `bits`; returns how many segments that are. */
+static inline uint32_t measure_batch(const struct cllm_layout *layout, const struct cllm_float_code *code, const uint8_t *symbols,
+                                     uint32_t first, uint32_t stored_count, cllm_segment_bits_fn *segment_bits,
+                                     uint16_t bits[LENGTH_BATCH])
+{
+    uint32_t count = stored_count - first < LENGTH_BATCH ? stored_count - first : LENGTH_BATCH;
+    segment_bits(&code->table, layout->segment_log2, symbols + ((size_t)first << layout->segment_log2), count, bits);
+    return count;
+}
+
+/* Header and lengths of all segments but the last, whose end is the end of the stream. Returns the bytes written. */
+static inline size_t write_lengths(const struct cllm_layout *layout, const struct cllm_float_code *code, const uint8_t *symbols,
+                                   uint32_t element_count, cllm_segment_bits_fn *segment_bits, uint8_t *out)
+{
+    uint32_t stored_count = (element_count - 1) >> layout->segment_log2;
+    uint32_t low = UINT16_MAX, high = 0, count = 0;
+    uint16_t bits[LENGTH_BATCH];
+    if (stored_count == 0 || code->single) low = 0;
+    for (uint32_t first = 0; first < stored_count && !code->single; first += count) {
+        count = measure_batch(layout, code, symbols, first, stored_count, segment_bits, bits);
+        for (uint32_t s = 0; s < count; s++) {
+            low = bits[s] < low ? bits[s] : low;
+            high = bits[s] > high ? bits[s] : high;
+        }
+    }
+    unsigned width = 0;
+    while (high > low && (high - low) >> width != 0) width++;
+    cllm_store_le16(out, (uint16_t)low);
+    out[2] = (uint8_t)width;
+    out[3] = 0;
+    uint8_t *deltas = out + CLLM_FLOAT_HEADER_BYTES;
+    struct bit_writer writer = {deltas, 0, 0};
+    for (uint32_t first = 0; first < stored_count && width > 0; first += count) {
+        /* Only a chunk of many short segments has to be measured again. */
+        if (count < stored_count) count = measure_batch(layout, code, symbols, first, stored_count, segment_bits, bits);
+        for (uint32_t s = 0; s < count; s++) put_bits(&writer, bits[s] - low, width);
+    }
+    return CLLM_FLOAT_HEADER_BYTES + writer_bytes(&writer, deltas);
+}
+
+#define WORDS_AT_ONCE 4u /* 4 * 11 bits, and 7 pending */
+
+static inline size_t write_codes(const struct cllm_float_code *code, const uint8_t *symbols, uint32_t element_count, uint8_t *out)
+{
+    struct bit_writer writer = {out, 0, 0};
+    const uint32_t *words = code->word_and_length;
+    uint32_t i = 0;
+    if (code->single) return 0;
+    for (; i + WORDS_AT_ONCE <= element_count; i += WORDS_AT_ONCE) {
+        /* Two pairs, then a pair of pairs: three short chains instead of a long one. */
+        uint64_t a = words[symbols[i]], b = words[symbols[i + 1]], c = words[symbols[i + 2]], d = words[symbols[i + 3]];
+        unsigned ab_bits = (a + b) & 0xFF, cd_bits = (c + d) & 0xFF;
+        uint64_t ab = a >> 8 | b >> 8 << (a & 0xFF), cd = c >> 8 | d >> 8 << (c & 0xFF);
+        put_bits(&writer, ab | cd << ab_bits, ab_bits + cd_bits);
+    }
+    for (; i < element_count; i++) put_bits(&writer, words[symbols[i]] >> 8, words[symbols[i]] & 0xFF);
+    return writer_bytes(&writer, out);
+}
+
+static inline size_t encode_symbols(const struct cllm_layout *layout, const struct cllm_float_code *code, const uint8_t *symbols,
+                                    uint32_t element_count, cllm_segment_bits_fn *segment_bits, uint8_t *stored)
+{
+    size_t used = cllm_float_plane_bytes(layout, element_count);
+    used += write_lengths(layout, code, symbols, element_count, segment_bits, stored + used);
+    return used + write_codes(code, symbols, element_count, stored + used);
+}
+
+#endif

@@ -1,0 +1,121 @@
+/* Every tier of instructions that this processor has decodes the same elements, and rejects the same chunks with the same words.
+ * Buffers have exactly the promised sizes, for the sanitizer. */
+#include "codec.h"
+#include "decode_float.h"
+#include "float_builder.h"
+#include "reader.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+static struct test_float_chunk chunk_of(struct test_random *random, const struct cllm_layout *layout, enum test_content content,
+                                        uint32_t element_count)
+{
+    struct test_float_chunk chunk;
+    uint8_t *elements = malloc((size_t)element_count * layout->element_bytes);
+    test_elements_fill(random, layout, content, elements, element_count);
+    test_float_chunk_encode(layout, elements, element_count, &chunk);
+    free(elements);
+    return chunk;
+}
+
+/* Symbols and elements from one tier; both outputs exactly as large as they must be. */
+static enum cllm_status decode_with(enum cllm_cpu_tier tier, const struct test_float_chunk *chunk, uint8_t *symbols, uint8_t *out,
+                                    struct cllm_error *err)
+{
+    const struct cllm_float_decode_ops *ops = cllm_float_decode_ops(tier);
+    struct cllm_float_lookup *lookup = calloc(1, sizeof *lookup);
+    uint8_t *stored = calloc(chunk->chunk.stored_bytes + CLLM_READ_SLACK_BYTES, 1);
+    struct cllm_float_view view;
+    memcpy(stored, chunk->stored, chunk->chunk.stored_bytes);
+    cllm_float_lookup_build(lookup, &chunk->table);
+    enum cllm_status status =
+        cllm_float_view_parse(&chunk->layout, chunk->chunk.decoded_bytes, stored, chunk->chunk.stored_bytes, &view, err);
+    if (!status) status = ops->symbols(lookup, &chunk->layout, &view, symbols, err);
+    if (!status) ops->join(&chunk->layout, &view, symbols, out);
+    free(stored);
+    free(lookup);
+    return status;
+}
+
+static void compare_tiers(const struct test_float_chunk *chunk)
+{
+    uint32_t byte_count = chunk->chunk.decoded_bytes, element_count = byte_count / chunk->layout.element_bytes;
+    uint8_t *symbols = malloc(element_count), *expected = malloc(byte_count), *out = malloc(byte_count);
+    struct cllm_error err = {0};
+    enum cllm_status status = decode_with(CLLM_CPU_PORTABLE, chunk, symbols, expected, &err);
+    for (enum cllm_cpu_tier tier = CLLM_CPU_AVX2; tier <= cllm_cpu_tier(); tier++) {
+        struct cllm_error other = {0};
+        assert_int_equal(decode_with(tier, chunk, symbols, out, &other), status);
+        if (status) assert_string_equal(other.message, err.message);
+        else assert_memory_equal(out, expected, byte_count);
+    }
+    free(symbols);
+    free(expected);
+    free(out);
+}
+
+static void test_tiers_decode_the_same_elements(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {1, 7, 31, 32, 33, 127, 128, 129, 255, 256, 257, 1000, 4097, 8191, 32768, 70001};
+    struct test_random random = {51};
+    for (const struct cllm_layout *layout = test_layouts; layout->element_bytes; layout++) {
+        for (int content = 0; content < TEST_CONTENTS; content++) {
+            for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+                struct test_float_chunk chunk = chunk_of(&random, layout, content, sizes[i]);
+                compare_tiers(&chunk);
+                free(chunk.stored);
+            }
+        }
+    }
+}
+
+static void test_tiers_decode_the_same_from_damaged_chunks(void **state)
+{
+    (void)state;
+    struct test_random random = {52};
+    for (unsigned round = 0; round < 6000; round++) {
+        const struct cllm_layout *layout = &test_layouts[round % 16];
+        uint32_t element_count = 1 + (uint32_t)(test_random_next(&random) >> 32) % (round % 10 ? 900 : 9000);
+        struct test_float_chunk chunk = chunk_of(&random, layout, round / 16 % TEST_CONTENTS, element_count);
+        uint32_t planes = (uint32_t)cllm_float_plane_bytes(layout, element_count), room = chunk.chunk.stored_bytes - planes;
+        for (unsigned k = 0; k < round % 4; k++) {
+            uint64_t value = test_random_next(&random);
+            chunk.stored[planes + (uint32_t)(value >> 32) % room] ^= (uint8_t)(1u << value % 8);
+        }
+        if (round % 7 == 0) chunk.chunk.stored_bytes = planes + (uint32_t)(test_random_next(&random) >> 32) % room;
+        compare_tiers(&chunk);
+        free(chunk.stored);
+    }
+}
+
+static void test_tiers_decode_the_same_with_another_table(void **state)
+{
+    (void)state;
+    struct test_random random = {53};
+    for (unsigned round = 0; round < 600; round++) {
+        struct cllm_layout layout = test_layout_bf16(5 + round % 8);
+        struct test_float_chunk chunk = chunk_of(&random, &layout, round % TEST_CONTENTS, 100 + 10 * round);
+        struct test_float_chunk other = chunk_of(&random, &layout, round / TEST_CONTENTS % TEST_CONTENTS, 100);
+        chunk.table = other.table;
+        compare_tiers(&chunk);
+        free(chunk.stored);
+        free(other.stored);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tiers_decode_the_same_elements),
+        cmocka_unit_test(test_tiers_decode_the_same_from_damaged_chunks),
+        cmocka_unit_test(test_tiers_decode_the_same_with_another_table),
+    };
+    if (cllm_cpu_tier() < CLLM_CPU_AVX512) print_message("this processor has tiers 0 to %d only\n", (int)cllm_cpu_tier());
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

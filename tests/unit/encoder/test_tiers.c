@@ -1,0 +1,111 @@
+/* Every tier of instructions that this processor has writes the same bytes: a container does not depend on the machine. Buffers
+ * have exactly the promised sizes, for the sanitizer. */
+#include "codec.h"
+#include "encode_float.h"
+#include "float_builder.h"
+#include "segment_bits.h"
+#include "table.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+struct result {
+    uint64_t counts[256];
+    uint8_t *symbols;
+    uint8_t *planes;
+    uint8_t *stored;
+    size_t stored_bytes;
+};
+
+static struct result encode_with(enum cllm_cpu_tier tier, const struct cllm_layout *layout, const uint8_t *elements,
+                                 uint32_t element_count)
+{
+    const struct cllm_float_encode_ops *ops = cllm_float_encode_ops(tier);
+    size_t plane_bytes = cllm_float_plane_bytes(layout, element_count);
+    struct result result = {.symbols = malloc(element_count),
+                            .planes = malloc(plane_bytes),
+                            .stored = malloc(cllm_float_encoded_bytes_max(layout, element_count))};
+    struct cllm_table table;
+    struct cllm_float_code code;
+    ops->split(layout, elements, element_count, result.symbols, result.planes, result.counts);
+    cllm_table_build(result.counts, &table);
+    cllm_float_code_init(&code, &table);
+    memcpy(result.stored, result.planes, plane_bytes);
+    result.stored_bytes = ops->encode(layout, &code, result.symbols, element_count, result.stored);
+    return result;
+}
+
+static void free_result(struct result *result)
+{
+    free(result->symbols);
+    free(result->planes);
+    free(result->stored);
+}
+
+static void compare_tiers(struct test_random *random, const struct cllm_layout *layout, enum test_content content,
+                          uint32_t element_count)
+{
+    uint8_t *elements = malloc((size_t)element_count * layout->element_bytes);
+    test_elements_fill(random, layout, content, elements, element_count);
+    struct result expected = encode_with(CLLM_CPU_PORTABLE, layout, elements, element_count);
+    for (enum cllm_cpu_tier tier = CLLM_CPU_AVX2; tier <= cllm_cpu_tier(); tier++) {
+        struct result result = encode_with(tier, layout, elements, element_count);
+        assert_memory_equal(result.counts, expected.counts, sizeof expected.counts);
+        assert_memory_equal(result.symbols, expected.symbols, element_count);
+        assert_int_equal(result.stored_bytes, expected.stored_bytes);
+        assert_memory_equal(result.stored, expected.stored, expected.stored_bytes);
+        free_result(&result);
+    }
+    free_result(&expected);
+    free(elements);
+}
+
+static void test_tiers_encode_the_same_bytes(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {31, 32, 33, 127, 128, 129, 255, 256, 257, 1000, 4097, 8191, 32768, 70001};
+    struct test_random random = {61};
+    for (const struct cllm_layout *layout = test_layouts; layout->element_bytes; layout++) {
+        for (int content = 0; content < TEST_CONTENTS; content++) {
+            for (uint32_t n = 1; n < 20; n++) compare_tiers(&random, layout, content, n);
+            for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) compare_tiers(&random, layout, content, sizes[i]);
+        }
+    }
+}
+
+/* The lengths of a code may be any; so may the symbols. */
+static void test_tiers_measure_the_same_segments(void **state)
+{
+    (void)state;
+    static cllm_segment_bits_fn *const measure[] = {cllm_segment_bits, cllm_segment_bits_avx2, cllm_segment_bits_avx512};
+    struct test_random random = {62};
+    for (unsigned segment_log2 = 5; segment_log2 <= 12; segment_log2++) {
+        struct cllm_table table;
+        uint16_t expected[9] = {0}, bits[9] = {0};
+        uint32_t symbol_count = 9u << segment_log2;
+        uint8_t *symbols = malloc(symbol_count);
+        test_random_fill(&random, symbols, symbol_count);
+        for (unsigned s = 0; s < 256; s++) table.length[s] = (uint8_t)((test_random_next(&random) >> 32) % 12);
+        for (uint32_t i = 0; i < symbol_count; i++) {
+            expected[i >> segment_log2] = (uint16_t)(expected[i >> segment_log2] + table.length[symbols[i]]);
+        }
+        for (enum cllm_cpu_tier tier = CLLM_CPU_PORTABLE; tier <= cllm_cpu_tier(); tier++) {
+            measure[tier](&table, segment_log2, symbols, 9, bits);
+            assert_memory_equal(bits, expected, sizeof expected);
+        }
+        free(symbols);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tiers_encode_the_same_bytes),
+        cmocka_unit_test(test_tiers_measure_the_same_segments),
+    };
+    if (cllm_cpu_tier() < CLLM_CPU_AVX512) print_message("this processor has tiers 0 to %d only\n", (int)cllm_cpu_tier());
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
