@@ -44,7 +44,7 @@ WARN := -Wall -Wextra -Wshadow -Wvla -Wundef -Wstrict-prototypes -Wmissing-proto
         -Wno-maybe-uninitialized) \
         $(if $(WERROR),-Werror)
 FOLDERS := format encoder decoder-cpu decoder-gpu infer cli
-CPPFLAGS_ALL = -D_GNU_SOURCE $(addprefix -I,$(FOLDERS)) -Itests/support $(if $(CU_SRC),-I$(CUDA_HOME)/include) $(CPPFLAGS)
+CPPFLAGS_ALL = -D_GNU_SOURCE $(addprefix -I,$(FOLDERS)) -Itests/support $(if $(CU_SRC),-DCLLM_CUDA -I$(CUDA_HOME)/include) $(CPPFLAGS)
 CFLAGS_debug := -O1 -g3 -fno-omit-frame-pointer
 CFLAGS_release := -O3 -g -DNDEBUG
 CFLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
