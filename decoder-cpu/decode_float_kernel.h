@@ -15,26 +15,40 @@ struct lane {
     uint8_t *end;
 };
 
+/* Not a power of two: the symbols of all lanes would lie in one set of the first cache. More lanes do not fit in registers. */
 #define LANES 6u
 #define STEPS 5u                                    /* look-ups for one load: 5 * 11 + 7 bits fit in 64 */
 #define ROUND_BITS_MAX (STEPS * CLLM_CODE_BITS_MAX) /* most that one round takes */
 #define ROUND_SYMBOLS_MAX (STEPS * CLLM_ENTRY_SYMBOLS_MAX)
 #define ROUND_ROOM ((STEPS - 1) * CLLM_ENTRY_SYMBOLS_MAX + 8) /* most bytes that it writes, right ones or not */
 
-static inline void decode_round(const uint64_t *entries, const uint8_t *stream, struct lane *lane)
+/* One round of `count` lanes, a constant. Step by step through all lanes, not lane by lane: what waits for a look-up fills the
+ * processor's schedulers, and only what is near can overlap. A bit set above the window tells in the end how far it moved. */
+static inline __attribute__((always_inline)) void decode_round(const uint64_t *entries, const uint8_t *stream, struct lane *lanes,
+                                                               unsigned count)
 {
-    uint64_t window = cllm_load_le64(stream + (lane->bit >> 3)) >> (lane->bit & 7);
-    uint64_t bits = 0;
-    uint8_t *at = lane->at;
-    for (unsigned step = 0; step < STEPS; step++) {
-        uint64_t entry = entries[window & (CLLM_CODE_ENTRIES - 1)];
-        cllm_store_le64(at, entry);
-        window >>= entry >> 56;
-        bits += entry >> 56;
-        at += (uint8_t)(entry >> 48);
+    uint64_t window[LANES];
+    uint8_t *at[LANES];
+#pragma GCC unroll 8
+    for (unsigned k = 0; k < count; k++) {
+        window[k] = cllm_load_le64(stream + (lanes[k].bit >> 3)) >> (lanes[k].bit & 7) | UINT64_C(1) << 63;
+        at[k] = lanes[k].at;
     }
-    lane->bit += bits;
-    lane->at = at;
+#pragma GCC unroll 8
+    for (unsigned step = 0; step < STEPS; step++) {
+#pragma GCC unroll 8
+        for (unsigned k = 0; k < count; k++) {
+            uint64_t entry = entries[window[k] & (CLLM_CODE_ENTRIES - 1)];
+            window[k] >>= entry >> 56;
+            cllm_store_le64(at[k], entry);
+            at[k] += (uint8_t)(entry >> 48);
+        }
+    }
+#pragma GCC unroll 8
+    for (unsigned k = 0; k < count; k++) {
+        lanes[k].bit += (unsigned)__builtin_clzll(window[k]);
+        lanes[k].at = at[k];
+    }
 }
 
 static inline bool lane_has_room(const struct lane *lane, uint64_t last_bit)
@@ -62,7 +76,7 @@ static inline void decode_rest(const uint64_t *entries, const uint8_t *stream, u
     while (lane->at < lane->end && lane->bit <= last_bit) {
         uint8_t symbols[ROUND_ROOM], *at = lane->at;
         struct lane rest = {lane->bit, symbols, symbols + sizeof symbols};
-        decode_round(entries, stream, &rest);
+        decode_round(entries, stream, &rest, 1);
         size_t count = (size_t)(rest.at - symbols), left = (size_t)(lane->end - at);
         if (count > left) count = left;
         memcpy(at, symbols, count);
@@ -146,7 +160,7 @@ static inline enum cllm_status decode_symbols(const struct cllm_float_lookup *lo
     place_lanes(layout, view, symbols, lanes);
     for (uint64_t rounds; (rounds = safe_rounds(lanes, last_bit)) > 0;) {
         for (; rounds > 0; rounds--) {
-            for (unsigned k = 0; k < LANES; k++) decode_round(entries, stream, &lanes[k]);
+            decode_round(entries, stream, lanes, LANES);
         }
     }
     /* The lanes that are not done are nearly so, and still go side by side. */
@@ -154,7 +168,7 @@ static inline enum cllm_status decode_symbols(const struct cllm_float_lookup *lo
         more = false;
         for (unsigned k = 0; k < LANES; k++) {
             if (!lane_has_room(&lanes[k], last_bit)) continue;
-            decode_round(entries, stream, &lanes[k]);
+            decode_round(entries, stream, &lanes[k], 1);
             more = true;
         }
     }
