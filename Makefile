@@ -44,7 +44,7 @@ WARN := -Wall -Wextra -Wshadow -Wvla -Wundef -Wstrict-prototypes -Wmissing-proto
         -Wno-maybe-uninitialized) \
         $(if $(WERROR),-Werror)
 FOLDERS := format encoder decoder-cpu decoder-gpu infer cli
-CPPFLAGS_ALL = -D_GNU_SOURCE $(addprefix -I,$(FOLDERS)) -Itests/support $(if $(CU_SRC),-I$(CUDA_HOME)/include) $(CPPFLAGS)
+CPPFLAGS_ALL = -D_GNU_SOURCE $(addprefix -I,$(FOLDERS)) -Itests/support $(if $(CU_SRC),-DCLLM_CUDA -I$(CUDA_HOME)/include) $(CPPFLAGS)
 CFLAGS_debug := -O1 -g3 -fno-omit-frame-pointer
 CFLAGS_release := -O3 -g -DNDEBUG
 CFLAGS_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -150,7 +150,7 @@ JOBS ?= $(shell nproc)
 BUILD = +$(Q)$(MAKE) --no-print-directory $(if $(filter --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 RUN_TESTS = tests/run --build
 
-.PHONY: demo test check check-gpu sanitize valgrind bench bench-ratio coverage
+.PHONY: demo test check check-property check-gpu sanitize valgrind bench bench-ratio coverage
 demo: ## install what is missing, then pack, verify, restore and run the small model
 	$(Q)tools/install-packages build
 	$(BUILD) config=release B=build/release tools
@@ -161,6 +161,9 @@ test: ## install what is missing, build, run every test
 check: ## the same without installing
 	$(BUILD) test-programs
 	$(Q)$(RUN_TESTS) $(B) $(UNIT) $(PARITY) tests/cli tests/reference
+check-property: ## nightly: CASES=100000 random checkpoints from SEED= (default today's date) packed, verified, restored
+	$(BUILD) $(B)/tests/encoder/test_property
+	$(Q)$(B)/tests/encoder/test_property $(or $(CASES),100000) $(or $(SEED),$$(date +%Y%m%d))
 check-gpu: ## only the tests that need a GPU; REQUIRE_GPU=1: a skipped one is a failure
 	$(BUILD) tools $(GPU_TESTS)
 	$(Q)$(RUN_TESTS) $(B) $(if $(REQUIRE_GPU),--no-skips) --gpu $(if $(CU_SRC),built,absent) $(GPU_TESTS)
