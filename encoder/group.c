@@ -1,6 +1,7 @@
 /* group.c - see group.h. */
 #include "group.h"
 
+#include "bytes.h"
 #include "cllm_decode.h"
 #include "compress.h"
 #include "digest.h"
@@ -176,13 +177,16 @@ static const uint8_t *make_planes(struct cllm_group *group, const struct cllm_pl
     return group->symbols;
 }
 
-/* Whether the low bytes of the elements, which are noise in ordinary weights, are not: then what the float form keeps raw may
+/* Whether the low bits of the elements, which are noise in ordinary weights, are not: then what the float form keeps raw may
  * shrink too. A look at some elements: among noise one pair in 256 is equal. */
-static bool looks_structured(const uint8_t *elements, unsigned element_bytes, uint32_t element_count)
+static bool looks_structured(const uint8_t *elements, const struct cllm_layout *layout, uint32_t element_count)
 {
     uint32_t counts[256] = {0}, pairs = 0;
     uint32_t sample = element_count < STRUCTURE_SAMPLE ? element_count : STRUCTURE_SAMPLE;
-    for (uint32_t i = 0; i < sample; i++) pairs += counts[elements[(size_t)i * element_bytes]]++;
+    for (uint32_t i = 0; i < sample; i++) {
+        uint64_t low = cllm_load_le64(elements + (size_t)i * layout->element_bytes) >> layout->zero_bits;
+        pairs += counts[low & 0xFF]++;
+    }
     return pairs > 3 * (sample * sample / 2 / 256) / 2;
 }
 
@@ -203,7 +207,7 @@ static bool is_zstd_worth_trying(struct cllm_group *group, const struct cllm_pla
     bool saves_little = chunk->stored_bytes >= raw_bytes - raw_bytes / TRY_ZSTD_BELOW_SAVING;
     bool saves_much = chunk->stored_bytes < raw_bytes / TRY_ZSTD_ABOVE_RATIO;
     if (element_bytes == 0 || byte_count <= TRY_ZSTD_MAX_BYTES || saves_much || group->has_matches) return true;
-    if (element_bytes > 1 && looks_structured(chunk_input(group, plan, k), element_bytes, raw_bytes / element_bytes)) return true;
+    if (element_bytes > 1 && looks_structured(chunk_input(group, plan, k), &plan->layout, raw_bytes / element_bytes)) return true;
     bool probe = k == 0 || byte_count <= PROBE_ALL_MAX_BYTES || (element_bytes == 1 && saves_little);
     if (probe) group->has_matches = probe_finds_matches(group, plan, k);
     return group->has_matches;

@@ -1,6 +1,7 @@
 /* pack.c - a source into a container: spans are cut into groups, groups encoded by worker threads, written in order. */
 #include "cllm_encode.h"
 
+#include "bytes.h"
 #include "cllm_decode.h"
 #include "digest.h"
 #include "group.h"
@@ -14,6 +15,9 @@
 
 /* A group's buffers take up to 22 MiB: this many keep packing within 1 GiB. */
 #define JOBS_MAX 40u
+
+/* Enough elements to tell that their lowest bit is not zero in all. */
+#define FIRST_LOOK_BYTES 4096u
 
 /* One group on its way through the pipeline. */
 struct job {
@@ -35,6 +39,7 @@ struct packing {
     uint32_t file_index;
     uint32_t span_index;
     uint64_t span_offset;
+    struct cllm_plan plan; /* of that span */
     struct cllm_sha256_stream *file_digest;
     /* Writing side. */
     uint64_t done_bytes;
@@ -62,6 +67,37 @@ static struct cllm_plan plan_span(const struct packing *packing, const struct cl
     return cllm_plan_make(cllm_dtype_find(dtype, strlen(dtype)), span->bytes);
 }
 
+/* The bits that are set in some element of at least `byte_count` bytes of elements; the bytes up to a multiple of 8 behind them
+ * are zero. */
+static uint64_t join_bits(const uint8_t *elements, size_t byte_count, unsigned element_bytes)
+{
+    uint64_t bits = 0;
+    for (size_t at = 0; at < byte_count; at += 8) bits |= cllm_load_le64(elements + at);
+    for (unsigned width = 32; width >= 8 * element_bytes; width /= 2) bits |= bits >> width;
+    return bits;
+}
+
+/* Numbers in disguise, such as BF16 kept as F32, have low bits that are zero in the whole tensor: the layout drops them. A few
+ * elements of any other tensor show that it is none. Uses `buffer`, of CLLM_GROUP_BYTES. */
+static enum cllm_status find_zero_bits(struct packing *packing, const struct cllm_source_span *span, uint8_t *buffer,
+                                       struct cllm_error *err)
+{
+    struct cllm_layout *layout = &packing->plan.layout;
+    uint64_t low_bits = 0, piece = FIRST_LOOK_BYTES;
+    if (layout->element_bytes <= 1 || span->bytes % layout->element_bytes) return CLLM_OK;
+    for (uint64_t at = 0; at < span->bytes && (low_bits & 1) == 0; at += piece, piece = CLLM_GROUP_BYTES) {
+        if (piece > span->bytes - at) piece = span->bytes - at;
+        enum cllm_status status =
+            cllm_source_read(packing->source, packing->file_index, span->offset + at, buffer, (size_t)piece, err);
+        if (status) return status;
+        memset(buffer + piece, 0, (size_t)(-piece & 7));
+        low_bits |= join_bits(buffer, (size_t)piece, layout->element_bytes);
+    }
+    low_bits |= UINT64_C(1) << layout->symbol_shift;
+    while ((low_bits >> layout->zero_bits & 1) == 0) layout->zero_bits++;
+    return CLLM_OK;
+}
+
 /* Moves on to the next file that has a span left, finishing the digest of every file passed. */
 static enum cllm_status skip_finished_files(struct packing *packing, struct cllm_error *err)
 {
@@ -84,17 +120,22 @@ static enum cllm_status prepare_group(void *user, void *job_memory, bool *more_o
     if (status || !*more_out) return status;
 
     const struct cllm_source_span *span = current_span(packing);
+    uint8_t *input = cllm_group_input(job->group);
+    if (packing->span_offset == 0) {
+        packing->plan = plan_span(packing, span);
+        status = find_zero_bits(packing, span, input, err);
+        if (status) return status;
+    }
     uint64_t left = span->bytes - packing->span_offset;
     *job = (struct job){
         .group = job->group,
-        .plan = plan_span(packing, span),
+        .plan = packing->plan,
         .byte_count = left < CLLM_GROUP_BYTES ? (size_t)left : (size_t)CLLM_GROUP_BYTES,
         .file_index = packing->file_index,
         .span_index = packing->span_index,
         .first = packing->span_offset == 0,
         .last = left <= CLLM_GROUP_BYTES,
     };
-    uint8_t *input = cllm_group_input(job->group);
     status = cllm_source_read(packing->source, job->file_index, span->offset + packing->span_offset, input, job->byte_count, err);
     if (!status) status = cllm_sha256_update(packing->file_digest, input, job->byte_count, err);
     packing->span_offset = job->last ? 0 : packing->span_offset + job->byte_count;
