@@ -17,7 +17,8 @@ struct lane {
 
 /* Not a power of two: the symbols of all lanes would lie in one set of the first cache. More lanes do not fit in registers. */
 #define LANES 6u
-#define STEPS 5u                                    /* look-ups for one load: 5 * 11 + 7 bits fit in 64 */
+#define PREFETCH_BYTES 768u /* ahead of each lane, whose part of a chunk is too short for the processor to foresee */
+#define STEPS 5u            /* look-ups for one load: 5 * 11 + 7 bits fit in 64 */
 #define ROUND_BITS_MAX (STEPS * CLLM_CODE_BITS_MAX) /* most that one round takes */
 #define ROUND_SYMBOLS_MAX (STEPS * CLLM_ENTRY_SYMBOLS_MAX)
 #define ROUND_ROOM ((STEPS - 1) * CLLM_ENTRY_SYMBOLS_MAX + 8) /* most bytes that it writes, right ones or not */
@@ -32,6 +33,7 @@ static inline __attribute__((always_inline)) void decode_round(const uint64_t *e
 #pragma GCC unroll 8
     for (unsigned k = 0; k < count; k++) {
         window[k] = cllm_load_le64(stream + (lanes[k].bit >> 3)) >> (lanes[k].bit & 7) | UINT64_C(1) << 63;
+        __builtin_prefetch(stream + (lanes[k].bit >> 3) + PREFETCH_BYTES);
         at[k] = lanes[k].at;
     }
 #pragma GCC unroll 8

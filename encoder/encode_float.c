@@ -5,11 +5,9 @@
 
 void cllm_float_code_init(struct cllm_float_code *code, const struct cllm_table *table)
 {
-    uint16_t words[256];
     code->table = *table;
     code->single = cllm_table_symbol_count(table) == 1;
-    cllm_table_codes(table, words);
-    for (unsigned s = 0; s < 256; s++) code->word_and_length[s] = (uint32_t)words[s] << 8 | table->length[s];
+    cllm_table_codes(table, code->word);
 }
 
 size_t cllm_float_encoded_bytes_max(const struct cllm_layout *layout, uint32_t element_count)

@@ -8,8 +8,8 @@
 /* A prefix code ready for writing. */
 struct cllm_float_code {
     struct cllm_table table;
-    uint32_t word_and_length[256]; /* bits 0 to 7: length of the code word; 8 and up: its bits, first one lowest */
-    bool single;                   /* one symbol: no bits */
+    uint16_t word[256]; /* first bit lowest */
+    bool single;        /* one symbol: no bits */
 };
 
 void cllm_float_code_init(struct cllm_float_code *code, const struct cllm_table *table);

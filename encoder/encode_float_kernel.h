@@ -220,22 +220,22 @@ static inline size_t write_lengths(const struct cllm_layout *layout, const struc
     return CLLM_FLOAT_HEADER_BYTES + writer_bytes(&writer, deltas);
 }
 
-#define WORDS_AT_ONCE 4u /* 4 * 11 bits, and 7 pending */
+#define WORDS_AT_ONCE 5u /* 5 * 11 bits, and 7 pending */
 
 static inline size_t write_codes(const struct cllm_float_code *code, const uint8_t *symbols, uint32_t element_count, uint8_t *out)
 {
     struct bit_writer writer = {out, 0, 0};
-    const uint32_t *words = code->word_and_length;
-    uint32_t i = 0;
+    const uint16_t *word = code->word;
+    const uint8_t *length = code->table.length, *end = symbols + element_count;
     if (code->single) return 0;
-    for (; i + WORDS_AT_ONCE <= element_count; i += WORDS_AT_ONCE) {
-        /* Two pairs, then a pair of pairs: three short chains instead of a long one. */
-        uint64_t a = words[symbols[i]], b = words[symbols[i + 1]], c = words[symbols[i + 2]], d = words[symbols[i + 3]];
-        unsigned ab_bits = (a + b) & 0xFF, cd_bits = (c + d) & 0xFF;
-        uint64_t ab = a >> 8 | b >> 8 << (a & 0xFF), cd = c >> 8 | d >> 8 << (c & 0xFF);
-        put_bits(&writer, ab | cd << ab_bits, ab_bits + cd_bits);
+    for (; end - symbols >= (ptrdiff_t)WORDS_AT_ONCE; symbols += WORDS_AT_ONCE) {
+        size_t a = symbols[0], b = symbols[1], c = symbols[2], d = symbols[3], e = symbols[4];
+        /* Two pairs, then a pair of pairs: short chains instead of a long one. */
+        uint64_t ab = word[a] | (uint64_t)word[b] << length[a], cd = word[c] | (uint64_t)word[d] << length[c];
+        unsigned ab_bits = length[a] + length[b], abcd_bits = ab_bits + length[c] + length[d];
+        put_bits(&writer, ab | cd << ab_bits | (uint64_t)word[e] << abcd_bits, abcd_bits + length[e]);
     }
-    for (; i < element_count; i++) put_bits(&writer, words[symbols[i]] >> 8, words[symbols[i]] & 0xFF);
+    for (; symbols < end; symbols++) put_bits(&writer, word[*symbols], length[*symbols]);
     return writer_bytes(&writer, out);
 }
 
