@@ -7,11 +7,13 @@
 #define FLOAT_CHUNK_ELEMENTS 32768u
 #define SEGMENT_LOG2 7
 
-/* Stored segment lengths are 0.3 % of a BF16 tensor with those segments. A small tensor has too few chunks to keep a GPU busy
- * whatever its segments; longer ones make it smaller. */
-static uint8_t choose_segment_log2(uint64_t decoded_bytes)
+/* Stored segment lengths are 0.3 % of a BF16 tensor with those segments, and 0.7 % of one-byte elements, for which they are
+ * longer. A small tensor has too few chunks to keep a GPU busy whatever its segments; longer ones make it smaller. */
+static uint8_t choose_segment_log2(unsigned element_bytes, uint64_t decoded_bytes)
 {
-    return decoded_bytes < 256u << 10 ? 12 : decoded_bytes < 4u << 20 ? 10 : SEGMENT_LOG2;
+    if (decoded_bytes < 256u << 10) return 12;
+    if (decoded_bytes < 4u << 20) return 10;
+    return element_bytes == 1 ? 9 : SEGMENT_LOG2;
 }
 
 /* Other bytes: large enough for zstd to find its matches, small enough to spread over threads. */
@@ -32,6 +34,7 @@ static struct cllm_layout choose_layout(const struct cllm_dtype *dtype)
         return (struct cllm_layout){1, 0, 8, 0, 0};
     }
     if (dtype->kind != CLLM_KIND_FLOAT) return none;
+    /* F16: the upper byte, so that the mantissa's upper bits, which are no noise, are coded and the rest is one byte plane. */
     if (dtype->element_bits == 16 && dtype->exponent_bits == 5) return (struct cllm_layout){2, 8, 8, 0, 0};
     uint8_t bits = dtype->exponent_bits < 8 ? dtype->exponent_bits : 8;
     return (struct cllm_layout){(uint8_t)(dtype->element_bits / 8), dtype->exponent_shift, bits, 0, 0};
@@ -40,7 +43,7 @@ static struct cllm_layout choose_layout(const struct cllm_dtype *dtype)
 struct cllm_plan cllm_plan_make(const struct cllm_dtype *dtype, uint64_t decoded_bytes)
 {
     struct cllm_plan plan = {.layout = choose_layout(dtype)};
-    if (plan.layout.element_bytes) plan.layout.segment_log2 = choose_segment_log2(decoded_bytes);
+    if (plan.layout.element_bytes) plan.layout.segment_log2 = choose_segment_log2(plan.layout.element_bytes, decoded_bytes);
     plan.chunk_bytes = plan.layout.element_bytes ? FLOAT_CHUNK_ELEMENTS * plan.layout.element_bytes : OTHER_CHUNK_BYTES;
     plan.zstd_level = decoded_bytes <= STRONG_LEVEL_MAX_BYTES ? STRONG_LEVEL : FAST_LEVEL;
     return plan;
