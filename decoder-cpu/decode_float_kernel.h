@@ -233,18 +233,25 @@ static inline void unpack_bits(const uint8_t *packed, unsigned width, uint32_t c
     }
 }
 
-static inline void join_f16(const uint8_t *restrict planes, const uint8_t *restrict symbols, uint32_t element_count,
-                            uint8_t *restrict out)
+static inline void join_f16_block(const uint8_t *restrict plane, const uint8_t *restrict top, const uint8_t *restrict symbols,
+                                  uint32_t count, uint8_t *restrict out)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint16_t raw = plane[i], high = top[i], symbol = symbols[i];
+        uint16_t element =
+            (uint16_t)(raw | (uint16_t)((high & 3) << 8) | (uint16_t)(symbol << 10) | (uint16_t)((high & 4) << 13));
+        PUT_ELEMENT(16, out + 2 * (size_t)i, element);
+    }
+}
+
+static inline void join_f16(const uint8_t *planes, const uint8_t *symbols, uint32_t element_count, uint8_t *out)
 {
     const uint8_t *packed = planes + element_count;
     uint8_t top[JOIN_BLOCK];
     for (uint32_t first = 0; first < element_count; first += JOIN_BLOCK) {
         uint32_t count = element_count - first < JOIN_BLOCK ? element_count - first : JOIN_BLOCK;
         unpack_bits(packed + (size_t)first / 8 * 3, 3, count, top);
-        for (uint32_t i = 0; i < count; i++) {
-            uint16_t element = (uint16_t)(planes[first + i] | (top[i] & 3) << 8 | symbols[first + i] << 10 | (top[i] & 4) << 13);
-            PUT_ELEMENT(16, out + 2 * ((size_t)first + i), element);
-        }
+        join_f16_block(planes + first, top, symbols + first, count, out + 2 * (size_t)first);
     }
 }
 
