@@ -56,8 +56,8 @@ struct device_choice {
     unsigned index;
 };
 
-static enum cllm_status parse_options(int argc, char **argv, struct cllm_verify_request *request, struct device_choice *choice_out,
-                                      struct cllm_error *err)
+static enum cllm_status parse_options(int argc, char **argv, struct cllm_verify_request *request,
+                                      struct device_choice *choice_out, struct cllm_error *err)
 {
     enum cllm_status status = CLLM_OK;
     opterr = 0;
@@ -74,7 +74,8 @@ static enum cllm_status parse_options(int argc, char **argv, struct cllm_verify_
     return status;
 }
 
-/* A GPU takes half a second to start, and gives back no bytes for the files' SHA-256: by itself it is chosen for what is large. */
+/* A GPU takes half a second to start, and gives back no bytes for the files' SHA-256: by itself it is chosen for what is large.
+ */
 #define AUTO_GPU_MIN_BYTES (INT64_C(1) << 30)
 
 static bool is_large(const char *const *operands, int operand_count)
@@ -93,7 +94,8 @@ static int run_on(const struct device_choice *choice, struct cllm_verify_request
     const bool asked = choice->device == CLLM_DEVICE_CUDA;
     const bool offered = choice->device == CLLM_DEVICE_AUTO && !request->quick && !request->tag && cllm_gpu_count() > 0;
     struct cllm_error err = {0};
-    if (asked && request->tag) return cllm_fatal_usage("--tag prints the SHA-256 of files, which --device cuda does not recompute");
+    if (asked && request->tag)
+        return cllm_fatal_usage("--tag prints the SHA-256 of files, which --device cuda does not recompute");
     if (asked || (offered && is_large(operands, operand_count))) {
         enum cllm_status status = cllm_gpu_engine_create(choice->index, &request->engine, &err);
         if (status && asked) return cllm_fatal(CLLM_E_DEVICE, "--device cuda: %s", err.message);
@@ -103,7 +105,8 @@ static int run_on(const struct device_choice *choice, struct cllm_verify_request
     return code;
 }
 
-static int run(const struct device_choice *choice, struct cllm_verify_request *request, const char *const *operands, int operand_count)
+static int run(const struct device_choice *choice, struct cllm_verify_request *request, const char *const *operands,
+               int operand_count)
 {
     if (operand_count == 0) return cllm_fatal_usage("which container?");
     if (request->against && operand_count > 1) {

@@ -56,7 +56,8 @@ enum cllm_status cllm_parse_fraction(const char *source, const char *text, doubl
 
 /* What to run on, from --device auto|cpu|cuda|cuda:N; N goes to *index_out, 0 where there is none. */
 enum cllm_device { CLLM_DEVICE_AUTO, CLLM_DEVICE_CPU, CLLM_DEVICE_CUDA };
-enum cllm_status cllm_parse_device(const char *text, enum cllm_device *device_out, unsigned *index_out, struct cllm_error *err) CLLM_MUST_USE;
+enum cllm_status cllm_parse_device(const char *text, enum cllm_device *device_out, unsigned *index_out,
+                                   struct cllm_error *err) CLLM_MUST_USE;
 
 /* Prints `help` to standard output, each "%p" being the name of the program. */
 void cllm_print_help(const char *help);

@@ -216,8 +216,9 @@ static void print_counts(const struct run *run, int container_count)
     if (container_count == 1 && run->root[0]) printf("root sha256:%s; ", run->root);
     if (request->against) printf("%llu files equal to %s; ", (unsigned long long)run->equal_count, cllm_shown(request->against));
     if (request->engine && !request->quick) {
-        printf("%s of them on %s, the SHA-256 of %llu files recorded, not recomputed; ", cllm_size_text(total->engine_bytes, size),
-               request->engine->name, (unsigned long long)(total->file_count - total->rehashed_count));
+        printf("%s of them on %s, the SHA-256 of %llu files recorded, not recomputed; ",
+               cllm_size_text(total->engine_bytes, size), request->engine->name,
+               (unsigned long long)(total->file_count - total->rehashed_count));
     }
     puts(promise(run));
 }

@@ -7,7 +7,7 @@
 
 struct cllm_verify_request {
     struct cllm_common_options common;
-    const char *against; /* original file, directory or list of SHA-256; or null */
+    const char *against;              /* original file, directory or list of SHA-256; or null */
     const struct cllm_engine *engine; /* decodes and hashes what it takes; or null */
     bool quick;
     bool tag;    /* print the SHA-256 of the restored files instead of OK lines */

@@ -107,8 +107,8 @@ static bool work_elsewhere(const struct walk *walk, struct job *job)
         if (!engine->takes(engine->user, &data->chunks[job->run.first_chunk + k])) return false;
     }
     if (!job->lane && engine->lane_create(engine->user, &job->lane, NULL)) return false;
-    return engine->hash_run(engine->user, job->lane, walk->reader, job->run.data_index, job->run.first_chunk, job->run.chunk_count,
-                            job->leaves, NULL) == CLLM_OK;
+    return engine->hash_run(engine->user, job->lane, walk->reader, job->run.data_index, job->run.first_chunk,
+                            job->run.chunk_count, job->leaves, NULL) == CLLM_OK;
 }
 
 /* Reads, checks and decodes one run. What is wrong with the container is kept as a problem, so that the walk may go on. */
@@ -205,7 +205,8 @@ static enum cllm_status finish_file(struct walk *walk, const struct cllm_file *f
 {
     uint8_t digest[CLLM_DIGEST_BYTES];
     enum cllm_status status = walk->quick ? CLLM_OK : cllm_sha256_finish(walk->file_digest, digest, err);
-    if (!status && !walk->quick && !walk->file_bad && !walk->file_elsewhere && memcmp(digest, file->sha256, CLLM_DIGEST_BYTES) != 0) {
+    if (!status && !walk->quick && !walk->file_bad && !walk->file_elsewhere &&
+        memcmp(digest, file->sha256, CLLM_DIGEST_BYTES) != 0) {
         struct cllm_error problem;
         char name[160], found[2 * CLLM_DIGEST_BYTES + 1], expected[2 * CLLM_DIGEST_BYTES + 1];
         walk->file_bad = true;

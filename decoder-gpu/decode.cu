@@ -13,8 +13,10 @@ bool cllm_gpu_decodes(const struct cllm_chunk *chunk)
 
 size_t cllm_gpu_scratch_bytes(size_t item_count)
 {
-    return item_count * (sizeof(struct gpu_chunk) + sizeof(struct cllm_table) + sizeof(struct gpu_table) + sizeof(uint32_t) +
-                         sizeof(struct gpu_piece)) * 3 / 2;
+    return item_count *
+           (sizeof(struct gpu_chunk) + sizeof(struct cllm_table) + sizeof(struct gpu_table) + sizeof(uint32_t) +
+            sizeof(struct gpu_piece)) *
+           3 / 2;
 }
 
 static const struct cllm_chunk *chunk_of(const struct cllm_gpu_item *item)
@@ -55,15 +57,17 @@ static enum cllm_status launch_decode(struct cllm_gpu *gpu, const struct launch 
     const struct gpu_table *d_tables = (const struct gpu_table *)gpu->d_tables;
     uint32_t *d_status = (uint32_t *)gpu->status.device;
     if (launch->fast) {
-        kernel_decode_bf16<<<(unsigned)launch->count, FLOAT_THREADS, sizeof(struct gpu_shared), gpu->stream>>>(d_chunks, d_tables, d_status);
+        kernel_decode_bf16<<<(unsigned)launch->count, FLOAT_THREADS, sizeof(struct gpu_shared), gpu->stream>>>(d_chunks, d_tables,
+                                                                                                               d_status);
     } else {
-        kernel_decode_any<<<(unsigned)launch->count, FLOAT_THREADS, sizeof(struct gpu_shared), gpu->stream>>>(d_chunks, d_tables,
-                                                                                                            *launch->layout, d_status);
+        kernel_decode_any<<<(unsigned)launch->count, FLOAT_THREADS, sizeof(struct gpu_shared), gpu->stream>>>(
+            d_chunks, d_tables, *launch->layout, d_status);
     }
     return cuda_try(cudaGetLastError(), "start decoding", err);
 }
 
-/* Tables that a decode uses, each once: chunks of one group follow each other, so comparing with the last one finds nearly all. */
+/* Tables that a decode uses, each once: chunks of one group follow each other, so comparing with the last one finds nearly all.
+ */
 struct table_list {
     struct cllm_table *lengths; /* pinned */
     const struct cllm_table *last;
@@ -84,8 +88,14 @@ static struct gpu_chunk describe_chunk(const struct cllm_gpu_item *item, uint32_
     const struct cllm_chunk *chunk = chunk_of(item);
     const struct cllm_layout *layout = &item->data->layout;
     const uint32_t element_count = chunk->decoded_bytes / layout->element_bytes;
-    struct gpu_chunk described = {(const uint8_t *)item->d_stored, (uint8_t *)item->d_out, chunk->stored_bytes, element_count,
-                                  (uint32_t)cllm_float_plane_bytes(layout, element_count), table, status, layout->segment_log2};
+    struct gpu_chunk described = {(const uint8_t *)item->d_stored,
+                                  (uint8_t *)item->d_out,
+                                  chunk->stored_bytes,
+                                  element_count,
+                                  (uint32_t)cllm_float_plane_bytes(layout, element_count),
+                                  table,
+                                  status,
+                                  layout->segment_log2};
     return described;
 }
 
@@ -101,8 +111,9 @@ static enum cllm_status queue_items(struct cllm_gpu *gpu, const struct cllm_gpu_
             return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "chunk of form %u is not for the GPU", chunk->form);
         }
         if (chunk->form == CLLM_FORM_RAW) {
-            enum cllm_status status = cuda_try(cudaMemcpyAsync(items[i].d_out, items[i].d_stored, chunk->decoded_bytes,
-                                                               cudaMemcpyDeviceToDevice, gpu->stream), "copy a raw chunk", err);
+            enum cllm_status status = cuda_try(
+                cudaMemcpyAsync(items[i].d_out, items[i].d_stored, chunk->decoded_bytes, cudaMemcpyDeviceToDevice, gpu->stream),
+                "copy a raw chunk", err);
             if (status) return status;
             continue;
         }
@@ -118,7 +129,8 @@ static enum cllm_status queue_items(struct cllm_gpu *gpu, const struct cllm_gpu_
     return CLLM_OK;
 }
 
-static enum cllm_status copy_to_device(struct cllm_gpu *gpu, const struct gpu_mirror *mirror, size_t byte_count, struct cllm_error *err)
+static enum cllm_status copy_to_device(struct cllm_gpu *gpu, const struct gpu_mirror *mirror, size_t byte_count,
+                                       struct cllm_error *err)
 {
     return cuda_try(cudaMemcpyAsync(mirror->device, mirror->host, byte_count, cudaMemcpyHostToDevice, gpu->stream),
                     "copy to the device", err);
@@ -135,7 +147,8 @@ static enum cllm_status build_tables(struct cllm_gpu *gpu, const struct table_li
 }
 
 /* Cuts the described chunks into launches of one kernel and one layout. */
-static enum cllm_status launch_all(struct cllm_gpu *gpu, const struct cllm_gpu_item *items, size_t described, struct cllm_error *err)
+static enum cllm_status launch_all(struct cllm_gpu *gpu, const struct cllm_gpu_item *items, size_t described,
+                                   struct cllm_error *err)
 {
     const struct gpu_chunk *chunks = (const struct gpu_chunk *)gpu->chunks.host;
     struct launch launch = {0, 0, false, NULL};
@@ -170,9 +183,11 @@ static enum cllm_status allow_shared_memory(struct cllm_error *err)
 {
     const int bytes = (int)sizeof(struct gpu_shared);
     enum cllm_status status =
-        cuda_try(cudaFuncSetAttribute(kernel_decode_bf16, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "reserve shared memory", err);
+        cuda_try(cudaFuncSetAttribute(kernel_decode_bf16, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                 "reserve shared memory", err);
     if (status) return status;
-    return cuda_try(cudaFuncSetAttribute(kernel_decode_any, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "reserve shared memory", err);
+    return cuda_try(cudaFuncSetAttribute(kernel_decode_any, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                    "reserve shared memory", err);
 }
 
 static enum cllm_status wait_for_stream(struct cllm_gpu *gpu, struct cllm_error *err)
@@ -183,10 +198,12 @@ static enum cllm_status wait_for_stream(struct cllm_gpu *gpu, struct cllm_error 
     return status;
 }
 
-enum cllm_status cllm_gpu_decode(struct cllm_gpu *gpu, const struct cllm_gpu_item *items, size_t item_count, struct cllm_error *err)
+enum cllm_status cllm_gpu_decode(struct cllm_gpu *gpu, const struct cllm_gpu_item *items, size_t item_count,
+                                 struct cllm_error *err)
 {
     gpu->status_count = 0;
-    if (item_count > UINT32_MAX / 2) return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET, "too many chunks in one call: %zu", item_count);
+    if (item_count > UINT32_MAX / 2)
+        return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET, "too many chunks in one call: %zu", item_count);
     enum cllm_status status = wait_for_stream(gpu, err); /* the scratch is about to be written again */
     if (!status) status = gpu_reserve(gpu, &gpu->chunks, item_count * sizeof(struct gpu_chunk), err);
     if (!status) status = gpu_reserve(gpu, &gpu->lengths, item_count * sizeof(struct cllm_table), err);
@@ -212,7 +229,8 @@ enum cllm_status cllm_gpu_hash(struct cllm_gpu *gpu, const struct cllm_gpu_item 
                                struct cllm_error *err)
 {
     if (item_count == 0) return CLLM_OK;
-    if (item_count > UINT32_MAX / 2) return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET, "too many chunks in one call: %zu", item_count);
+    if (item_count > UINT32_MAX / 2)
+        return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET, "too many chunks in one call: %zu", item_count);
     enum cllm_status status = gpu->hashing ? wait_for_stream(gpu, err) : CLLM_OK;
     if (!status) status = gpu_reserve(gpu, &gpu->pieces, item_count * sizeof(struct gpu_piece), err);
     if (status) return status;
@@ -222,8 +240,8 @@ enum cllm_status cllm_gpu_hash(struct cllm_gpu *gpu, const struct cllm_gpu_item 
     status = copy_to_device(gpu, &gpu->pieces, item_count * sizeof(struct gpu_piece), err);
     if (status) return status;
     const unsigned blocks = (unsigned)((item_count + SHA256_THREADS - 1) / SHA256_THREADS);
-    kernel_hash_pieces<<<blocks, SHA256_THREADS, 0, gpu->stream>>>((const struct gpu_piece *)gpu->pieces.device, (uint32_t)item_count,
-                                                                   (uint32_t *)d_digests);
+    kernel_hash_pieces<<<blocks, SHA256_THREADS, 0, gpu->stream>>>((const struct gpu_piece *)gpu->pieces.device,
+                                                                   (uint32_t)item_count, (uint32_t *)d_digests);
     return cuda_try(cudaGetLastError(), "start hashing", err);
 }
 
@@ -237,7 +255,8 @@ enum cllm_status cllm_gpu_finish(struct cllm_gpu *gpu, size_t *bad_item_out, str
     for (size_t i = 0; i < gpu->status_count; i++) {
         if (words[i] == GPU_OK) continue;
         if (bad_item_out) *bad_item_out = i;
-        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "float chunk does not decode: %s", words[i] < 4 ? reasons[words[i]] : "?");
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "float chunk does not decode: %s",
+                         words[i] < 4 ? reasons[words[i]] : "?");
     }
     return CLLM_OK;
 }

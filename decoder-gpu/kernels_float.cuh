@@ -1,8 +1,9 @@
 /* kernels_float.cuh - the float form on the GPU. FORMAT.md 9.
  *
  * One thread block decodes one chunk, one thread one segment. Code words come from shared memory, where the part of the chunk
- * behind the raw planes is copied first; a look-up of 11 bits gives up to three symbols. Every ROUND_SYMBOLS symbols a warp turns what its lanes have decoded from one-segment-a-lane into
- * eight-elements-a-lane, joins it with the raw planes and stores 16 bytes a lane, whole 32-byte sectors.
+ * behind the raw planes is copied first; a look-up of 11 bits gives up to three symbols. Every ROUND_SYMBOLS symbols a warp turns
+ * what its lanes have decoded from one-segment-a-lane into eight-elements-a-lane, joins it with the raw planes and stores 16
+ * bytes a lane, whole 32-byte sectors.
  *
  * Two kernels: kernel_decode_bf16 for the chunks that cpack writes for BF16 tensors (32,768 elements, segments of 128 symbols,
  * or fewer whole segments), and kernel_decode_any for every other layout, size and alignment.
@@ -153,7 +154,8 @@ struct gpu_lane {
 };
 
 /* Words of code: in shared memory (STAGED) or where the chunk lies. No word beyond last_word is loaded. */
-template <bool STAGED> struct gpu_words {
+template <bool STAGED>
+struct gpu_words {
     const uint32_t *global;
     uint32_t address;
     uint32_t last_word;
@@ -172,7 +174,8 @@ template <bool STAGED> struct gpu_words {
 };
 
 template <bool STAGED>
-static __device__ __forceinline__ struct gpu_lane start_lane(const gpu_words<STAGED> &words, const struct gpu_shared &shared, uint32_t bit)
+static __device__ __forceinline__ struct gpu_lane start_lane(const gpu_words<STAGED> &words, const struct gpu_shared &shared,
+                                                             uint32_t bit)
 {
     uint32_t first = words.at(bit >> 5) >> (bit & 31);
     uint32_t ring = shared_address(shared.ring[threadIdx.x]) | ring_swizzle(threadIdx.x % 32);
@@ -182,7 +185,8 @@ static __device__ __forceinline__ struct gpu_lane start_lane(const gpu_words<STA
 }
 
 /* Afterwards 22 bits or more are available. */
-template <bool STAGED> static __device__ __forceinline__ void refill_window(const gpu_words<STAGED> &words, struct gpu_lane &lane)
+template <bool STAGED>
+static __device__ __forceinline__ void refill_window(const gpu_words<STAGED> &words, struct gpu_lane &lane)
 {
     if (lane.available < 30) {
         uint32_t word = words.at(lane.next++);
@@ -331,7 +335,8 @@ static __device__ __forceinline__ void copy_pieces(const void *from, void *to, u
 /* --------------------------------------------------------------------------------------------------------------- BF16 */
 
 /* Starts to copy the chunk's table and what lies behind its plane. */
-static __device__ __forceinline__ void copy_stage(const struct gpu_chunk &chunk, const struct gpu_table *d_tables, struct gpu_stage &stage)
+static __device__ __forceinline__ void copy_stage(const struct gpu_chunk &chunk, const struct gpu_table *d_tables,
+                                                  struct gpu_stage &stage)
 {
     copy_pieces(&d_tables[chunk.table], &stage.table, sizeof stage.table / 16);
     copy_pieces(chunk.stored + plane_boundary(chunk), stage.words, (chunk.stored_bytes - plane_boundary(chunk) + 15) / 16);
@@ -406,7 +411,7 @@ static __device__ __forceinline__ void decode_warp_bf16(const struct gpu_place &
 
 /* One chunk per block: BF16, its elements whole segments of 128, at most 256 of them, at most STAGE_BYTES behind its plane. */
 static __global__ void __launch_bounds__(FLOAT_THREADS, FLOAT_BLOCKS_PER_SM)
-kernel_decode_bf16(const struct gpu_chunk *d_chunks, const struct gpu_table *d_tables, uint32_t *d_status)
+    kernel_decode_bf16(const struct gpu_chunk *d_chunks, const struct gpu_table *d_tables, uint32_t *d_status)
 {
     extern __shared__ uint4 shared_memory[];
     struct gpu_shared &shared = *(struct gpu_shared *)shared_memory;
@@ -465,7 +470,8 @@ static __device__ __forceinline__ void join_any(const struct gpu_chunk &chunk, c
 
 /* One chunk per block, 256 segments at a time; code words are read where they lie. */
 static __global__ void __launch_bounds__(FLOAT_THREADS)
-kernel_decode_any(const struct gpu_chunk *d_chunks, const struct gpu_table *d_tables, struct cllm_layout layout, uint32_t *d_status)
+    kernel_decode_any(const struct gpu_chunk *d_chunks, const struct gpu_table *d_tables, struct cllm_layout layout,
+                      uint32_t *d_status)
 {
     extern __shared__ uint4 shared_memory[];
     struct gpu_shared &shared = *(struct gpu_shared *)shared_memory;
@@ -510,9 +516,10 @@ kernel_decode_any(const struct gpu_chunk *d_chunks, const struct gpu_table *d_ta
             for (uint32_t from = 0; from < 32; from++) { /* a lane's round, an element a thread: neighbours store side by side */
                 uint64_t first = (uint64_t)(warp_first + from) << chunk.segment_log2;
                 uint64_t index = first + round + lane_index;
-                uint8_t symbol = shared.ring[threadIdx.x / 32 * 32 + from]
-                                            [((round + lane_index) & (RING_BYTES - 1)) ^ ring_swizzle(from)];
-                if (round + lane_index < per_segment && index < chunk.element_count) join_any(chunk, layout, (uint32_t)index, symbol);
+                uint8_t symbol =
+                    shared.ring[threadIdx.x / 32 * 32 + from][((round + lane_index) & (RING_BYTES - 1)) ^ ring_swizzle(from)];
+                if (round + lane_index < per_segment && index < chunk.element_count)
+                    join_any(chunk, layout, (uint32_t)index, symbol);
             }
             __syncwarp();
         }

@@ -23,8 +23,8 @@ struct cllm_engine {
     bool (*takes)(void *user, const struct cllm_chunk *chunk);
     /* Reads chunk_count consecutive chunks that it takes, checks their stored checksums, decodes them and writes the SHA-256 of
      * each to leaves_out, 32 bytes each. Fails with anything; the caller then decodes the run itself. */
-    enum cllm_status (*hash_run)(void *user, void *lane, const struct cllm_reader *reader, uint32_t data_index, uint32_t first_chunk,
-                                 uint32_t chunk_count, uint8_t *leaves_out, struct cllm_error *err);
+    enum cllm_status (*hash_run)(void *user, void *lane, const struct cllm_reader *reader, uint32_t data_index,
+                                 uint32_t first_chunk, uint32_t chunk_count, uint8_t *leaves_out, struct cllm_error *err);
 };
 
 #ifdef __cplusplus

@@ -40,13 +40,14 @@ static void fill(uint8_t *bytes, const struct cllm_layout *layout, uint32_t elem
                                                      : (unsigned)draw;
         uint8_t masked = (uint8_t)(symbol & ((1u << layout->symbol_bits) - 1));
         element = cllm_element_join(layout, masked, cllm_element_remainder(layout, element));
-        for (unsigned b = 0; b < layout->element_bytes; b++) bytes[(size_t)i * layout->element_bytes + b] = (uint8_t)(element >> 8 * b);
+        for (unsigned b = 0; b < layout->element_bytes; b++)
+            bytes[(size_t)i * layout->element_bytes + b] = (uint8_t)(element >> 8 * b);
     }
 }
 
 static const struct cllm_layout layouts[] = {
-    {2, 7, 8, 0, 7}, {2, 10, 5, 0, 7}, {4, 23, 8, 0, 7}, {8, 52, 8, 0, 7}, {1, 3, 4, 0, 7}, {1, 2, 5, 0, 7}, {1, 0, 8, 0, 7},
-    {2, 7, 8, 0, 5}, {2, 7, 8, 0, 8}, {2, 7, 8, 0, 12}, {4, 23, 8, 16, 7},
+    {2, 7, 8, 0, 7}, {2, 10, 5, 0, 7}, {4, 23, 8, 0, 7}, {8, 52, 8, 0, 7}, {1, 3, 4, 0, 7},   {1, 2, 5, 0, 7},
+    {1, 0, 8, 0, 7}, {2, 7, 8, 0, 5},  {2, 7, 8, 0, 8},  {2, 7, 8, 0, 12}, {4, 23, 8, 16, 7},
 };
 static const uint32_t sizes[] = {1, 31, 32, 33, 127, 128, 129, 255, 256, 257, 4095, 4096, 4097, 32640, 32767, 32768};
 
@@ -76,7 +77,8 @@ static void make_sample(struct sample *sample, struct cllm_group *group, const s
     sample->table = *cllm_group_tables(group);
     sample->stored = calloc(1, cllm_chunk_buffer_bytes(&sample->chunk));
     memcpy(sample->stored, chunks[0].stored, sample->chunk.stored_bytes);
-    sample->data = (struct cllm_data){.layout = *layout, .decoded_bytes = byte_count, .chunk_bytes = plan.chunk_bytes, .chunk_count = 1};
+    sample->data =
+        (struct cllm_data){.layout = *layout, .decoded_bytes = byte_count, .chunk_bytes = plan.chunk_bytes, .chunk_count = 1};
 }
 
 /* After the samples stopped moving. */
@@ -104,8 +106,8 @@ static struct cllm_gpu *open_gpu(void)
     return gpu;
 }
 
-/* Decodes all samples that the GPU takes in one call, out at `misalignment` bytes from a 256-byte boundary, and compares bytes and
- * SHA-256 with the CPU's. */
+/* Decodes all samples that the GPU takes in one call, out at `misalignment` bytes from a 256-byte boundary, and compares bytes
+ * and SHA-256 with the CPU's. */
 static void compare_samples(struct cllm_gpu *gpu, struct sample *samples, size_t sample_count, size_t misalignment)
 {
     struct cllm_gpu_item *items = calloc(sample_count, sizeof *items);
@@ -136,11 +138,13 @@ static void compare_samples(struct cllm_gpu *gpu, struct sample *samples, size_t
         const struct sample *sample = &samples[index[k]];
         uint8_t *out = malloc(sample->chunk.decoded_bytes), digest[CLLM_DIGEST_BYTES], expected[CLLM_DIGEST_BYTES];
         assert_int_equal(cllm_gpu_download(gpu, out, items[k].d_out, sample->chunk.decoded_bytes, &err), CLLM_OK);
-        assert_int_equal(cllm_gpu_download(gpu, digest, (uint8_t *)d_digests + k * CLLM_DIGEST_BYTES, sizeof digest, &err), CLLM_OK);
+        assert_int_equal(cllm_gpu_download(gpu, digest, (uint8_t *)d_digests + k * CLLM_DIGEST_BYTES, sizeof digest, &err),
+                         CLLM_OK);
         assert_int_equal(cllm_gpu_finish(gpu, NULL, &err), CLLM_OK);
         if (memcmp(out, sample->decoded, sample->chunk.decoded_bytes) != 0) {
-            fail_msg("element size %u, shift %u, segments 2^%u, %u bytes: decoded bytes differ", sample->data.layout.element_bytes,
-                     sample->data.layout.symbol_shift, sample->data.layout.segment_log2, sample->chunk.decoded_bytes);
+            fail_msg("element size %u, shift %u, segments 2^%u, %u bytes: decoded bytes differ",
+                     sample->data.layout.element_bytes, sample->data.layout.symbol_shift, sample->data.layout.segment_log2,
+                     sample->chunk.decoded_bytes);
         }
         assert_int_equal(cllm_sha256(sample->decoded, sample->chunk.decoded_bytes, expected, &err), CLLM_OK);
         if (misalignment % 4 == 0) assert_memory_equal(digest, expected, sizeof digest);
@@ -187,7 +191,8 @@ static void test_decoders_agree_on_every_layout_size_and_content(void **state)
     if (!gpu) return;
     struct sample *samples = NULL;
     size_t count = make_all_samples(&samples);
-    for (size_t misalignment = 0; misalignment < 5; misalignment++) compare_samples(gpu, samples, count, misalignment == 4 ? 16 : misalignment);
+    for (size_t misalignment = 0; misalignment < 5; misalignment++)
+        compare_samples(gpu, samples, count, misalignment == 4 ? 16 : misalignment);
     free_samples(samples, count);
     cllm_gpu_destroy(gpu);
 }
@@ -195,15 +200,18 @@ static void test_decoders_agree_on_every_layout_size_and_content(void **state)
 /* Damage: a few flipped bits, a random stretch, or all random, behind the planes or anywhere. */
 static void damage(uint8_t *stored, const struct sample *sample)
 {
-    uint32_t planes = (uint32_t)cllm_float_plane_bytes(&sample->data.layout, sample->chunk.decoded_bytes / sample->data.layout.element_bytes);
+    uint32_t planes =
+        (uint32_t)cllm_float_plane_bytes(&sample->data.layout, sample->chunk.decoded_bytes / sample->data.layout.element_bytes);
     uint32_t from = next_random() % 4 ? planes : 0, span = sample->chunk.stored_bytes - from;
     switch (next_random() % 3) {
     case 0:
-        for (unsigned k = 0; k < 1 + next_random() % 3; k++) stored[from + next_random() % span] ^= (uint8_t)(1u << next_random() % 8);
+        for (unsigned k = 0; k < 1 + next_random() % 3; k++)
+            stored[from + next_random() % span] ^= (uint8_t)(1u << next_random() % 8);
         break;
     case 1: stored[from + next_random() % (span < 8 ? span : 8)] = (uint8_t)next_random(); break;
     default:
-        for (uint32_t i = from + (uint32_t)(next_random() % span); i < sample->chunk.stored_bytes; i++) stored[i] = (uint8_t)next_random();
+        for (uint32_t i = from + (uint32_t)(next_random() % span); i < sample->chunk.stored_bytes; i++)
+            stored[i] = (uint8_t)next_random();
     }
 }
 
@@ -234,7 +242,8 @@ static void test_decoders_agree_on_damaged_chunks(void **state)
         enum cllm_status gpu_status = cllm_gpu_finish(gpu, NULL, &err);
         if (cpu_status != gpu_status) {
             fail_msg("round %zu: element size %u, segments 2^%u, %u bytes: CPU says %d, GPU says %d", round,
-                     sample->data.layout.element_bytes, sample->data.layout.segment_log2, sample->chunk.decoded_bytes, cpu_status, gpu_status);
+                     sample->data.layout.element_bytes, sample->data.layout.segment_log2, sample->chunk.decoded_bytes, cpu_status,
+                     gpu_status);
         }
         if (cpu_status == CLLM_OK) {
             assert_int_equal(cllm_gpu_download(gpu, gpu_bytes, d_decoded, sample->chunk.decoded_bytes, &err), CLLM_OK);

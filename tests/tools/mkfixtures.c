@@ -40,7 +40,8 @@ static const char introduction[] =
     "one. zstd frames depend on the version of libzstd; nothing depends on their exact bytes.\n"
     "\n"
     "    make lib build/release/tests/tools/mkfixtures{,_good,_bad}.o build/release/tests/support/container_{builder,surgery}.o\n"
-    "    cc -o build/mkfixtures build/release/tests/tools/mkfixtures*.o build/release/tests/support/container_{builder,surgery}.o \\\n"
+    "    cc -o build/mkfixtures build/release/tests/tools/mkfixtures*.o "
+    "build/release/tests/support/container_{builder,surgery}.o \\\n"
     "        build/release/libcllm.a -lzstd -lxxhash -lcrypto\n"
     "    build/mkfixtures fixtures\n";
 
