@@ -49,7 +49,7 @@ static inline void split_f32(const uint8_t *restrict elements, uint32_t element_
 /* Bytes of which only the `width` low bits are used, less than 8, to a bit stream; unused bits at its end are 0. */
 static inline void pack_bits(uint8_t values[SPLIT_BLOCK], unsigned width, uint32_t count, uint8_t *packed_out)
 {
-    uint8_t packed[SPLIT_BLOCK + 8], *at = packed;
+    uint8_t packed[SPLIT_BLOCK + 8] = {0}, *at = packed;
     memset(values + count, 0, SPLIT_BLOCK - count);
     for (uint32_t i = 0; i < count; i += 8, at += width) {
         uint64_t eight = cllm_load_le64(values + i);
