@@ -19,24 +19,31 @@
 #define RUNS_MAX 99
 #define SAMPLE_BYTES ((size_t)64 << 20) /* distinct weights; the rest are copies at other addresses */
 
-static void stop_on(enum cllm_status status, const struct cllm_error *err)
+/* A context on the first GPU, or null, said once, where there is none: make bench goes on. */
+static struct cllm_gpu *open_gpu(void)
 {
-    if (status == CLLM_OK) return;
-    fprintf(stderr, "decode_gpu: %s\n", err->message);
-    exit(1);
+    struct cllm_gpu *gpu = NULL;
+    struct cllm_error err;
+    if (cllm_gpu_create(0, &gpu, &err) != CLLM_OK) printf("\ndecode_gpu: skipped: %s\n", err.message);
+    return gpu;
 }
 
 #ifndef CLLM_CUDA
 
 int main(void)
 {
-    struct cllm_gpu *gpu = NULL;
-    struct cllm_error err;
-    stop_on(cllm_gpu_create(0, &gpu, &err), &err);
+    cllm_gpu_destroy(open_gpu());
     return 0;
 }
 
 #else
+
+static void stop_on(enum cllm_status status, const struct cllm_error *err)
+{
+    if (status == CLLM_OK) return;
+    fprintf(stderr, "decode_gpu: %s\n", err->message);
+    exit(1);
+}
 
 /* One encoded group after the other: what a container would hold. */
 struct sample {
@@ -197,7 +204,8 @@ int main(int argc, char **argv)
     struct sample sample = {0};
     struct subject s = {0};
     const size_t copies = ((size_t)gib << 30) / SAMPLE_BYTES, decoded_bytes = copies * SAMPLE_BYTES;
-    stop_on(cllm_gpu_create(0, &s.gpu, &err), &err);
+    s.gpu = open_gpu();
+    if (!s.gpu) return 0;
     encode_sample(&sample);
     s.item_count = copies * sample.chunk_count;
     struct cllm_gpu_item *items = calloc(s.item_count, sizeof *items);
