@@ -231,7 +231,8 @@ enum cllm_status cllm_gpu_hash(struct cllm_gpu *gpu, const struct cllm_gpu_item 
     if (item_count == 0) return CLLM_OK;
     if (item_count > UINT32_MAX / 2)
         return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET, "too many chunks in one call: %zu", item_count);
-    enum cllm_status status = gpu->hashing ? wait_for_stream(gpu, err) : CLLM_OK;
+    enum cllm_status status =
+        gpu->hashing ? wait_for_stream(gpu, err) : cuda_try(cudaSetDevice(gpu->device), "use the device", err);
     if (!status) status = gpu_reserve(gpu, &gpu->pieces, item_count * sizeof(struct gpu_piece), err);
     if (status) return status;
     gpu->hashing = true;
