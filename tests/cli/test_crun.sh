@@ -281,6 +281,31 @@ data[len(data) // 3] ^= 1
 open("damaged.cllm", "wb").write(data)'
 expect "a flipped bit in the weights is an integrity failure" 4 "$CRUN" damaged.cllm --prompt-ids 1
 
+# ----------------------------------------------------------------------------------------------------- synthetic models
+
+if [ -x "$BUILD/tests/mkmodel" ]; then
+    expect "mkmodel writes a checkpoint" 0 "$BUILD/tests/mkmodel" tiny made
+    says "and calls it synthetic" 'synthetic checkpoint of shape tiny: 30 BF16 tensors' stdout
+    run "$BUILD/tests/mkmodel" -T 1 tiny made1
+    check "the same bytes with one thread" test "$(listing made)" = "$(listing made1)"
+    run "$BUILD/tests/mkmodel" -s 2 tiny made2
+    check "another seed, other weights" test "$(listing made)" != "$(listing made2)"
+    expect "cpack packs it" 0 "$CPACK" -q made -o made.cllm
+    expect "crun runs it" 0 "$CRUN" --json made.cllm -p "some words" -n 24 --temp 0
+    is_json "text, and ids above the bytes" stdout "isinstance(d['text'],str) and len(d['ids'])==24 and max(d['prompt_ids'])>257"
+    cp stdout expected
+    run "$BUILD/tests/mkmodel" -S 100K made/config.json sharded
+    check "the same checkpoint in files of 100 KiB" test "$(find sharded -name 'model-*-of-*.safetensors' | wc -l)" = 4
+    expect "cpack packs them all" 0 "$CPACK" -q sharded -o sharded.cllm
+    expect "crun runs it the same" 0 "$CRUN" --json sharded.cllm -p "some words" -n 24 --temp 0
+    is_json "same ids" stdout "d['ids']==json.load(open('expected'))['ids']"
+    expect "mkmodel F16" 0 "$BUILD/tests/mkmodel" -d F16 tiny made16
+    expect "mkmodel without a shape" 2 "$BUILD/tests/mkmodel" made
+    expect "mkmodel of an absent config.json" 1 "$BUILD/tests/mkmodel" absent.json made
+else
+    skip "synthetic models" "no tests/mkmodel in $BUILD"
+fi
+
 # ------------------------------------------------------------------------------------------------------- trained models
 
 # golden NAME DIRECTORY REFERENCE: greedy ids, logits and text of every case.
