@@ -1,0 +1,216 @@
+/* residency.c - see residency.h. Plans are tried from the fastest to the smallest; the first that fits is taken. */
+#include "residency.h"
+
+#include "bytes.h"
+
+#define SLOT_BYTES (UINT64_C(4) << 20) /* copies of this size reach the link's speed */
+#define SLOT_COUNT 8u
+#define MODEST_SLOT_BYTES (UINT64_C(2) << 20)
+#define MODEST_SLOT_COUNT 4u /* holds what arrives while a layer is computed */
+#define SLOT_COUNT_MIN 2u
+#define MODEST_SHARE 16 /* the budget's part that buffers may have where layers must be streamed for them */
+#define SMALL_ALLOCATIONS_BYTES (UINT64_C(2) << 20) /* histograms, flags, logits */
+
+const char *cllm_residency_name(enum cllm_residency residency)
+{
+    static const char *const names[] = {[CLLM_RESIDENCY_AUTO] = "auto",
+                                        [CLLM_RESIDENCY_RAW] = "raw",
+                                        [CLLM_RESIDENCY_PACKED] = "packed",
+                                        [CLLM_RESIDENCY_STREAM] = "stream"};
+    return names[residency];
+}
+
+bool cllm_residency_is_streamed(const struct cllm_residency_plan *plan, uint32_t layer_index)
+{
+    const uint64_t before = (uint64_t)layer_index * plan->streamed_count / plan->layer_count;
+    const uint64_t with = ((uint64_t)layer_index + 1) * plan->streamed_count / plan->layer_count;
+    return with > before;
+}
+
+/* Sizes come from files, but each of them fits them: no sum of a few overflows. */
+static uint64_t granules(uint64_t byte_count)
+{
+    return (byte_count + CLLM_DEVICE_GRANULE_BYTES - 1) / CLLM_DEVICE_GRANULE_BYTES * CLLM_DEVICE_GRANULE_BYTES;
+}
+
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static uint64_t smaller(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t resident_bytes(const struct cllm_residency_plan *plan, const struct cllm_residency_bytes *bytes)
+{
+    return plan->raw ? bytes->raw : bytes->packed;
+}
+
+/* What the layers add up to. */
+struct layer_sums {
+    uint64_t resident;     /* bytes that stay, in whole allocations */
+    uint64_t read;         /* bytes that stay and are read for each token */
+    uint64_t stored;       /* of streamed layers */
+    uint64_t decoded;      /* of streamed layers */
+    uint64_t scratch;      /* for the largest streamed layer */
+    uint64_t load_scratch; /* for the largest layer that is packed while loading */
+    uint64_t stored_max;   /* of any layer */
+};
+
+static struct layer_sums sum_layers(const struct cllm_residency_request *request, const struct cllm_residency_plan *plan)
+{
+    struct layer_sums sums = {0};
+    for (uint32_t i = 0; i < request->layer_count; i++) {
+        const struct cllm_residency_bytes *layer = &request->layers[i];
+        sums.stored_max = larger(sums.stored_max, layer->stored);
+        if (cllm_residency_is_streamed(plan, i)) {
+            sums.stored += layer->stored;
+            sums.decoded += layer->raw;
+            sums.scratch = larger(sums.scratch, layer->raw);
+        } else {
+            sums.resident += granules(resident_bytes(plan, layer));
+            sums.read += resident_bytes(plan, layer);
+            if (!plan->raw) sums.load_scratch = larger(sums.load_scratch, layer->raw);
+        }
+    }
+    return sums;
+}
+
+/* No slot is larger than what there is to put into it, none smaller than a chunk. */
+static void choose_slots(const struct cllm_residency_request *request, const struct layer_sums *sums,
+                         struct cllm_residency_plan *plan, bool smallest)
+{
+    const bool modest = plan->streamed_count > 0 && SLOT_COUNT * SLOT_BYTES > request->budget_bytes / MODEST_SHARE;
+    const uint64_t wanted = smallest ? 0 : smaller(modest ? MODEST_SLOT_BYTES : SLOT_BYTES, sums->stored_max);
+    plan->slot_count = smallest ? SLOT_COUNT_MIN : modest ? MODEST_SLOT_COUNT : SLOT_COUNT;
+    plan->slot_bytes = larger(wanted, request->chunk_bytes);
+}
+
+static double ceiling(const struct cllm_residency_request *request, const struct cllm_residency_plan *plan,
+                      const struct layer_sums *sums)
+{
+    double seconds = 0;
+    if (request->device_bytes_per_second > 0) {
+        const uint64_t decoding = 2 * sums->stored + sums->decoded; /* written, read, written as elements */
+        seconds = (double)(plan->read_bytes_per_token + decoding) / request->device_bytes_per_second;
+    }
+    if (request->link_bytes_per_second > 0) {
+        const double copying = (double)plan->streamed_bytes_per_token / request->link_bytes_per_second;
+        if (copying > seconds) seconds = copying;
+    }
+    return seconds > 0 ? 1 / seconds : 0;
+}
+
+/* Fills in all that follows from streamed_count, raw, embedding_on_host and forward. */
+static void complete(const struct cllm_residency_request *request, struct cllm_residency_plan *plan, bool smallest)
+{
+    const struct layer_sums sums = sum_layers(request, plan);
+    const struct cllm_residency_forward *forward = &plan->forward;
+    choose_slots(request, &sums, plan, smallest);
+    const uint64_t slots = granules(plan->slot_count * plan->slot_bytes);
+    const uint64_t head = granules(resident_bytes(plan, &request->head));
+    const uint64_t embedding = plan->embedding_on_host ? 0 : granules(resident_bytes(plan, &request->embedding));
+    const uint64_t unpacked = plan->raw ? 0 : larger(request->head.raw, plan->embedding_on_host ? 0 : request->embedding.raw);
+    const uint64_t base = head + embedding + granules(request->vector_bytes) + SMALL_ALLOCATIONS_BYTES;
+    const uint64_t descriptors = granules(plan->streamed_count * request->descriptor_bytes);
+
+    plan->weight_bytes = base + sums.resident;
+    plan->stream_bytes = plan->streamed_count ? slots + granules(sums.scratch) + descriptors : 0;
+    plan->total_bytes = plan->weight_bytes + plan->stream_bytes + granules(forward->cache_bytes) +
+                        granules(forward->activation_bytes) + granules(forward->scratch_bytes);
+    /* the head is packed before there are layers, layers before there is a cache */
+    plan->peak_bytes = larger(plan->total_bytes, base + slots + granules(unpacked));
+    plan->peak_bytes =
+        larger(plan->peak_bytes, plan->weight_bytes + slots + descriptors + granules(larger(sums.scratch, sums.load_scratch)));
+    plan->host_bytes = sums.stored + (plan->embedding_on_host ? request->embedding.raw : 0);
+    plan->from_disk = plan->streamed_count > 0 && plan->host_bytes > request->host_bytes;
+    if (plan->from_disk) plan->host_bytes -= sums.stored;
+    plan->streamed_bytes_per_token = sums.stored;
+    plan->read_bytes_per_token = resident_bytes(plan, &request->head) + sums.read + sums.decoded + request->vector_bytes;
+    plan->ceiling_per_second = ceiling(request, plan, &sums);
+}
+
+static bool fits(const struct cllm_residency_request *request, const struct cllm_residency_plan *plan)
+{
+    return plan->peak_bytes <= request->budget_bytes;
+}
+
+/* Layers that may stay at most and must stay at least. */
+struct wish {
+    uint32_t most;
+    uint32_t least;
+};
+
+static struct wish wish_of(const struct cllm_residency_request *request)
+{
+    const uint32_t all = request->layer_count;
+    const uint32_t cached = request->cache_layers < all ? request->cache_layers : all;
+    const bool given = request->cache_layers != CLLM_CACHE_LAYERS_AUTO;
+    switch (request->choice) {
+    case CLLM_RESIDENCY_AUTO: return given ? (struct wish){cached, cached} : (struct wish){all, 0};
+    case CLLM_RESIDENCY_STREAM: return given ? (struct wish){cached, cached} : (struct wish){0, 0};
+    default: return (struct wish){all, all};
+    }
+}
+
+/* Whether buffers of this forward pass are small beside the budget, or there are no smaller ones. */
+static bool is_modest(const struct cllm_residency_request *request, uint32_t forward_index)
+{
+    const struct cllm_residency_forward *forward = &request->forwards[forward_index];
+    return forward_index + 1 == request->forward_count ||
+           forward->activation_bytes + forward->scratch_bytes <= request->budget_bytes / MODEST_SHARE;
+}
+
+/* The plan with most resident layers, no more than wish.most, that fits with this forward pass. */
+static bool try_fewer(const struct cllm_residency_request *request, struct wish wish, uint32_t forward_index,
+                      struct cllm_residency_plan *plan)
+{
+    plan->forward = request->forwards[forward_index];
+    for (uint32_t resident = wish.most + 1; resident-- > wish.least;) {
+        plan->streamed_count = request->layer_count - resident;
+        complete(request, plan, false);
+        if (fits(request, plan)) return true;
+    }
+    return false;
+}
+
+/* The least memory that the wish allows. */
+static bool try_smallest(const struct cllm_residency_request *request, struct wish wish, struct cllm_residency_plan *plan)
+{
+    plan->embedding_on_host = request->embedding.raw > 0;
+    plan->streamed_count = request->layer_count - wish.least;
+    plan->forward = request->forwards[request->forward_count - 1];
+    complete(request, plan, true);
+    return fits(request, plan);
+}
+
+static bool try_plans(const struct cllm_residency_request *request, struct wish wish, struct cllm_residency_plan *plan)
+{
+    const struct wish all_wanted = {wish.most, wish.most};
+    for (int on_host = 0; on_host < 2; on_host++) {
+        plan->embedding_on_host = on_host && request->embedding.raw > 0;
+        for (uint32_t i = 0; i < request->forward_count; i++) {
+            if (try_fewer(request, all_wanted, i, plan)) return true;
+        }
+    }
+    for (uint32_t i = 0; i < request->forward_count; i++) {
+        if (is_modest(request, i) && try_fewer(request, wish, i, plan)) return true;
+    }
+    return try_smallest(request, wish, plan);
+}
+
+enum cllm_status cllm_residency_decide(const struct cllm_residency_request *request, struct cllm_residency_plan *plan_out,
+                                       struct cllm_error *err)
+{
+    const struct wish wish = wish_of(request);
+    *plan_out = (struct cllm_residency_plan){.layer_count = request->layer_count, .raw = request->choice == CLLM_RESIDENCY_RAW};
+    if (try_plans(request, wish, plan_out)) return CLLM_OK;
+    const unsigned long long mib = 1 << 20;
+    return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET,
+                     "found a budget of %llu MiB of device memory, expected at least %llu MiB for %u of %u layers, head, a cache "
+                     "of %llu MiB and buffers",
+                     (unsigned long long)request->budget_bytes / mib, (unsigned long long)(plan_out->peak_bytes + mib - 1) / mib,
+                     wish.least, request->layer_count, (unsigned long long)plan_out->forward.cache_bytes / mib);
+}
