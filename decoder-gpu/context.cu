@@ -1,5 +1,5 @@
 /* context.cu - devices, streams, memory. */
-#include "context.h"
+#include "batch.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -27,7 +27,9 @@ static enum cllm_status open_device(struct cllm_gpu *gpu, struct cllm_error *err
     /* Many threads may wait for the device at once: asleep, not spinning. No harm where it was in use already. */
     if (!status && cudaSetDeviceFlags(cudaDeviceScheduleBlockingSync) != cudaSuccess) (void)cudaGetLastError();
     if (!status) status = cuda_try(cudaSetDevice(gpu->device), "use the device", err);
-    if (!status) status = cuda_try(cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking), "create a stream", err);
+    if (!status) status = cuda_try(cudaStreamCreateWithFlags(&gpu->own_stream, cudaStreamNonBlocking), "create a stream", err);
+    if (!status) status = cuda_try(cudaMallocHost(&gpu->status, sizeof *gpu->status), "allocate pinned memory", err);
+    gpu->stream = gpu->own_stream;
     if (!status) snprintf(gpu->name, sizeof gpu->name, "%s", properties.name);
     return status;
 }
@@ -40,30 +42,27 @@ enum cllm_status cllm_gpu_create(unsigned device_index, struct cllm_gpu **gpu_ou
     gpu->device = device_index < 1024 ? (int)device_index : 1024;
     enum cllm_status status = open_device(gpu, err);
     if (status) {
-        free(gpu);
+        cllm_gpu_destroy(gpu);
         return status;
     }
     *gpu_out = gpu;
     return CLLM_OK;
 }
 
-static void free_mirror(struct gpu_mirror *mirror)
-{
-    cudaFreeHost(mirror->host);
-    cudaFree(mirror->device);
-}
-
 void cllm_gpu_destroy(struct cllm_gpu *gpu)
 {
     if (!gpu) return;
-    cudaSetDevice(gpu->device);
-    cudaStreamSynchronize(gpu->stream);
-    free_mirror(&gpu->chunks);
-    free_mirror(&gpu->lengths);
-    free_mirror(&gpu->status);
-    free_mirror(&gpu->pieces);
-    cudaFree(gpu->d_tables);
-    cudaStreamDestroy(gpu->stream);
+    if (gpu->own_stream) {
+        cudaSetDevice(gpu->device);
+        cudaStreamSynchronize(gpu->stream);
+        cllm_gpu_batch_destroy(gpu->once);
+        cudaFreeHost(gpu->staging.bytes);
+        cudaFreeHost(gpu->hash_staging.bytes);
+        cudaFreeHost(gpu->status);
+        cudaFree(gpu->d_pieces.bytes);
+        cudaStreamDestroy(gpu->own_stream);
+    }
+    free(gpu->spans);
     free(gpu);
 }
 
@@ -77,17 +76,44 @@ void *cllm_gpu_stream(const struct cllm_gpu *gpu)
     return gpu->stream;
 }
 
-enum cllm_status gpu_reserve(struct cllm_gpu *gpu, struct gpu_mirror *mirror, size_t byte_count, struct cllm_error *err)
+enum cllm_status cllm_gpu_set_stream(struct cllm_gpu *gpu, void *stream, struct cllm_error *err)
 {
-    if (byte_count <= mirror->capacity) return CLLM_OK;
-    enum cllm_status status = cuda_try(cudaStreamSynchronize(gpu->stream), "finish earlier work", err);
+    enum cllm_status status = gpu_wait(gpu, err);
+    if (!status) gpu->stream = stream ? (cudaStream_t)stream : gpu->own_stream;
+    return status;
+}
+
+enum cllm_status gpu_wait(struct cllm_gpu *gpu, struct cllm_error *err)
+{
+    enum cllm_status status = cuda_try(cudaSetDevice(gpu->device), "use the device", err);
+    if (!status) status = cuda_try(cudaStreamSynchronize(gpu->stream), "finish its work", err);
+    if (!status) gpu->hashing = false;
+    return status;
+}
+
+enum cllm_status gpu_reserve_pinned(struct cllm_gpu *gpu, struct gpu_memory *memory, size_t byte_count, struct cllm_error *err)
+{
+    if (byte_count <= memory->capacity) return CLLM_OK;
+    enum cllm_status status = gpu_wait(gpu, err);
     if (status) return status;
-    free_mirror(mirror);
-    *mirror = {nullptr, nullptr, 0};
-    size_t capacity = byte_count + byte_count / 2;
-    status = cuda_try(cudaMallocHost(&mirror->host, capacity), "allocate pinned memory", err);
-    if (!status) status = cuda_try(cudaMalloc(&mirror->device, capacity), "allocate device memory", err);
-    if (!status) mirror->capacity = capacity;
+    cudaFreeHost(memory->bytes);
+    *memory = {nullptr, 0};
+    const size_t capacity = byte_count + byte_count / 2;
+    status = cuda_try(cudaMallocHost(&memory->bytes, capacity), "allocate pinned memory", err);
+    if (!status) memory->capacity = capacity;
+    return status;
+}
+
+enum cllm_status gpu_reserve_device(struct cllm_gpu *gpu, struct gpu_memory *memory, size_t byte_count, struct cllm_error *err)
+{
+    if (byte_count <= memory->capacity) return CLLM_OK;
+    enum cllm_status status = gpu_wait(gpu, err);
+    if (status) return status;
+    cudaFree(memory->bytes);
+    *memory = {nullptr, 0};
+    const size_t capacity = byte_count + byte_count / 2;
+    status = cuda_try(cudaMalloc(&memory->bytes, capacity), "allocate device memory", err);
+    if (!status) memory->capacity = capacity;
     return status;
 }
 

@@ -4,28 +4,33 @@
 
 #include "cuda_try.h"
 
-/* The same bytes in pinned host memory and on the device; grows, never shrinks. */
-struct gpu_mirror {
-    void *host;
-    void *device;
+/* Memory that grows and never shrinks. */
+struct gpu_memory {
+    void *bytes;
     size_t capacity;
 };
 
 struct cllm_gpu {
     int device;
-    cudaStream_t stream;
+    cudaStream_t stream; /* on which work is queued */
+    cudaStream_t own_stream;
     char name[256];
-    struct gpu_mirror chunks;  /* struct gpu_chunk of a decode */
-    struct gpu_mirror lengths; /* struct cllm_table of each table in use */
-    struct gpu_mirror status;  /* one word per item */
-    struct gpu_mirror pieces;  /* struct gpu_piece of a hash */
-    void *d_tables;            /* struct gpu_table */
-    size_t table_capacity;     /* bytes */
-    size_t status_count;       /* items of the last decode */
-    bool hashing;              /* pieces are in use by a hash that was not waited for */
+    struct gpu_memory staging;      /* pinned: descriptions on their way to the device */
+    struct gpu_memory hash_staging; /* pinned: struct gpu_piece */
+    struct gpu_memory d_pieces;     /* device: the same */
+    uint32_t *status;               /* pinned: a status word that came back */
+    struct cllm_gpu_batch *once;    /* of cllm_gpu_decode */
+    struct cllm_gpu_span *spans;    /* its spans */
+    size_t span_capacity;
+    bool decoding; /* there is a decode whose status has not been looked at */
+    bool hashing;  /* pieces are in use by a hash that was not waited for */
 };
 
-/* Gives the mirror room, waiting for the stream if that takes a new one; what was in it is lost. */
-enum cllm_status gpu_reserve(struct cllm_gpu *gpu, struct gpu_mirror *mirror, size_t byte_count, struct cllm_error *err);
+/* Gives the memory room, waiting for the stream if that takes new memory; what was in it is lost. */
+enum cllm_status gpu_reserve_pinned(struct cllm_gpu *gpu, struct gpu_memory *memory, size_t byte_count, struct cllm_error *err);
+enum cllm_status gpu_reserve_device(struct cllm_gpu *gpu, struct gpu_memory *memory, size_t byte_count, struct cllm_error *err);
+
+/* Makes the device current and waits for the context's stream. */
+enum cllm_status gpu_wait(struct cllm_gpu *gpu, struct cllm_error *err);
 
 #endif

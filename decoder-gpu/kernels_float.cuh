@@ -31,19 +31,41 @@
 #define BF16_SEGMENT_LOG2 7
 #define BF16_SEGMENT (1u << BF16_SEGMENT_LOG2)
 
-/* One chunk as the kernel sees it; filled by the host from a validated index. */
+/* One chunk as a kernel sees it; filled by the host from a validated index. */
 struct gpu_chunk {
-    const uint8_t *stored; /* device memory, 16-byte aligned; stored_bytes rounded up to 16 are readable */
-    uint8_t *out;          /* device memory; 16-byte aligned for kernel_decode_bf16 */
+    uint64_t stored_offset; /* from the stored base; 16-byte aligned, stored_bytes rounded up to 16 are readable */
+    uint64_t out_offset;    /* from the output base; 16-byte aligned but for kernel_decode_any */
     uint32_t stored_bytes;
     uint32_t element_count;
-    uint32_t plane_bytes; /* of all planes: less than stored_bytes */
+    uint32_t plane_bytes; /* of all planes */
     uint32_t table;       /* into the tables of the launch */
-    uint32_t status;      /* into the status words of the launch */
-    uint32_t segment_log2;
+    uint32_t index;       /* for the status word */
+    struct cllm_layout layout;
 };
 
-enum gpu_status { GPU_OK = 0, GPU_BAD_HEADER, GPU_BAD_SEGMENT, GPU_BAD_END };
+/* What the offsets of chunks count from. */
+struct gpu_bases {
+    const uint8_t *stored;
+    uint8_t *out;
+};
+
+/* A chunk with its addresses. */
+struct gpu_work : gpu_chunk {
+    const uint8_t *stored;
+    uint8_t *out;
+    __device__ __forceinline__ gpu_work(const struct gpu_chunk &chunk, const struct gpu_bases &bases)
+        : gpu_chunk(chunk), stored(bases.stored + chunk.stored_offset), out(bases.out + chunk.out_offset)
+    {
+    }
+};
+
+/* Why a chunk does not decode. A status word is the least of GPU_REASONS * index + reason, or UINT32_MAX. */
+enum gpu_reason { GPU_BAD_HEADER, GPU_BAD_SEGMENT, GPU_REASONS = 4 };
+
+static __device__ __forceinline__ void report(uint32_t *d_status, const struct gpu_chunk &chunk, enum gpu_reason reason)
+{
+    atomicMin(d_status, GPU_REASONS * chunk.index + reason);
+}
 
 /* What the next 11 bits of a stream decode to. An entry holds, from bit 0: bits taken (5), symbols found, 1 to 3 (3), and the
  * symbols, first one lowest (24). */
@@ -54,15 +76,16 @@ struct gpu_table {
 
 /* --------------------------------------------------------------------------------------------------------- tables */
 
-/* One block per table. Each thread finds the canonical code words at the start of its patterns one after the other. */
-static __global__ void kernel_build_tables(const struct cllm_table *d_lengths, struct gpu_table *d_tables)
+/* One block per table, whose lengths are there. Each thread finds the canonical code words at the start of its patterns one after
+ * the other. */
+static __global__ void kernel_build_tables(struct gpu_table *d_tables)
 {
     __shared__ struct cllm_code_entry single[CLLM_CODE_ENTRIES];
     __shared__ uint16_t first_code[CLLM_CODE_BITS_MAX + 2], first_rank[CLLM_CODE_BITS_MAX + 2];
     __shared__ uint8_t lengths[256], ranked[256];
     __shared__ unsigned symbol_count;
     struct gpu_table *table = &d_tables[blockIdx.x];
-    for (unsigned s = threadIdx.x; s < 256; s += blockDim.x) lengths[s] = d_lengths[blockIdx.x].length[s];
+    for (unsigned s = threadIdx.x; s < 256; s += blockDim.x) lengths[s] = table->length[s];
     __syncthreads();
     if (threadIdx.x == 0) {
         unsigned code = 0, rank = 0;
@@ -242,9 +265,9 @@ static __device__ __forceinline__ uint2 take_eight(const struct gpu_shared &shar
 /* Takes back what the last look-ups decoded beyond the segment, then compares its end with where the next one starts; the last
  * one must end in the stream's last byte, whose unused bits are zero. */
 template <bool STAGED>
-static __device__ __forceinline__ uint32_t check_segment(const gpu_words<STAGED> &words, const uint8_t *length,
-                                                         const struct gpu_lane &lane, uint32_t symbol_count, bool last,
-                                                         uint32_t expected_end, uint32_t end_bit)
+static __device__ __forceinline__ bool check_segment(const gpu_words<STAGED> &words, const uint8_t *length,
+                                                     const struct gpu_lane &lane, uint32_t symbol_count, bool last,
+                                                     uint32_t expected_end, uint32_t end_bit)
 {
     uint32_t end = 32 * lane.next - lane.available;
 #pragma unroll 1
@@ -256,10 +279,10 @@ static __device__ __forceinline__ uint32_t check_segment(const gpu_words<STAGED>
     for (uint32_t k = symbol_count > lane.put ? 8 * (symbol_count - lane.put) : 0; k < lane.fill; k += 8) {
         end -= length[lane.partial >> k & 0xFF];
     }
-    if (!last) return end == expected_end ? GPU_OK : GPU_BAD_SEGMENT;
-    if ((end + 7) / 8 * 8 != end_bit) return GPU_BAD_END;
-    if (end % 8 != 0 && (words.at(end / 32) >> end % 32 & (0xFFu >> end % 8)) != 0) return GPU_BAD_END;
-    return GPU_OK;
+    if (!last) return end == expected_end;
+    if ((end + 7) / 8 * 8 != end_bit) return false;
+    if (end % 8 != 0 && (words.at(end / 32) >> end % 32 & (0xFFu >> end % 8)) != 0) return false;
+    return true;
 }
 
 /* ------------------------------------------------------------------------------------------------------- a chunk's head */
@@ -274,13 +297,13 @@ struct gpu_head {
     bool good;
 };
 
-static __device__ __forceinline__ uint32_t plane_boundary(const struct gpu_chunk &chunk)
+static __device__ __forceinline__ uint32_t plane_boundary(const struct gpu_work &chunk)
 {
     return chunk.plane_bytes & ~15u;
 }
 
 template <bool STAGED>
-static __device__ __forceinline__ struct gpu_head read_head(const gpu_words<STAGED> &words, const struct gpu_chunk &chunk,
+static __device__ __forceinline__ struct gpu_head read_head(const gpu_words<STAGED> &words, const struct gpu_work &chunk,
                                                             uint32_t segment_count)
 {
     uint32_t offset = chunk.plane_bytes & 15, end = chunk.stored_bytes - plane_boundary(chunk);
@@ -335,7 +358,7 @@ static __device__ __forceinline__ void copy_pieces(const void *from, void *to, u
 /* --------------------------------------------------------------------------------------------------------------- BF16 */
 
 /* Starts to copy the chunk's table and what lies behind its plane. */
-static __device__ __forceinline__ void copy_stage(const struct gpu_chunk &chunk, const struct gpu_table *d_tables,
+static __device__ __forceinline__ void copy_stage(const struct gpu_work &chunk, const struct gpu_table *d_tables,
                                                   struct gpu_stage &stage)
 {
     copy_pieces(&d_tables[chunk.table], &stage.table, sizeof stage.table / 16);
@@ -362,7 +385,7 @@ struct gpu_place {
     bool there[4];
 };
 
-static __device__ __forceinline__ struct gpu_place place_lane(const struct gpu_chunk &chunk)
+static __device__ __forceinline__ struct gpu_place place_lane(const struct gpu_work &chunk)
 {
     const uint32_t row = threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 8;
     const uint32_t first = (threadIdx.x / 32 * 32 + row) * BF16_SEGMENT + column;
@@ -411,11 +434,12 @@ static __device__ __forceinline__ void decode_warp_bf16(const struct gpu_place &
 
 /* One chunk per block: BF16, its elements whole segments of 128, at most 256 of them, at most STAGE_BYTES behind its plane. */
 static __global__ void __launch_bounds__(FLOAT_THREADS, FLOAT_BLOCKS_PER_SM)
-    kernel_decode_bf16(const struct gpu_chunk *d_chunks, const struct gpu_table *d_tables, uint32_t *d_status)
+    kernel_decode_bf16(const struct gpu_chunk *d_chunks, struct gpu_bases bases, const struct gpu_table *d_tables,
+                       uint32_t *d_status)
 {
     extern __shared__ uint4 shared_memory[];
     struct gpu_shared &shared = *(struct gpu_shared *)shared_memory;
-    const struct gpu_chunk chunk = d_chunks[blockIdx.x];
+    const struct gpu_work chunk(d_chunks[blockIdx.x], bases);
     copy_stage(chunk, d_tables, shared.stage);
     __pipeline_commit();
     const struct gpu_place place = place_lane(chunk);
@@ -429,7 +453,7 @@ static __global__ void __launch_bounds__(FLOAT_THREADS, FLOAT_BLOCKS_PER_SM)
     const gpu_words<true> words = {nullptr, shared_address(shared.stage.words), last_word};
     const struct gpu_head head = read_head(words, chunk, segment_count);
     if (!head.good) {
-        if (threadIdx.x == 0) d_status[chunk.status] = GPU_BAD_HEADER;
+        if (threadIdx.x == 0) report(d_status, chunk, GPU_BAD_HEADER);
         return;
     }
     const bool has_segment = threadIdx.x < segment_count, last = threadIdx.x + 1 == segment_count;
@@ -439,15 +463,26 @@ static __global__ void __launch_bounds__(FLOAT_THREADS, FLOAT_BLOCKS_PER_SM)
     struct gpu_lane lane = start_lane(words, shared, start);
     decode_warp_bf16(place, words, shared, lane, has_segment, plane);
     if (has_segment) {
-        uint32_t status = check_segment(words, shared.stage.table.length, lane, BF16_SEGMENT, last, start + bits, head.end_bit);
-        if (status != GPU_OK) d_status[chunk.status] = status;
+        bool good = check_segment(words, shared.stage.table.length, lane, BF16_SEGMENT, last, start + bits, head.end_bit);
+        if (!good) report(d_status, chunk, GPU_BAD_SEGMENT);
     }
+}
+
+/* ----------------------------------------------------------------------------------------------------------------- copies */
+
+/* A piece per block, whatever its alignment; vectors where both sides allow. */
+static __global__ void kernel_copy(const struct gpu_chunk *d_chunks, struct gpu_bases bases)
+{
+    const struct gpu_work piece(d_chunks[blockIdx.x], bases);
+    const uint32_t whole = (uintptr_t)piece.out % 16 == 0 && (uintptr_t)piece.stored % 16 == 0 ? piece.stored_bytes / 16 : 0;
+    for (uint32_t i = threadIdx.x; i < whole; i += blockDim.x) ((uint4 *)piece.out)[i] = ((const uint4 *)piece.stored)[i];
+    for (uint32_t i = 16 * whole + threadIdx.x; i < piece.stored_bytes; i += blockDim.x) piece.out[i] = piece.stored[i];
 }
 
 /* ----------------------------------------------------------------------------------------------------------- any layout */
 
 /* Element `index` from its symbol and its raw bits, byte by byte: any layout, any alignment. */
-static __device__ __forceinline__ void join_any(const struct gpu_chunk &chunk, const struct cllm_layout &layout, uint32_t index,
+static __device__ __forceinline__ void join_any(const struct gpu_work &chunk, const struct cllm_layout &layout, uint32_t index,
                                                 uint8_t symbol)
 {
     const unsigned bits = cllm_layout_remainder_bits(&layout), planes = bits / 8, rest = bits % 8;
@@ -470,25 +505,25 @@ static __device__ __forceinline__ void join_any(const struct gpu_chunk &chunk, c
 
 /* One chunk per block, 256 segments at a time; code words are read where they lie. */
 static __global__ void __launch_bounds__(FLOAT_THREADS)
-    kernel_decode_any(const struct gpu_chunk *d_chunks, const struct gpu_table *d_tables, struct cllm_layout layout,
+    kernel_decode_any(const struct gpu_chunk *d_chunks, struct gpu_bases bases, const struct gpu_table *d_tables,
                       uint32_t *d_status)
 {
     extern __shared__ uint4 shared_memory[];
     struct gpu_shared &shared = *(struct gpu_shared *)shared_memory;
-    const struct gpu_chunk chunk = d_chunks[blockIdx.x];
+    const struct gpu_work chunk(d_chunks[blockIdx.x], bases);
     const struct gpu_table &table = shared.stage.table;
     copy_pieces(&d_tables[chunk.table], &shared.stage.table, sizeof table / 16);
     __pipeline_commit();
     __pipeline_wait_prior(0);
     __syncthreads();
 
-    const uint32_t per_segment = 1u << chunk.segment_log2, lane_index = threadIdx.x % 32;
-    const uint32_t segment_count = (uint32_t)(((uint64_t)chunk.element_count + per_segment - 1) >> chunk.segment_log2);
+    const uint32_t per_segment = 1u << chunk.layout.segment_log2, lane_index = threadIdx.x % 32;
+    const uint32_t segment_count = (uint32_t)(((uint64_t)chunk.element_count + per_segment - 1) >> chunk.layout.segment_log2);
     const uint32_t *global = (const uint32_t *)(chunk.stored + plane_boundary(chunk));
     const gpu_words<false> words = {global, 0, (chunk.stored_bytes - plane_boundary(chunk) + 3) / 4 - 1};
     const struct gpu_head head = read_head(words, chunk, segment_count);
     if (!head.good) {
-        if (threadIdx.x == 0) d_status[chunk.status] = GPU_BAD_HEADER;
+        if (threadIdx.x == 0) report(d_status, chunk, GPU_BAD_HEADER);
         return;
     }
     uint32_t tile_start = head.stream_bit;
@@ -497,7 +532,7 @@ static __global__ void __launch_bounds__(FLOAT_THREADS)
         const bool has_segment = segment < segment_count, last = segment + 1 == segment_count;
         uint32_t bits = 0, total, symbol_count = 0;
         if (has_segment && !last) bits = head.base + words.number(head.delta_bit + segment * head.width, head.width);
-        if (has_segment) symbol_count = min(per_segment, chunk.element_count - (segment << chunk.segment_log2));
+        if (has_segment) symbol_count = min(per_segment, chunk.element_count - (segment << chunk.layout.segment_log2));
         const uint32_t start = tile_start + scan_block(shared.warp_bits, bits, &total);
         struct gpu_lane lane = start_lane(words, shared, start);
         const uint32_t warp_first = tile + threadIdx.x / 32 * 32;
@@ -514,18 +549,18 @@ static __global__ void __launch_bounds__(FLOAT_THREADS)
             }
             __syncwarp();
             for (uint32_t from = 0; from < 32; from++) { /* a lane's round, an element a thread: neighbours store side by side */
-                uint64_t first = (uint64_t)(warp_first + from) << chunk.segment_log2;
+                uint64_t first = (uint64_t)(warp_first + from) << chunk.layout.segment_log2;
                 uint64_t index = first + round + lane_index;
                 uint8_t symbol =
                     shared.ring[threadIdx.x / 32 * 32 + from][((round + lane_index) & (RING_BYTES - 1)) ^ ring_swizzle(from)];
                 if (round + lane_index < per_segment && index < chunk.element_count)
-                    join_any(chunk, layout, (uint32_t)index, symbol);
+                    join_any(chunk, chunk.layout, (uint32_t)index, symbol);
             }
             __syncwarp();
         }
         if (has_segment) {
-            uint32_t status = check_segment(words, table.length, lane, symbol_count, last, start + bits, head.end_bit);
-            if (status != GPU_OK) d_status[chunk.status] = status;
+            bool good = check_segment(words, table.length, lane, symbol_count, last, start + bits, head.end_bit);
+            if (!good) report(d_status, chunk, GPU_BAD_SEGMENT);
         }
         tile_start += total;
         __syncthreads(); /* before warp_bits is used again */

@@ -72,6 +72,52 @@ void *cllm_gpu_stream(const struct cllm_gpu *gpu)
     return NULL;
 }
 
+enum cllm_status cllm_gpu_set_stream(struct cllm_gpu *gpu, void *stream, struct cllm_error *err)
+{
+    (void)gpu, (void)stream;
+    return fail_not_built(err);
+}
+
+uint32_t cllm_gpu_run_chunks(const struct cllm_data *data, uint32_t first_chunk, uint32_t chunk_count, bool *decodes_out)
+{
+    (void)data, (void)first_chunk;
+    *decodes_out = false;
+    return chunk_count;
+}
+
+enum cllm_status cllm_gpu_batch_create(struct cllm_gpu *gpu, const struct cllm_gpu_span *spans, size_t span_count,
+                                       struct cllm_gpu_batch **batch_out, struct cllm_error *err)
+{
+    (void)gpu, (void)spans, (void)span_count;
+    *batch_out = NULL;
+    return fail_not_built(err);
+}
+
+void cllm_gpu_batch_destroy(struct cllm_gpu_batch *batch)
+{
+    (void)batch;
+}
+
+struct cllm_gpu_batch_info cllm_gpu_batch_info(const struct cllm_gpu_batch *batch)
+{
+    (void)batch;
+    return (struct cllm_gpu_batch_info){0};
+}
+
+enum cllm_status cllm_gpu_batch_decode(const struct cllm_gpu_batch *batch, void *stream, const void *d_stored, void *d_out,
+                                       struct cllm_error *err)
+{
+    (void)batch, (void)stream, (void)d_stored, (void)d_out;
+    return fail_not_built(err);
+}
+
+enum cllm_status cllm_gpu_batch_check(const struct cllm_gpu_batch *batch, void *stream, size_t *bad_span_out,
+                                      uint32_t *bad_chunk_out, struct cllm_error *err)
+{
+    (void)batch, (void)stream, (void)bad_span_out, (void)bad_chunk_out;
+    return fail_not_built(err);
+}
+
 bool cllm_gpu_decodes(const struct cllm_chunk *chunk)
 {
     (void)chunk;

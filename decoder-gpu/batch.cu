@@ -1,0 +1,357 @@
+/* batch.cu - from spans of validated chunks to what kernels work on, and launching them. */
+#include "batch.h"
+
+#include "kernels_float.cuh"
+
+#include <cstdlib>
+#include <cstring>
+
+#define COPY_PIECE_BYTES 65536u /* of a chunk that is copied: a block's work */
+#define CHUNKS_MAX (1u << 30)   /* a status word holds an index and a reason */
+
+bool cllm_gpu_decodes(const struct cllm_chunk *chunk)
+{
+    return chunk->form == CLLM_FORM_FLOAT || chunk->form == CLLM_FORM_RAW;
+}
+
+uint32_t cllm_gpu_run_chunks(const struct cllm_data *data, uint32_t first_chunk, uint32_t chunk_count, bool *decodes_out)
+{
+    const struct cllm_chunk *chunks = data->chunks + first_chunk;
+    uint32_t count = 0;
+    *decodes_out = chunk_count > 0 && cllm_gpu_decodes(chunks);
+    while (count < chunk_count && cllm_gpu_decodes(&chunks[count]) == *decodes_out) count++;
+    return count;
+}
+
+size_t cllm_gpu_scratch_bytes(size_t item_count)
+{
+    const size_t hash_piece_bytes = 16;
+    return (item_count * (sizeof(struct gpu_chunk) + sizeof(struct gpu_table) + hash_piece_bytes) + 512) * 3 / 2;
+}
+
+static bool is_bf16(const struct cllm_layout *layout)
+{
+    return layout->element_bytes == 2 && layout->symbol_shift == 7 && layout->symbol_bits == 8 && layout->zero_bits == 0;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- describing */
+
+static struct gpu_chunk describe_chunk(const struct cllm_data *data, const struct cllm_chunk *chunk)
+{
+    const struct cllm_layout *layout = &data->layout;
+    struct gpu_chunk described = {};
+    described.stored_bytes = chunk->stored_bytes;
+    described.element_count = chunk->decoded_bytes / layout->element_bytes;
+    described.plane_bytes = (uint32_t)cllm_float_plane_bytes(layout, described.element_count);
+    described.layout = *layout;
+    return described;
+}
+
+/* Whether kernel_decode_bf16 may have it; its comment says what it needs. */
+static bool is_fast(const struct gpu_chunk *chunk, uint64_t out_offset)
+{
+    return is_bf16(&chunk->layout) && chunk->layout.segment_log2 == BF16_SEGMENT_LOG2 &&
+           chunk->element_count % BF16_SEGMENT == 0 && chunk->element_count <= FLOAT_THREADS * BF16_SEGMENT &&
+           out_offset % 16 == 0 && chunk->stored_bytes - (chunk->plane_bytes & ~15u) <= STAGE_BYTES;
+}
+
+/* Where describing has come to. Walked twice: to count, then to write. */
+struct walk {
+    struct gpu_chunk *chunks;      /* staged, in the order of the kernels; null while counting */
+    struct cllm_table *tables;     /* staged */
+    uint32_t counts[GPU_KERNELS];  /* of descriptions */
+    uint32_t next[GPU_KERNELS];    /* index of the next description */
+    uint32_t index;                /* of the chunk, in the order of the spans */
+    const struct cllm_table *last; /* table described last */
+    uint32_t table_count;
+    struct cllm_gpu_batch_info info;
+};
+
+static void add_description(struct walk *walk, enum gpu_kernel kernel, const struct gpu_chunk *described)
+{
+    walk->counts[kernel]++;
+    if (walk->chunks) walk->chunks[walk->next[kernel]++] = *described;
+}
+
+/* Copies are cut into pieces, so that many blocks have part in a large one. */
+static void add_copy(struct walk *walk, uint64_t stored_offset, uint64_t out_offset, uint32_t byte_count)
+{
+    for (uint32_t from = 0; from < byte_count; from += COPY_PIECE_BYTES) {
+        struct gpu_chunk piece = {};
+        piece.stored_offset = stored_offset + from;
+        piece.out_offset = out_offset + from;
+        piece.stored_bytes = byte_count - from < COPY_PIECE_BYTES ? byte_count - from : COPY_PIECE_BYTES;
+        add_description(walk, GPU_COPY, &piece);
+    }
+}
+
+/* Chunks that share a table nearly always follow each other. */
+static uint32_t add_table(struct walk *walk, const struct cllm_table *table)
+{
+    if (walk->last != table) {
+        if (walk->tables) walk->tables[walk->table_count] = *table;
+        walk->table_count++;
+        walk->last = table;
+    }
+    return walk->table_count - 1;
+}
+
+static void add_float(struct walk *walk, const struct cllm_data *data, const struct cllm_chunk *chunk, uint64_t stored_offset,
+                      uint64_t out_offset)
+{
+    struct gpu_chunk described = describe_chunk(data, chunk);
+    described.stored_offset = stored_offset;
+    described.out_offset = out_offset;
+    described.index = walk->index;
+    described.table = add_table(walk, &data->tables[chunk->table_index]);
+    add_description(walk, is_fast(&described, out_offset) ? GPU_BF16 : GPU_ANY, &described);
+}
+
+static void extend(uint64_t *end, uint64_t candidate)
+{
+    if (*end < candidate) *end = candidate;
+}
+
+static enum cllm_status walk_span(struct walk *walk, const struct cllm_gpu_span *span, size_t span_index, struct cllm_error *err)
+{
+    const struct cllm_data *data = span->data;
+    if (span->first_chunk > data->chunk_count || span->chunk_count > data->chunk_count - span->first_chunk ||
+        span->stored_offset % CLLM_CHUNK_ALIGNMENT != 0) {
+        return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "GPU batch: span %zu has chunks %u to %u of %u at offset %llu",
+                         span_index, span->first_chunk, span->first_chunk + span->chunk_count, data->chunk_count,
+                         (unsigned long long)span->stored_offset);
+    }
+    if (span->chunk_count >= CHUNKS_MAX - walk->index)
+        return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET, "GPU batch: more than %u chunks", CHUNKS_MAX);
+    const struct cllm_chunk *chunks = data->chunks + span->first_chunk;
+    for (uint32_t k = 0; k < span->chunk_count; k++, walk->index++) {
+        const uint64_t moved = (uint64_t)k * data->chunk_bytes, out = span->out_offset + moved;
+        const uint64_t stored = span->stored_offset + (span->decoded ? moved : chunks[k].stored_offset - chunks[0].stored_offset);
+        if (!span->decoded && !cllm_gpu_decodes(&chunks[k])) {
+            return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET,
+                             "GPU batch: span %zu: chunk %u has form %u, which is not for the GPU", span_index,
+                             span->first_chunk + k, chunks[k].form);
+        }
+        const bool is_float = !span->decoded && chunks[k].form == CLLM_FORM_FLOAT;
+        if (is_float) add_float(walk, data, &chunks[k], stored, out);
+        else add_copy(walk, stored, out, chunks[k].decoded_bytes);
+        *(is_float        ? &walk->info.float_bytes
+          : span->decoded ? &walk->info.decoded_bytes
+                          : &walk->info.raw_bytes) += chunks[k].decoded_bytes;
+        extend(&walk->info.out_bytes, out + chunks[k].decoded_bytes);
+        extend(&walk->info.stored_bytes, stored + (((is_float ? chunks[k].stored_bytes : chunks[k].decoded_bytes) + 15u) & ~15u));
+    }
+    return CLLM_OK;
+}
+
+static enum cllm_status walk_spans(struct walk *walk, struct gpu_span_start *starts, const struct cllm_gpu_span *spans,
+                                   size_t span_count, struct cllm_error *err)
+{
+    for (size_t s = 0; s < span_count; s++) {
+        starts[s] = {walk->index, spans[s].first_chunk};
+        enum cllm_status status = walk_span(walk, &spans[s], s, err);
+        if (status) return status;
+    }
+    return CLLM_OK;
+}
+
+/* Room for what was counted: staged are chunks and the code lengths of tables; on the device whole tables and a status word. */
+static enum cllm_status reserve_batch(struct cllm_gpu_batch *batch, const struct walk *counted, uint32_t chunk_count,
+                                      struct cllm_error *err)
+{
+    const size_t chunk_bytes = ((size_t)chunk_count * sizeof(struct gpu_chunk) + 255) & ~(size_t)255;
+    batch->tables_offset = chunk_bytes;
+    batch->status_offset = chunk_bytes + (size_t)counted->table_count * sizeof(struct gpu_table);
+    enum cllm_status status = gpu_reserve_pinned(batch->gpu, &batch->gpu->staging,
+                                                 chunk_bytes + (size_t)counted->table_count * sizeof(struct cllm_table), err);
+    if (!status) status = gpu_reserve_device(batch->gpu, &batch->d_memory, batch->status_offset + sizeof(uint32_t), err);
+    return status;
+}
+
+static enum cllm_status upload_batch(const struct cllm_gpu_batch *batch, const struct walk *walk, uint32_t chunk_count,
+                                     struct cllm_error *err)
+{
+    const cudaStream_t stream = batch->gpu->stream;
+    uint8_t *d_bytes = (uint8_t *)batch->d_memory.bytes;
+    struct gpu_table *d_tables = (struct gpu_table *)(d_bytes + batch->tables_offset);
+    enum cllm_status status =
+        cuda_try(cudaMemsetAsync(d_bytes + batch->status_offset, 0xFF, sizeof(uint32_t), stream), "clear a status", err);
+    if (!status && chunk_count > 0) {
+        status = cuda_try(
+            cudaMemcpyAsync(d_bytes, walk->chunks, chunk_count * sizeof(struct gpu_chunk), cudaMemcpyHostToDevice, stream),
+            "copy to the device", err);
+    }
+    if (status || walk->table_count == 0) return status;
+    status = cuda_try(cudaMemcpy2DAsync(&d_tables->length, sizeof *d_tables, walk->tables, sizeof *walk->tables,
+                                        sizeof *walk->tables, walk->table_count, cudaMemcpyHostToDevice, stream),
+                      "copy to the device", err);
+    if (status) return status;
+    kernel_build_tables<<<walk->table_count, 256, 0, stream>>>(d_tables);
+    return cuda_try(cudaGetLastError(), "build code tables", err);
+}
+
+static enum cllm_status reserve_starts(struct cllm_gpu_batch *batch, size_t span_count, struct cllm_error *err)
+{
+    batch->span_count = 0;
+    if (span_count > batch->start_capacity) {
+        free(batch->starts);
+        batch->start_capacity = 0;
+        batch->starts = (struct gpu_span_start *)calloc(span_count, sizeof *batch->starts);
+        if (!batch->starts) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %zu spans", span_count);
+        batch->start_capacity = span_count;
+    }
+    batch->span_count = span_count;
+    return CLLM_OK;
+}
+
+enum cllm_status gpu_batch_fill(struct cllm_gpu_batch *batch, const struct cllm_gpu_span *spans, size_t span_count,
+                                struct cllm_error *err)
+{
+    struct walk counted = {}, walk = {};
+    uint32_t chunk_count = 0;
+    enum cllm_status status = cuda_try(cudaSetDevice(batch->gpu->device), "use the device", err);
+    if (!status) status = reserve_starts(batch, span_count, err);
+    if (!status) status = walk_spans(&counted, batch->starts, spans, span_count, err);
+    for (int k = 0; k < GPU_KERNELS; k++) {
+        walk.next[k] = chunk_count;
+        batch->launches[k] = {chunk_count, counted.counts[k], k == GPU_COPY ? 0 : (uint32_t)sizeof(struct gpu_shared)};
+        chunk_count += counted.counts[k];
+    }
+    if (!status) status = reserve_batch(batch, &counted, chunk_count, err);
+    if (status) return status;
+    walk.chunks = (struct gpu_chunk *)batch->gpu->staging.bytes;
+    walk.tables = (struct cllm_table *)((uint8_t *)batch->gpu->staging.bytes + batch->tables_offset);
+    status = walk_spans(&walk, batch->starts, spans, span_count, err);
+    batch->info = walk.info;
+    batch->info.device_bytes = batch->d_memory.capacity;
+    return status ? status : upload_batch(batch, &walk, chunk_count, err);
+}
+
+/* ------------------------------------------------------------------------------------------------------------ the public */
+
+/* Blocks may use more shared memory than the default only after this, once per kernel and device. */
+static enum cllm_status allow_shared_memory(struct cllm_error *err)
+{
+    const int bytes = (int)sizeof(struct gpu_shared);
+    enum cllm_status status =
+        cuda_try(cudaFuncSetAttribute(kernel_decode_bf16, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                 "reserve shared memory", err);
+    if (status) return status;
+    return cuda_try(cudaFuncSetAttribute(kernel_decode_any, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                    "reserve shared memory", err);
+}
+
+enum cllm_status gpu_batch_new(struct cllm_gpu *gpu, struct cllm_gpu_batch **batch_out, struct cllm_error *err)
+{
+    *batch_out = NULL;
+    enum cllm_status status = cuda_try(cudaSetDevice(gpu->device), "use the device", err);
+    if (!status) status = allow_shared_memory(err);
+    if (status) return status;
+    *batch_out = (struct cllm_gpu_batch *)calloc(1, sizeof **batch_out);
+    if (!*batch_out) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for a GPU batch");
+    (*batch_out)->gpu = gpu;
+    return CLLM_OK;
+}
+
+enum cllm_status cllm_gpu_batch_create(struct cllm_gpu *gpu, const struct cllm_gpu_span *spans, size_t span_count,
+                                       struct cllm_gpu_batch **batch_out, struct cllm_error *err)
+{
+    struct cllm_gpu_batch *batch = NULL;
+    *batch_out = NULL;
+    enum cllm_status status = gpu_wait(gpu, err); /* staging memory may be on its way */
+    if (!status) status = gpu_batch_new(gpu, &batch, err);
+    if (!status) status = gpu_batch_fill(batch, spans, span_count, err);
+    if (!status) status = gpu_wait(gpu, err);
+    if (status) {
+        cllm_gpu_batch_destroy(batch);
+        return status;
+    }
+    *batch_out = batch;
+    return CLLM_OK;
+}
+
+void cllm_gpu_batch_destroy(struct cllm_gpu_batch *batch)
+{
+    if (!batch) return;
+    cudaSetDevice(batch->gpu->device);
+    cudaFree(batch->d_memory.bytes); /* waits for the device */
+    free(batch->starts);
+    free(batch);
+}
+
+struct cllm_gpu_batch_info cllm_gpu_batch_info(const struct cllm_gpu_batch *batch)
+{
+    return batch->info;
+}
+
+/* The base addresses are not checked here: cllm_gpu_decode has none. */
+enum cllm_status gpu_batch_launch(const struct cllm_gpu_batch *batch, cudaStream_t stream, const void *d_stored, void *d_out,
+                                  struct cllm_error *err)
+{
+    uint8_t *d_bytes = (uint8_t *)batch->d_memory.bytes;
+    const struct gpu_chunk *d_chunks = (const struct gpu_chunk *)d_bytes;
+    const struct gpu_table *d_tables = (const struct gpu_table *)(d_bytes + batch->tables_offset);
+    uint32_t *d_status = (uint32_t *)(d_bytes + batch->status_offset);
+    const struct gpu_bases bases = {(const uint8_t *)d_stored, (uint8_t *)d_out};
+    for (int k = 0; k < GPU_KERNELS; k++) {
+        const struct gpu_launch *l = &batch->launches[k];
+        if (l->count == 0) continue;
+        if (k == GPU_COPY) {
+            kernel_copy<<<l->count, FLOAT_THREADS, 0, stream>>>(d_chunks + l->first, bases);
+        } else if (k == GPU_BF16) {
+            kernel_decode_bf16<<<l->count, FLOAT_THREADS, l->shared_bytes, stream>>>(d_chunks + l->first, bases, d_tables,
+                                                                                     d_status);
+        } else {
+            kernel_decode_any<<<l->count, FLOAT_THREADS, l->shared_bytes, stream>>>(d_chunks + l->first, bases, d_tables,
+                                                                                    d_status);
+        }
+    }
+    return cuda_try(cudaGetLastError(), "start decoding", err);
+}
+
+enum cllm_status cllm_gpu_batch_decode(const struct cllm_gpu_batch *batch, void *stream, const void *d_stored, void *d_out,
+                                       struct cllm_error *err)
+{
+    if ((uintptr_t)d_stored % 16 != 0 || (uintptr_t)d_out % 16 != 0)
+        return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "GPU batch: addresses %p and %p are not multiples of 16", d_stored,
+                         d_out);
+    enum cllm_status status = cuda_try(cudaSetDevice(batch->gpu->device), "use the device", err);
+    return status ? status : gpu_batch_launch(batch, stream ? (cudaStream_t)stream : batch->gpu->stream, d_stored, d_out, err);
+}
+
+enum cllm_status gpu_batch_download_status(const struct cllm_gpu_batch *batch, cudaStream_t stream, struct cllm_error *err)
+{
+    return cuda_try(cudaMemcpyAsync(batch->gpu->status, (uint8_t *)batch->d_memory.bytes + batch->status_offset, sizeof(uint32_t),
+                                    cudaMemcpyDeviceToHost, stream),
+                    "copy from the device", err);
+}
+
+enum cllm_status gpu_batch_judge(const struct cllm_gpu_batch *batch, size_t *bad_span_out, uint32_t *bad_chunk_out,
+                                 struct cllm_error *err)
+{
+    static const char *const reasons[] = {"its head does not fit", "a segment's halves do not meet", "", ""};
+    const uint32_t word = *batch->gpu->status, index = word / GPU_REASONS;
+    if (word == UINT32_MAX) return CLLM_OK;
+    size_t span = 0;
+    while (span + 1 < batch->span_count && batch->starts[span + 1].index <= index) span++;
+    const uint32_t chunk = batch->starts[span].first_chunk + (index - batch->starts[span].index);
+    if (bad_span_out) *bad_span_out = span;
+    if (bad_chunk_out) *bad_chunk_out = chunk;
+    return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "span %zu, chunk %u: float chunk does not decode: %s", span, chunk,
+                     reasons[word % GPU_REASONS]);
+}
+
+enum cllm_status cllm_gpu_batch_check(const struct cllm_gpu_batch *batch, void *stream_of_caller, size_t *bad_span_out,
+                                      uint32_t *bad_chunk_out, struct cllm_error *err)
+{
+    const cudaStream_t stream = stream_of_caller ? (cudaStream_t)stream_of_caller : batch->gpu->stream;
+    enum cllm_status status = cuda_try(cudaSetDevice(batch->gpu->device), "use the device", err);
+    if (!status) status = gpu_batch_download_status(batch, stream, err);
+    if (!status) {
+        status =
+            cuda_try(cudaMemsetAsync((uint8_t *)batch->d_memory.bytes + batch->status_offset, 0xFF, sizeof(uint32_t), stream),
+                     "clear a status", err);
+    }
+    if (!status) status = cuda_try(cudaStreamSynchronize(stream), "finish its work", err);
+    return status ? status : gpu_batch_judge(batch, bad_span_out, bad_chunk_out, err);
+}
