@@ -27,8 +27,8 @@ static const struct kind {
     const char *name;
     struct cllm_layout layout;
 } kinds[] = {
-    {"BF16", {2, 7, 8, 0, 7}}, {"F16", {2, 10, 5, 0, 7}},    {"F32", {4, 23, 8, 0, 7}},
-    {"F64", {8, 52, 8, 0, 7}}, {"F8_E4M3", {1, 3, 4, 0, 7}}, {"I8", {1, 0, 8, 0, 7}},
+    {"BF16", {2, 7, 8, 0, 8}}, {"F16", {2, 8, 8, 0, 8}},      {"F32", {4, 23, 8, 0, 8}},
+    {"F64", {8, 52, 8, 0, 8}}, {"F8_E4M3", {1, 3, 4, 0, 10}}, {"I8", {1, 0, 8, 0, 10}},
 };
 
 struct subject {
@@ -39,7 +39,7 @@ struct subject {
     uint8_t *original;
     uint8_t *stored;
     uint8_t *decoded;
-    uint8_t *symbols;       /* of one group */
+    uint8_t *symbols;       /* of one group; scratch of the decoder */
     uint32_t *stored_bytes; /* of each chunk */
     struct cllm_table *tables;
     struct cllm_float_lookup *lookup;
@@ -119,18 +119,17 @@ static void run_encode(struct subject *s)
 
 static void run_decode(struct subject *s)
 {
-    const struct cllm_float_decode_ops *ops = cllm_float_decode_ops(s->tier);
+    cllm_float_decode_fn *decode = cllm_float_decoder(s->tier);
     const struct cllm_layout *layout = &s->kind->layout;
     for (uint32_t k = 0; k < s->chunk_count; k++) {
         struct cllm_float_view view;
         struct cllm_error err;
         cllm_float_lookup_build(s->lookup, &s->tables[k]);
         if (cllm_float_view_parse(layout, s->chunk_bytes, s->stored + k * s->stride, s->stored_bytes[k], &view, &err) ||
-            ops->symbols(s->lookup, layout, &view, s->symbols, &err)) {
+            decode(s->lookup, layout, &view, s->symbols, s->decoded + (size_t)k * s->chunk_bytes, &err)) {
             fprintf(stderr, "codec: %s\n", err.message);
             exit(1);
         }
-        ops->join(layout, &view, s->symbols, s->decoded + (size_t)k * s->chunk_bytes);
     }
 }
 

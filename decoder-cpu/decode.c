@@ -10,8 +10,8 @@
 
 struct cllm_decoder {
     struct cllm_compressor *compressor;
-    uint8_t *symbols;
-    size_t symbol_capacity;
+    uint8_t *scratch;
+    size_t scratch_capacity;
     struct cllm_float_lookup lookup;
 };
 
@@ -32,20 +32,19 @@ void cllm_decoder_destroy(struct cllm_decoder *decoder)
 {
     if (!decoder) return;
     cllm_compressor_destroy(decoder->compressor);
-    free(decoder->symbols);
+    free(decoder->scratch);
     free(decoder);
 }
 
-/* Room for the symbols of a chunk and what a look-up writes beyond them. */
-static enum cllm_status reserve_symbols(struct cllm_decoder *decoder, size_t symbol_count, struct cllm_error *err)
+static enum cllm_status reserve_scratch(struct cllm_decoder *decoder, size_t byte_count, struct cllm_error *err)
 {
-    size_t capacity = symbol_count + 8;
-    if (capacity <= decoder->symbol_capacity) return CLLM_OK;
-    free(decoder->symbols);
-    decoder->symbol_capacity = 0;
-    decoder->symbols = malloc(capacity);
-    if (!decoder->symbols) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %zu symbols", symbol_count);
-    decoder->symbol_capacity = capacity;
+    if (byte_count <= decoder->scratch_capacity) return CLLM_OK;
+    free(decoder->scratch);
+    decoder->scratch_capacity = 0;
+    decoder->scratch = malloc(byte_count);
+    if (!decoder->scratch)
+        return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for decoding, %zu bytes", byte_count);
+    decoder->scratch_capacity = byte_count;
     return CLLM_OK;
 }
 
@@ -54,22 +53,20 @@ static enum cllm_status decode_float(struct cllm_decoder *decoder, const struct 
 {
     struct cllm_float_view view;
     enum cllm_status status = cllm_float_view_parse(&data->layout, chunk->decoded_bytes, stored, chunk->stored_bytes, &view, err);
-    if (!status) status = reserve_symbols(decoder, view.element_count, err);
+    if (!status) status = reserve_scratch(decoder, cllm_float_scratch_bytes(&data->layout, &view), err);
     if (status) return status;
     cllm_float_lookup_build(&decoder->lookup, &data->tables[chunk->table_index]);
-    status = cllm_float_decode_symbols(&decoder->lookup, &data->layout, &view, decoder->symbols, err);
-    if (!status) cllm_float_join(&data->layout, &view, decoder->symbols, out);
-    return status;
+    return cllm_float_decoder(cllm_cpu_tier())(&decoder->lookup, &data->layout, &view, decoder->scratch, out, err);
 }
 
 static enum cllm_status decode_planes(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,
                                       const uint8_t *stored, uint8_t *out, struct cllm_error *err)
 {
     unsigned element_bytes = data->layout.element_bytes;
-    enum cllm_status status = reserve_symbols(decoder, chunk->decoded_bytes, err);
+    enum cllm_status status = reserve_scratch(decoder, chunk->decoded_bytes, err);
     if (status) return status;
-    status = cllm_decompress(decoder->compressor, stored, chunk->stored_bytes, decoder->symbols, chunk->decoded_bytes, err);
-    if (!status) cllm_unshuffle(decoder->symbols, element_bytes, chunk->decoded_bytes / element_bytes, out);
+    status = cllm_decompress(decoder->compressor, stored, chunk->stored_bytes, decoder->scratch, chunk->decoded_bytes, err);
+    if (!status) cllm_unshuffle(decoder->scratch, element_bytes, chunk->decoded_bytes / element_bytes, out);
     return status;
 }
 

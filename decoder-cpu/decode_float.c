@@ -3,6 +3,19 @@
 
 #include "decode_float_kernel.h"
 
+static void mirror_bytes(const uint8_t *bytes, size_t byte_count, uint8_t *out)
+{
+    size_t i = 0;
+    for (; i + 8 <= byte_count; i += 8) {
+        uint64_t x = cllm_load_le64(bytes + byte_count - 8 - i);
+        x = (x >> 1 & UINT64_C(0x5555555555555555)) | (x & UINT64_C(0x5555555555555555)) << 1;
+        x = (x >> 2 & UINT64_C(0x3333333333333333)) | (x & UINT64_C(0x3333333333333333)) << 2;
+        x = (x >> 4 & UINT64_C(0x0F0F0F0F0F0F0F0F)) | (x & UINT64_C(0x0F0F0F0F0F0F0F0F)) << 4;
+        cllm_store_le64(out + i, __builtin_bswap64(x));
+    }
+    for (; i < byte_count; i++) out[i] = (uint8_t)cllm_bits_mirrored(bytes[byte_count - 1 - i], 8);
+}
+
 void cllm_float_lookup_build(struct cllm_float_lookup *lookup, const struct cllm_table *table)
 {
     struct cllm_code_entry single[CLLM_CODE_ENTRIES];
@@ -23,32 +36,26 @@ void cllm_float_lookup_build(struct cllm_float_lookup *lookup, const struct cllm
     }
 }
 
-static enum cllm_status decode_symbols_portable(const struct cllm_float_lookup *lookup, const struct cllm_layout *layout,
-                                                const struct cllm_float_view *view, uint8_t *symbols, struct cllm_error *err)
+enum cllm_status cllm_float_decode_portable(const struct cllm_float_lookup *lookup, const struct cllm_layout *layout,
+                                            const struct cllm_float_view *view, uint8_t *scratch, uint8_t *out,
+                                            struct cllm_error *err)
 {
-    return decode_symbols(lookup, layout, view, symbols, cllm_segment_bits, err);
+    static const struct float_parts parts = {cllm_segment_bits, mirror_bytes};
+    return decode_chunk(&parts, lookup, layout, view, scratch, out, err);
 }
 
-const struct cllm_float_decode_ops cllm_float_decode_portable = {decode_symbols_portable, join_elements};
-
-const struct cllm_float_decode_ops *cllm_float_decode_ops(enum cllm_cpu_tier tier)
+cllm_float_decode_fn *cllm_float_decoder(enum cllm_cpu_tier tier)
 {
     switch (tier) {
 #if defined(__x86_64__)
-    case CLLM_CPU_AVX512: return &cllm_float_decode_avx512;
-    case CLLM_CPU_AVX2: return &cllm_float_decode_avx2;
+    case CLLM_CPU_AVX512: return cllm_float_decode_avx512;
+    case CLLM_CPU_AVX2: return cllm_float_decode_avx2;
 #endif
-    default: return &cllm_float_decode_portable;
+    default: return cllm_float_decode_portable;
     }
 }
 
-enum cllm_status cllm_float_decode_symbols(const struct cllm_float_lookup *lookup, const struct cllm_layout *layout,
-                                           const struct cllm_float_view *view, uint8_t *symbols, struct cllm_error *err)
+size_t cllm_float_scratch_bytes(const struct cllm_layout *layout, const struct cllm_float_view *view)
 {
-    return cllm_float_decode_ops(cllm_cpu_tier())->symbols(lookup, layout, view, symbols, err);
-}
-
-void cllm_float_join(const struct cllm_layout *layout, const struct cllm_float_view *view, const uint8_t *symbols, uint8_t *out)
-{
-    cllm_float_decode_ops(cllm_cpu_tier())->join(layout, view, symbols, out);
+    return 2 * ((size_t)view->stream_bytes + tail_bytes(layout));
 }

@@ -1,4 +1,4 @@
-/* decode_float.h - the float form on the CPU, in two steps: code words to symbols, symbols and planes to elements. */
+/* decode_float.h - the float form on the CPU. */
 #ifndef CLLM_DECODE_FLOAT_H
 #define CLLM_DECODE_FLOAT_H
 
@@ -19,26 +19,19 @@ struct cllm_float_lookup {
 /* Rebuilds `lookup` unless it is for this table already. */
 void cllm_float_lookup_build(struct cllm_float_lookup *lookup, const struct cllm_table *table);
 
-/* The two steps as one tier of processors does them; the results are the same from all. */
-struct cllm_float_decode_ops {
-    enum cllm_status (*symbols)(const struct cllm_float_lookup *lookup, const struct cllm_layout *layout,
-                                const struct cllm_float_view *view, uint8_t *symbols, struct cllm_error *err);
-    void (*join)(const struct cllm_layout *layout, const struct cllm_float_view *view, const uint8_t *symbols, uint8_t *out);
-};
+/* Bytes of working memory for one chunk. */
+size_t cllm_float_scratch_bytes(const struct cllm_layout *layout, const struct cllm_float_view *view);
 
-extern const struct cllm_float_decode_ops cllm_float_decode_portable, cllm_float_decode_avx2, cllm_float_decode_avx512;
+/* Decodes a chunk into `out`, of any alignment. The stored bytes are followed by at least CLLM_READ_SLACK_BYTES readable bytes;
+ * `scratch` has cllm_float_scratch_bytes. Fails with CORRUPT where a segment lies outside the stream or its halves do not meet;
+ * `out` is then unspecified. The result and the message are the same from every tier. */
+typedef enum cllm_status cllm_float_decode_fn(const struct cllm_float_lookup *lookup, const struct cllm_layout *layout,
+                                              const struct cllm_float_view *view, uint8_t *scratch, uint8_t *out,
+                                              struct cllm_error *err);
 
-/* The steps of `tier`, which the processor must have. */
-const struct cllm_float_decode_ops *cllm_float_decode_ops(enum cllm_cpu_tier tier);
+cllm_float_decode_fn cllm_float_decode_portable, cllm_float_decode_avx2, cllm_float_decode_avx512;
 
-/* Decodes all symbols of a chunk into `symbols`, which has room for element_count bytes. The stored bytes are followed by
- * at least CLLM_READ_SLACK_BYTES readable bytes. Fails with CORRUPT where a segment does not end where the next one starts, or
- * the stream does not end with the last. */
-enum cllm_status cllm_float_decode_symbols(const struct cllm_float_lookup *lookup, const struct cllm_layout *layout,
-                                           const struct cllm_float_view *view, uint8_t *symbols,
-                                           struct cllm_error *err) CLLM_MUST_USE;
-
-/* Joins symbols and raw planes to elements at `out`, which needs no alignment. */
-void cllm_float_join(const struct cllm_layout *layout, const struct cllm_float_view *view, const uint8_t *symbols, uint8_t *out);
+/* The function of `tier`, which the processor must have. */
+cllm_float_decode_fn *cllm_float_decoder(enum cllm_cpu_tier tier);
 
 #endif

@@ -8,6 +8,7 @@ void cllm_float_code_init(struct cllm_float_code *code, const struct cllm_table 
     code->table = *table;
     code->single = cllm_table_symbol_count(table) == 1;
     cllm_table_codes(table, code->word);
+    for (unsigned s = 0; s < 256; s++) code->mirrored[s] = (uint16_t)cllm_bits_mirrored(code->word[s], table->length[s]);
 }
 
 size_t cllm_float_encoded_bytes_max(const struct cllm_layout *layout, uint32_t element_count)

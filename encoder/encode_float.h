@@ -8,8 +8,9 @@
 /* A prefix code ready for writing. */
 struct cllm_float_code {
     struct cllm_table table;
-    uint16_t word[256]; /* first bit lowest */
-    bool single;        /* one symbol: no bits */
+    uint16_t word[256];     /* first bit lowest: for first halves of segments */
+    uint16_t mirrored[256]; /* first bit highest: for second halves, which run against the stream */
+    bool single;            /* one symbol: no bits */
 };
 
 void cllm_float_code_init(struct cllm_float_code *code, const struct cllm_table *table);

@@ -185,12 +185,12 @@ static inline uint32_t measure_batch(const struct cllm_layout *layout, const str
                                      uint32_t first, uint32_t stored_count, cllm_segment_bits_fn *segment_bits,
                                      uint16_t bits[LENGTH_BATCH])
 {
-    uint32_t count = stored_count - first < LENGTH_BATCH ? stored_count - first : LENGTH_BATCH;
-    segment_bits(&code->table, layout->segment_log2, symbols + ((size_t)first << layout->segment_log2), count, bits);
+    uint32_t count = stored_count - first < LENGTH_BATCH ? stored_count - first : LENGTH_BATCH, run = 1u << layout->segment_log2;
+    segment_bits(&code->table, symbols + (size_t)first * run, run, run, count, bits);
     return count;
 }
 
-/* Header and lengths of all segments but the last, whose end is the end of the stream. Returns the bytes written. */
+/* Head (but for the unused bits) and lengths of all segments but the last, whose end is that of the stream. Returns the bytes. */
 static inline size_t write_lengths(const struct cllm_layout *layout, const struct cllm_float_code *code, const uint8_t *symbols,
                                    uint32_t element_count, cllm_segment_bits_fn *segment_bits, uint8_t *out)
 {
@@ -209,7 +209,6 @@ static inline size_t write_lengths(const struct cllm_layout *layout, const struc
     while (high > low && (high - low) >> width != 0) width++;
     cllm_store_le16(out, (uint16_t)low);
     out[2] = (uint8_t)width;
-    out[3] = 0;
     uint8_t *deltas = out + CLLM_FLOAT_HEADER_BYTES;
     struct bit_writer writer = {deltas, 0, 0};
     for (uint32_t first = 0; first < stored_count && width > 0; first += count) {
@@ -222,29 +221,46 @@ static inline size_t write_lengths(const struct cllm_layout *layout, const struc
 
 #define WORDS_AT_ONCE 5u /* 5 * 11 bits, and 7 pending */
 
-static inline size_t write_codes(const struct cllm_float_code *code, const uint8_t *symbols, uint32_t element_count, uint8_t *out)
+/* The code words of `count` symbols, from `symbols` upwards (step 1) or downwards (step -1). */
+static inline __attribute__((always_inline)) void put_words(struct bit_writer *writer, const uint16_t word[256],
+                                                            const uint8_t length[256], const uint8_t *symbols, uint32_t count,
+                                                            ptrdiff_t step)
 {
-    struct bit_writer writer = {out, 0, 0};
-    const uint16_t *word = code->word;
-    const uint8_t *length = code->table.length, *end = symbols + element_count;
-    if (code->single) return 0;
-    for (; end - symbols >= (ptrdiff_t)WORDS_AT_ONCE; symbols += WORDS_AT_ONCE) {
-        size_t a = symbols[0], b = symbols[1], c = symbols[2], d = symbols[3], e = symbols[4];
+    for (; count >= WORDS_AT_ONCE; count -= WORDS_AT_ONCE, symbols += WORDS_AT_ONCE * step) {
+        size_t a = symbols[0], b = symbols[step], c = symbols[2 * step], d = symbols[3 * step], e = symbols[4 * step];
         /* Two pairs, then a pair of pairs: short chains instead of a long one. */
         uint64_t ab = word[a] | (uint64_t)word[b] << length[a], cd = word[c] | (uint64_t)word[d] << length[c];
         unsigned ab_bits = length[a] + length[b], abcd_bits = ab_bits + length[c] + length[d];
-        put_bits(&writer, ab | cd << ab_bits | (uint64_t)word[e] << abcd_bits, abcd_bits + length[e]);
+        put_bits(writer, ab | cd << ab_bits | (uint64_t)word[e] << abcd_bits, abcd_bits + length[e]);
     }
-    for (; symbols < end; symbols++) put_bits(&writer, word[*symbols], length[*symbols]);
+    for (; count > 0; count--, symbols += step) put_bits(writer, word[*symbols], length[*symbols]);
+}
+
+/* Segment by segment: the first half as it comes; the second half from its last symbol to its first with mirrored code words,
+ * which is what its code words from the segment's end downwards amount to. */
+static inline size_t write_codes(const struct cllm_layout *layout, const struct cllm_float_code *code, const uint8_t *symbols,
+                                 uint32_t element_count, uint8_t *out, uint8_t *unused_bits_out)
+{
+    struct bit_writer writer = {out, 0, 0};
+    uint32_t per_segment = 1u << layout->segment_log2;
+    *unused_bits_out = 0;
+    if (code->single) return 0;
+    for (uint32_t left = element_count, count; left > 0; left -= count, symbols += count) {
+        count = left < per_segment ? left : per_segment;
+        uint32_t first = cllm_first_half(layout, count);
+        put_words(&writer, code->word, code->table.length, symbols, first, 1);
+        put_words(&writer, code->mirrored, code->table.length, symbols + count - 1, count - first, -1);
+    }
+    *unused_bits_out = (uint8_t)(-writer.pending_bits & 7);
     return writer_bytes(&writer, out);
 }
 
 static inline size_t encode_symbols(const struct cllm_layout *layout, const struct cllm_float_code *code, const uint8_t *symbols,
                                     uint32_t element_count, cllm_segment_bits_fn *segment_bits, uint8_t *stored)
 {
-    size_t used = cllm_float_plane_bytes(layout, element_count);
-    used += write_lengths(layout, code, symbols, element_count, segment_bits, stored + used);
-    return used + write_codes(code, symbols, element_count, stored + used);
+    uint8_t *head = stored + cllm_float_plane_bytes(layout, element_count);
+    uint8_t *stream = head + write_lengths(layout, code, symbols, element_count, segment_bits, head);
+    return (size_t)(stream - stored) + write_codes(layout, code, symbols, element_count, stream, head + 3);
 }
 
 #endif

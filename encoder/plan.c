@@ -3,17 +3,17 @@
 
 #include "layout.h"
 
-/* One GPU thread block decodes a chunk: 256 threads, a segment of 128 symbols each. */
+/* One GPU thread block decodes a chunk: 256 threads, half a segment of 128 symbols each. */
 #define FLOAT_CHUNK_ELEMENTS 32768u
-#define SEGMENT_LOG2 7
+#define SEGMENT_LOG2 8
 
-/* Stored segment lengths are 0.3 % of a BF16 tensor with those segments, and 0.7 % of one-byte elements, for which they are
+/* Stored segment lengths are 0.17 % of a BF16 tensor with those segments, and 0.35 % of one-byte elements, for which they are
  * longer. A small tensor has too few chunks to keep a GPU busy whatever its segments; longer ones make it smaller. */
 static uint8_t choose_segment_log2(unsigned element_bytes, uint64_t decoded_bytes)
 {
     if (decoded_bytes < 256u << 10) return 12;
-    if (decoded_bytes < 4u << 20) return 10;
-    return element_bytes == 1 ? 9 : SEGMENT_LOG2;
+    if (decoded_bytes < 4u << 20) return 11;
+    return element_bytes == 1 ? 10 : SEGMENT_LOG2;
 }
 
 /* Other bytes: large enough for zstd to find its matches, small enough to spread over threads. */

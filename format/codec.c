@@ -98,20 +98,13 @@ size_t cllm_table_serialise(const struct cllm_table *table, uint8_t *out)
     return 2 + (count + 1) / 2;
 }
 
-static uint16_t reverse_bits(unsigned value, unsigned width)
-{
-    unsigned reversed = 0;
-    for (unsigned i = 0; i < width; i++) reversed |= (value >> i & 1u) << (width - 1 - i);
-    return (uint16_t)reversed;
-}
-
 void cllm_table_codes(const struct cllm_table *table, uint16_t codes_out[256])
 {
     unsigned code = 0;
     memset(codes_out, 0, 256 * sizeof *codes_out);
     for (unsigned length = 1; length <= CLLM_CODE_BITS_MAX; length++, code <<= 1) {
         for (unsigned s = 0; s < 256; s++) {
-            if (table->length[s] == length) codes_out[s] = reverse_bits(code++, length);
+            if (table->length[s] == length) codes_out[s] = (uint16_t)cllm_bits_mirrored(code++, length);
         }
     }
 }
@@ -149,12 +142,10 @@ enum cllm_status cllm_float_view_parse(const struct cllm_layout *layout, uint32_
                          stored_bytes, (unsigned long long)(plane_bytes + CLLM_FLOAT_HEADER_BYTES));
     }
     const uint8_t *head = stored + plane_bytes;
-    unsigned width = head[2];
-    if (width > 16 || head[3] != 0) {
+    unsigned width = head[2], unused_bits = head[3];
+    if (width > 16) {
         return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET,
-                         "float chunk has segment lengths of %u bits (at most 16) and a "
-                         "reserved byte of %u (0)",
-                         width, head[3]);
+                         "float chunk has segment lengths of %u bits, at most 16 are allowed", width);
     }
     uint64_t delta_bytes = ((uint64_t)(segment_count - 1) * width + 7) / 8;
     uint64_t stream_offset = plane_bytes + CLLM_FLOAT_HEADER_BYTES + delta_bytes;
@@ -162,11 +153,17 @@ enum cllm_status cllm_float_view_parse(const struct cllm_layout *layout, uint32_
         return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "float chunk has %u stored bytes, its code words start at %llu",
                          stored_bytes, (unsigned long long)stream_offset);
     }
+    uint32_t stream_bytes = stored_bytes - (uint32_t)stream_offset;
+    if (unused_bits > (stream_bytes ? 7 : 0) || (unused_bits && stored[stored_bytes - 1] >> (8 - unused_bits) != 0)) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "float chunk states %u unused bits, expected 0 to %u that are 0",
+                         unused_bits, stream_bytes ? 7 : 0);
+    }
     *view_out = (struct cllm_float_view){
         .planes = stored,
         .deltas = head + CLLM_FLOAT_HEADER_BYTES,
         .stream = stored + stream_offset,
-        .stream_bytes = (uint32_t)(stored_bytes - stream_offset),
+        .stream_bytes = stream_bytes,
+        .stream_bits = 8 * stream_bytes - unused_bits,
         .element_count = element_count,
         .segment_count = segment_count,
         .segment_base = cllm_load_le16(head),

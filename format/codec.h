@@ -86,6 +86,14 @@ struct cllm_code_entry {
 /* Every entry is filled: a usable code is complete. */
 void cllm_table_lookup(const struct cllm_table *table, struct cllm_code_entry entries_out[CLLM_CODE_ENTRIES]);
 
+/* The low `width` bits of `value`, at most 16, in the other order. */
+CLLM_HOST_DEVICE uint32_t cllm_bits_mirrored(uint32_t value, unsigned width)
+{
+    uint32_t mirrored = 0;
+    for (unsigned i = 0; i < width; i++) mirrored |= (value >> i & 1u) << (width - 1 - i);
+    return mirrored;
+}
+
 /* --------------------------------------------------------------------------------------------------- chunk contents */
 
 /* Where the parts of one stored float chunk lie; pointers into the stored bytes. */
@@ -94,6 +102,7 @@ struct cllm_float_view {
     const uint8_t *deltas; /* segment lengths less segment_base, segment_width bits each */
     const uint8_t *stream; /* code words, first bit in bit 0 of the first byte */
     uint32_t stream_bytes;
+    uint32_t stream_bits; /* without the unused ones in the last byte */
     uint32_t element_count;
     uint32_t segment_count;
     uint16_t segment_base;
@@ -116,6 +125,14 @@ CLLM_HOST_DEVICE uint32_t cllm_bits_at(const uint8_t *bytes, uint64_t bit, unsig
     uint32_t value = 0;
     for (unsigned got = 0; got < shift + width; got += 8) value |= (uint32_t)*p++ << got;
     return value >> shift & ((1u << width) - 1);
+}
+
+/* Of the `symbol_count` symbols of one segment, those that are coded forwards from its start; the rest is coded backwards from
+ * its end, in the mirrored stream. */
+CLLM_HOST_DEVICE uint32_t cllm_first_half(const struct cllm_layout *layout, uint32_t symbol_count)
+{
+    uint32_t half = 1u << (layout->segment_log2 - 1);
+    return symbol_count < half ? symbol_count : half;
 }
 
 /* Length in bits of segment `segment_index`, which is not the last one (its end is the end of the stream). */

@@ -16,10 +16,8 @@ uint32_t cllm_symbol_bits(const struct cllm_table *table, const uint8_t *symbols
     return bits + more;
 }
 
-void cllm_segment_bits(const struct cllm_table *table, unsigned segment_log2, const uint8_t *symbols, uint32_t segment_count,
-                       uint16_t *bits_out)
+void cllm_segment_bits(const struct cllm_table *table, const uint8_t *symbols, size_t stride, uint32_t run_symbols,
+                       uint32_t run_count, uint16_t *bits_out)
 {
-    for (uint32_t s = 0; s < segment_count; s++) {
-        bits_out[s] = (uint16_t)cllm_symbol_bits(table, symbols + ((size_t)s << segment_log2), 1u << segment_log2);
-    }
+    for (uint32_t k = 0; k < run_count; k++) bits_out[k] = (uint16_t)cllm_symbol_bits(table, symbols + k * stride, run_symbols);
 }

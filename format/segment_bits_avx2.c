@@ -32,17 +32,17 @@ static inline __m256i look_up(const struct row *rows, unsigned row_count, const 
     return _mm256_sad_epu8(found, _mm256_setzero_si256());
 }
 
-void cllm_segment_bits_avx2(const struct cllm_table *table, unsigned segment_log2, const uint8_t *symbols, uint32_t segment_count,
-                            uint16_t *bits_out)
+void cllm_segment_bits_avx2(const struct cllm_table *table, const uint8_t *symbols, size_t stride, uint32_t run_symbols,
+                            uint32_t run_count, uint16_t *bits_out)
 {
     struct row rows[16];
     unsigned row_count = find_rows(table, rows);
-    uint32_t per_segment = 1u << segment_log2; /* at least 32 */
-    for (uint32_t s = 0; s < segment_count; s++) {
+    for (uint32_t k = 0; k < run_count; k++, symbols += stride) {
         __m256i sum = _mm256_setzero_si256();
-        for (uint32_t i = 0; i < per_segment; i += 32, symbols += 32)
-            sum = _mm256_add_epi64(sum, look_up(rows, row_count, symbols));
+        uint32_t i = 0;
+        for (; i + 32 <= run_symbols; i += 32) sum = _mm256_add_epi64(sum, look_up(rows, row_count, symbols + i));
         __m128i half = _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-        bits_out[s] = (uint16_t)(_mm_cvtsi128_si32(half) + _mm_extract_epi32(half, 2));
+        uint32_t rest = i < run_symbols ? cllm_symbol_bits(table, symbols + i, run_symbols - i) : 0;
+        bits_out[k] = (uint16_t)(rest + (uint32_t)_mm_cvtsi128_si32(half) + (uint32_t)_mm_extract_epi32(half, 2));
     }
 }

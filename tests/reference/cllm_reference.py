@@ -540,32 +540,46 @@ def build_lookup(lengths):
     return lookup
 
 
-def decode_symbols(stream, table, symbol_count, segment_symbols, segment_bits):
+def decode_half(stream, lookup, bit, symbol_count):
+    """symbol_count symbols from bit on, and the bit where they end; zeros follow the stream."""
+    padded = stream + bytes(ceil_div(symbol_count * MAX_CODE_BITS, 8) + 3)
+    symbols, mask = [], (1 << MAX_CODE_BITS) - 1
+    for _ in range(symbol_count):
+        at = bit >> 3
+        window = padded[at] | padded[at + 1] << 8 | padded[at + 2] << 16
+        symbol, length = lookup[window >> (bit & 7) & mask]
+        symbols.append(symbol)
+        bit += length
+    return symbols, bit
+
+
+def mirror_stream(stream):
+    """The same bits from the last one to the first."""
+    return bytes(int(format(byte, "08b")[::-1], 2) for byte in reversed(stream))
+
+
+def decode_symbols(stream, table, symbol_count, segment_symbols, segment_bits, unused_bits=0):
     """The code words: symbol_count symbols; segment_bits has the length of every segment but the last."""
+    require(unused_bits <= (7 if stream else 0), CORRUPT, f"float chunk: {unused_bits} unused bits")
+    stream_bits = 8 * len(stream) - unused_bits
+    require(unused_bits == 0 or stream[-1] >> (8 - unused_bits) == 0, CORRUPT, "float chunk: unused bits are not zero")
     if len(table.lengths) == 1:
         require(not any(segment_bits), CORRUPT, "float chunk: a segment of a single symbol takes bits")
         require(len(stream) == 0, CORRUPT, "float chunk: a stream for a single symbol")
         return list(table.lengths) * symbol_count
     if table.lookup is None:
         table.lookup = build_lookup(table.lengths)
-    lookup, mask = table.lookup, (1 << MAX_CODE_BITS) - 1
-    # The end is checked once a segment, so a segment may run over it into these zeros, but no further.
-    padded = stream + bytes(ceil_div(segment_symbols * MAX_CODE_BITS, 8) + 3)
-    symbols, bit = [], 0
-    segment_end = 0
+    mirror, symbols, start = mirror_stream(stream), [], 0
     for segment in range(ceil_div(symbol_count, segment_symbols)):
-        for _ in range(min(segment_symbols, symbol_count - segment * segment_symbols)):
-            at = bit >> 3
-            window = padded[at] | padded[at + 1] << 8 | padded[at + 2] << 16
-            symbol, length = lookup[window >> (bit & 7) & mask]
-            symbols.append(symbol)
-            bit += length
-        require(bit <= 8 * len(stream), CORRUPT, "float chunk: code words run over the end")
-        if segment < len(segment_bits):
-            segment_end += segment_bits[segment]
-            require(bit == segment_end, CORRUPT, f"float chunk: segment {segment} ends at bit {bit}, not {segment_end}")
-    require(ceil_div(bit, 8) == len(stream), CORRUPT, "float chunk: bytes after the last code word")
-    require(bit % 8 == 0 or stream[-1] >> (bit % 8) == 0, CORRUPT, "float chunk: unused bits are not zero")
+        end = start + segment_bits[segment] if segment < len(segment_bits) else stream_bits
+        require(end <= stream_bits, CORRUPT, f"float chunk: segment {segment} ends after the stream")
+        count = min(segment_symbols, symbol_count - segment * segment_symbols)
+        first_count = min(count, segment_symbols // 2)
+        first, first_end = decode_half(stream, table.lookup, start, first_count)
+        second, second_end = decode_half(mirror, table.lookup, 8 * len(stream) - end, count - first_count)
+        require(first_end == 8 * len(stream) - second_end, CORRUPT, f"float chunk: halves of segment {segment} do not meet")
+        symbols += first + second
+        start = end
     return symbols
 
 
@@ -583,12 +597,11 @@ def decode_remainders(cursor, count, remainder_bits):
 
 
 def decode_segment_bits(cursor, segment_count):
-    """The length in bits of every segment but the last."""
-    base, width, reserved = cursor.u16(), cursor.u8(), cursor.u8()
+    """The length in bits of every segment but the last, and the number of unused bits at the end of the stream."""
+    base, width, unused_bits = cursor.u16(), cursor.u8(), cursor.u8()
     require(width <= 16, CORRUPT, f"float chunk: width {width}")
-    require(reserved == 0, CORRUPT, "float chunk: reserved byte")
     packed = cursor.take(ceil_div((segment_count - 1) * width, 8))
-    return [base + more for more in read_bit_numbers(packed, width, segment_count - 1)]
+    return [base + more for more in read_bit_numbers(packed, width, segment_count - 1)], unused_bits
 
 
 def join_elements(symbols, remainders, layout):
@@ -607,9 +620,9 @@ def decode_float(stored, decoded_bytes, layout, table):
     segment_symbols = 1 << layout.segment_log2
     cursor = Cursor(stored, "a float chunk")
     remainders = decode_remainders(cursor, count, remainder_bits)
-    segment_bits = decode_segment_bits(cursor, ceil_div(count, segment_symbols))
+    segment_bits, unused_bits = decode_segment_bits(cursor, ceil_div(count, segment_symbols))
     stream = cursor.take(cursor.remaining())
-    symbols = decode_symbols(stream, table, count, segment_symbols, segment_bits)
+    symbols = decode_symbols(stream, table, count, segment_symbols, segment_bits, unused_bits)
     return join_elements(symbols, remainders, layout)
 
 
@@ -792,12 +805,14 @@ def run_selftest():
     cases = {
         "code_table_gives_lengths": table.lengths == {a: 1, b: 2, c: 3, d: 3},
         "code_words_are_canonical": assign_code_words(table.lengths) == {a: (0, 1), b: (2, 2), c: (6, 3), d: (7, 3)},
-        "stream_39_is_b_a_d": decode_symbols(stream, table, 3, 128, []) == [b, a, d],
-        "segments_may_end_within_a_byte": decode_symbols(stream, table, 3, 2, [3]) == [b, a, d],
-        "segment_end_elsewhere_is_corrupt": rejected_as(CORRUPT, decode_symbols, stream, table, 3, 2, [4]),
-        "unused_bits_set_are_corrupt": rejected_as(CORRUPT, decode_symbols, b"\xb9", table, 3, 128, []),
-        "byte_after_stream_is_corrupt": rejected_as(CORRUPT, decode_symbols, b"\x39\x00", table, 3, 128, []),
-        "stream_cut_short_is_corrupt": rejected_as(CORRUPT, decode_symbols, stream, table, 9, 128, []),
+        "stream_39_is_b_a_d": decode_symbols(stream, table, 3, 128, [], 2) == [b, a, d],
+        "second_half_runs_from_the_end": decode_symbols(b"\x11", table, 3, 4, [], 3) == [b, a, b],
+        "segments_may_end_within_a_byte": decode_symbols(b"\x39", table, 3, 2, [3], 2) == [b, a, d],
+        "halves_that_do_not_meet_are_corrupt": rejected_as(CORRUPT, decode_symbols, stream, table, 3, 2, [4], 2),
+        "wrong_number_of_unused_bits_is_corrupt": rejected_as(CORRUPT, decode_symbols, stream, table, 3, 128, [], 1),
+        "unused_bits_set_are_corrupt": rejected_as(CORRUPT, decode_symbols, b"\xb9", table, 3, 128, [], 2),
+        "byte_after_stream_is_corrupt": rejected_as(CORRUPT, decode_symbols, b"\x39\x00", table, 3, 128, [], 2),
+        "stream_cut_short_is_corrupt": rejected_as(CORRUPT, decode_symbols, stream, table, 9, 128, [], 2),
         "unused_nibble_is_zero": rejected_as(CORRUPT, parse_code_table, Cursor(b"ac\x21\x12", "example"), 8),
         "incomplete_code_is_corrupt": rejected_as(CORRUPT, parse_code_table, Cursor(b"ad\x21\x43", "example"), 8),
         "single_symbol_takes_no_bits": decode_symbols(b"", CodeTable({b: 1}), 3, 2, [0]) == [b, b, b],

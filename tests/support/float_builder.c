@@ -7,14 +7,15 @@
 
 #include <stdlib.h>
 
-const struct cllm_layout test_layouts[] = {
-    {2, 7, 8, 0, 7},                      /* BF16 */
-    {2, 10, 5, 0, 7},                     /* F16 */
-    {4, 23, 8, 0, 7},                     /* F32, C64 */
+const struct cllm_layout test_layouts[TEST_LAYOUTS + 1] = {
+    {2, 7, 8, 0, 8},                      /* BF16 */
+    {2, 8, 8, 0, 8},                      /* F16 */
+    {2, 10, 5, 0, 7},                     /* F16, without the upper bits of the mantissa */
+    {4, 23, 8, 0, 8},                     /* F32, C64 */
     {8, 52, 8, 0, 7},                     /* F64 */
     {1, 3, 4, 0, 7},                      /* F8_E4M3 */
     {1, 2, 5, 0, 7},                      /* F8_E5M2 */
-    {1, 0, 8, 0, 7},                      /* bytes */
+    {1, 0, 8, 0, 9},                      /* bytes */
     {2, 7, 8, 0, 5},                      /* other segments */
     {2, 7, 8, 0, 12},  {4, 23, 8, 16, 7}, /* BF16 stored as F32 */
     {4, 23, 8, 13, 6},                    /* F16 stored as F32 */

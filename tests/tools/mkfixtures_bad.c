@@ -587,7 +587,7 @@ static void make_frame_by_hand(const struct fixture *fixture, const char *path)
 
 /* ----------------------------------------------------------------------------------------------------------- float chunks */
 
-/* The stored float chunk of the base: 96 plane bytes; base, width, reserved (4 bytes); lengths of two segments; code words. */
+/* The stored float chunk of the base: 96 plane bytes; base, width, unused bits (4 bytes); lengths of two segments; code words. */
 enum { PLANES = 96, HEAD = PLANES + CLLM_FLOAT_HEADER_BYTES };
 
 struct float_chunk {
@@ -653,8 +653,32 @@ static void make_float_unused_bits(const struct fixture *fixture, const char *pa
 {
     (void)fixture;
     struct float_chunk chunk = load_float_chunk(path);
-    TEST_REQUIRE(chunk.bytes[chunk.byte_count - 1] < 0x80, NULL);
+    TEST_REQUIRE(chunk.bytes[PLANES + 3] > 0, NULL);
     chunk.bytes[chunk.byte_count - 1] |= 0x80;
+    store_float_chunk(&chunk, path);
+}
+
+/* Another first code word of the first segment's first half (value 0), or of the last segment's second half: of another length,
+ * while the segment's stays. */
+static void make_float_halves(const struct fixture *fixture, const char *path)
+{
+    struct float_chunk chunk = load_float_chunk(path);
+    unsigned unused_bits = chunk.bytes[PLANES + 3];
+    if (fixture->value) chunk.bytes[chunk.byte_count - 1] ^= (uint8_t)(0x80 >> unused_bits);
+    else chunk.bytes[HEAD + 1] ^= 1;
+    store_float_chunk(&chunk, path);
+}
+
+/* No code words at all, but unused bits, for a table of a single symbol. */
+static void make_float_single_unused(const struct fixture *fixture, const char *path)
+{
+    (void)fixture;
+    static const uint8_t table[] = {120, 120, 0x01};
+    struct float_chunk chunk = load_float_chunk(path);
+    replace_table(path, table, sizeof table);
+    memset(chunk.bytes + PLANES, 0, CLLM_FLOAT_HEADER_BYTES);
+    chunk.bytes[PLANES + 3] = 1;
+    chunk.byte_count = HEAD;
     store_float_chunk(&chunk, path);
 }
 
@@ -886,10 +910,16 @@ const struct fixture bad_fixtures[] = {
     V("bad-float-lengths", "corrupt", "A float chunk that ends before the lengths of its segments.", FLOAT_CUT_TO(HEAD)),
     V("bad-float-no-stream", "corrupt", "A float chunk without code words.", FLOAT_CUT_TO(HEAD + 1)),
     V("bad-float-stream-short", "corrupt", "The last byte of the code words is missing.", FLOAT_LESS),
-    V("bad-float-stream-long", "corrupt", "A byte of zeros after the last code word.", FLOAT_MORE),
+    V("bad-float-stream-long", "corrupt", "A byte of zeros after the code words.", FLOAT_MORE),
     V("bad-float-unused-bits", "corrupt", "A bit after the last code word that is not 0.", make_float_unused_bits),
     V("bad-float-width", "corrupt", "Segment lengths of 17 bits.", STORED(FLOAT, PLANES + 2, 1, 17)),
-    V("bad-float-reserved", "corrupt", "The reserved byte is not 0.", STORED(FLOAT, PLANES + 3, 1, 1)),
+    V("bad-float-unused-count", "corrupt", "Eight unused bits.", STORED(FLOAT, PLANES + 3, 1, 8)),
+    V("bad-float-unused-fewer", "corrupt", "One unused bit less is stated than there are.", FLOAT_ADD(PLANES + 3, 0xFF)),
+    V("bad-float-unused-empty", "corrupt", "No code words, but an unused bit.", make_float_single_unused),
+    V("bad-float-halves-first", "corrupt", "Another code word in a first half: it does not meet the second one.",
+      make_float_halves, 0, 0, 0, 0, 0),
+    V("bad-float-halves-second", "corrupt", "Another code word in a second half: it does not meet the first one.",
+      make_float_halves, 0, 0, 0, 0, 1),
     V("bad-float-base", "corrupt", "The base of the segment lengths is one too large.", FLOAT_ADD(PLANES, 1)),
     V("bad-float-border", "corrupt", "The lengths of the first two segments are exchanged.", make_float_border),
     V("bad-float-far", "corrupt", "Segment lengths that lead far beyond the code words.", make_float_far),

@@ -81,15 +81,15 @@ static void make_smallest(const struct fixture *fixture, const char *path)
 static void make_worked_example(const struct fixture *fixture, const char *path)
 {
     (void)fixture;
-    static const uint16_t elements[16] = {0x3DCD, 0xBE4D, 0x3E9A, 0x3ECD, 0xBF00, 0x3F1A, 0x3F33, 0xBF4D,
-                                          0x3F66, 0x3F80, 0xBF0D, 0x3F1F, 0x3ED1, 0xBF2C, 0x3E8F, 0x3F42};
-    uint8_t bytes[32];
-    for (unsigned i = 0; i < 16; i++) cllm_store_le16(bytes + 2 * (size_t)i, elements[i]);
+    static const uint16_t elements[20] = {0x3DCD, 0xBE4D, 0x3E9A, 0x3ECD, 0xBF00, 0x3F1A, 0x3F33, 0xBF4D, 0x3F66, 0x3F80,
+                                          0xBF0D, 0x3F1F, 0x3ED1, 0xBF2C, 0x3E8F, 0x3F42, 0xBE99, 0x3F05, 0x3EB3, 0xBF28};
+    uint8_t bytes[40];
+    for (unsigned i = 0; i < 20; i++) cllm_store_le16(bytes + 2 * (size_t)i, elements[i]);
     struct test_container *container = test_container_create(path);
     uint32_t part = test_container_data(
         container,
-        &(struct test_data){.bytes = bytes, .byte_count = sizeof bytes, .layout = test_layout_bf16(7), .form = CLLM_FORM_FLOAT});
-    const uint64_t shape[2] = {4, 4};
+        &(struct test_data){.bytes = bytes, .byte_count = sizeof bytes, .layout = test_layout_bf16(5), .form = CLLM_FORM_FLOAT});
+    const uint64_t shape[2] = {4, 5};
     struct cllm_tensor tensor = tensor_of("w", "BF16", 16, shape, 2, part);
     test_container_tensor(container, &tensor);
     test_container_file(container, "w.bin", &part, 1);

@@ -23,20 +23,22 @@ static struct test_float_chunk chunk_of(struct test_random *random, const struct
     return chunk;
 }
 
-/* Symbols and elements from one tier; both outputs exactly as large as they must be. */
-static enum cllm_status decode_with(enum cllm_cpu_tier tier, const struct test_float_chunk *chunk, uint8_t *symbols, uint8_t *out,
+/* What one tier makes of a chunk; every buffer exactly as large as it must be. */
+static enum cllm_status decode_with(enum cllm_cpu_tier tier, const struct test_float_chunk *chunk, uint8_t *out,
                                     struct cllm_error *err)
 {
-    const struct cllm_float_decode_ops *ops = cllm_float_decode_ops(tier);
     struct cllm_float_lookup *lookup = calloc(1, sizeof *lookup);
-    uint8_t *stored = calloc(chunk->chunk.stored_bytes + CLLM_READ_SLACK_BYTES, 1);
+    uint8_t *stored = calloc(chunk->chunk.stored_bytes + CLLM_READ_SLACK_BYTES, 1), *scratch = NULL;
     struct cllm_float_view view;
     memcpy(stored, chunk->stored, chunk->chunk.stored_bytes);
     cllm_float_lookup_build(lookup, &chunk->table);
     enum cllm_status status =
         cllm_float_view_parse(&chunk->layout, chunk->chunk.decoded_bytes, stored, chunk->chunk.stored_bytes, &view, err);
-    if (!status) status = ops->symbols(lookup, &chunk->layout, &view, symbols, err);
-    if (!status) ops->join(&chunk->layout, &view, symbols, out);
+    if (!status) {
+        scratch = malloc(cllm_float_scratch_bytes(&chunk->layout, &view));
+        status = cllm_float_decoder(tier)(lookup, &chunk->layout, &view, scratch, out, err);
+    }
+    free(scratch);
     free(stored);
     free(lookup);
     return status;
@@ -44,17 +46,16 @@ static enum cllm_status decode_with(enum cllm_cpu_tier tier, const struct test_f
 
 static void compare_tiers(const struct test_float_chunk *chunk)
 {
-    uint32_t byte_count = chunk->chunk.decoded_bytes, element_count = byte_count / chunk->layout.element_bytes;
-    uint8_t *symbols = malloc(element_count), *expected = malloc(byte_count), *out = malloc(byte_count);
+    uint32_t byte_count = chunk->chunk.decoded_bytes;
+    uint8_t *expected = malloc(byte_count), *out = malloc(byte_count);
     struct cllm_error err = {0};
-    enum cllm_status status = decode_with(CLLM_CPU_PORTABLE, chunk, symbols, expected, &err);
+    enum cllm_status status = decode_with(CLLM_CPU_PORTABLE, chunk, expected, &err);
     for (enum cllm_cpu_tier tier = CLLM_CPU_AVX2; tier <= cllm_cpu_tier(); tier++) {
         struct cllm_error other = {0};
-        assert_int_equal(decode_with(tier, chunk, symbols, out, &other), status);
+        assert_int_equal(decode_with(tier, chunk, out, &other), status);
         if (status) assert_string_equal(other.message, err.message);
         else assert_memory_equal(out, expected, byte_count);
     }
-    free(symbols);
     free(expected);
     free(out);
 }
@@ -80,9 +81,9 @@ static void test_tiers_decode_the_same_from_damaged_chunks(void **state)
     (void)state;
     struct test_random random = {52};
     for (unsigned round = 0; round < 6000; round++) {
-        const struct cllm_layout *layout = &test_layouts[round % 16];
+        const struct cllm_layout *layout = &test_layouts[round % TEST_LAYOUTS];
         uint32_t element_count = 1 + (uint32_t)(test_random_next(&random) >> 32) % (round % 10 ? 900 : 9000);
-        struct test_float_chunk chunk = chunk_of(&random, layout, round / 16 % TEST_CONTENTS, element_count);
+        struct test_float_chunk chunk = chunk_of(&random, layout, round / TEST_LAYOUTS % TEST_CONTENTS, element_count);
         uint32_t planes = (uint32_t)cllm_float_plane_bytes(layout, element_count), room = chunk.chunk.stored_bytes - planes;
         for (unsigned k = 0; k < round % 4; k++) {
             uint64_t value = test_random_next(&random);

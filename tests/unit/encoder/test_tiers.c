@@ -93,8 +93,13 @@ static void test_tiers_measure_the_same_segments(void **state)
             expected[i >> segment_log2] = (uint16_t)(expected[i >> segment_log2] + table.length[symbols[i]]);
         }
         for (enum cllm_cpu_tier tier = CLLM_CPU_PORTABLE; tier <= cllm_cpu_tier(); tier++) {
-            measure[tier](&table, segment_log2, symbols, 9, bits);
+            measure[tier](&table, symbols, 1u << segment_log2, 1u << segment_log2, 9, bits);
             assert_memory_equal(bits, expected, sizeof expected);
+            measure[tier](&table, symbols, 2u << segment_log2, (1u << segment_log2) - 1, 4, bits); /* some, and not whole ones */
+            for (unsigned k = 0; k < 4; k++) {
+                unsigned last = symbols[((2 * k + 1) << segment_log2) - 1];
+                assert_int_equal(bits[k], expected[2 * k] - table.length[last]);
+            }
         }
         free(symbols);
     }

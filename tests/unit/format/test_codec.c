@@ -245,9 +245,51 @@ static void test_float_parts_must_fit(void **state)
     assert_true(view.element_count == 96 && view.segment_count == 3 && view.segment_width == 16 && view.segment_base == 0);
     stored[98] = 17;
     assert_int_equal(cllm_float_view_parse(&layout, 192, stored, sizeof stored, &view, NULL), CLLM_E_CORRUPT);
-    stored[98] = 16;
-    stored[99] = 1;
-    assert_int_equal(cllm_float_view_parse(&layout, 192, stored, sizeof stored, &view, NULL), CLLM_E_CORRUPT);
+}
+
+static enum cllm_status parse_unused_bits(unsigned unused_bits, uint32_t stream_bytes, uint8_t last, struct cllm_float_view *view)
+{
+    struct cllm_layout layout = test_layout_bf16(5);
+    uint8_t stored[32 + 4 + 2] = {0}; /* one segment */
+    stored[35] = (uint8_t)unused_bits;
+    stored[36] = stored[37] = 0xFF;
+    if (stream_bytes) stored[35 + stream_bytes] = last;
+    return cllm_float_view_parse(&layout, 64, stored, 36 + stream_bytes, view, NULL);
+}
+
+static void test_unused_bits_are_stated_and_zero(void **state)
+{
+    (void)state;
+    struct cllm_float_view view;
+    for (unsigned unused = 0; unused < 256; unused++) {
+        assert_int_equal(parse_unused_bits(unused, 2, 0, &view), unused < 8 ? CLLM_OK : CLLM_E_CORRUPT);
+        if (unused < 8) assert_int_equal(view.stream_bits, 16 - unused);
+        assert_int_equal(parse_unused_bits(unused, 0, 0, &view), unused == 0 ? CLLM_OK : CLLM_E_CORRUPT);
+    }
+    for (unsigned unused = 1; unused < 8; unused++) {
+        assert_int_equal(parse_unused_bits(unused, 1, (uint8_t)(0xFF >> unused), &view), CLLM_OK);
+        assert_int_equal(parse_unused_bits(unused, 1, (uint8_t)(0x100 >> unused), &view), CLLM_E_CORRUPT);
+    }
+}
+
+static void test_bits_are_mirrored_within_their_width(void **state)
+{
+    (void)state;
+    assert_int_equal(cllm_bits_mirrored(0x1, 1), 0x1);
+    assert_int_equal(cllm_bits_mirrored(0x1, 11), 0x400);
+    assert_int_equal(cllm_bits_mirrored(0x35, 8), 0xAC);
+    assert_int_equal(cllm_bits_mirrored(0xFFF1, 4), 0x8);
+    assert_int_equal(cllm_bits_mirrored(0xFFFF, 0), 0);
+}
+
+static void test_first_half_is_half_a_segment_at_most(void **state)
+{
+    (void)state;
+    struct cllm_layout layout = test_layout_bf16(5);
+    assert_int_equal(cllm_first_half(&layout, 1), 1);
+    assert_int_equal(cllm_first_half(&layout, 16), 16);
+    assert_int_equal(cllm_first_half(&layout, 17), 16);
+    assert_int_equal(cllm_first_half(&layout, 32), 16);
 }
 
 static void check_plane_bytes(const struct cllm_layout *layout)
@@ -280,7 +322,10 @@ int main(void)
         cmocka_unit_test(test_every_bit_pattern_begins_with_the_code_word_found),
         cmocka_unit_test(test_a_single_symbol_takes_no_bits),
         cmocka_unit_test(test_bits_are_read_from_the_lowest_of_each_byte),
+        cmocka_unit_test(test_bits_are_mirrored_within_their_width),
         cmocka_unit_test(test_float_parts_must_fit),
+        cmocka_unit_test(test_unused_bits_are_stated_and_zero),
+        cmocka_unit_test(test_first_half_is_half_a_segment_at_most),
         cmocka_unit_test(test_plane_bytes_follow_from_the_remainder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
