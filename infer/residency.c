@@ -7,7 +7,9 @@
 #define SLOT_COUNT 8u
 #define MODEST_SLOT_BYTES (UINT64_C(2) << 20)
 #define MODEST_SLOT_COUNT 4u /* holds what arrives while a layer is computed */
-#define SLOT_COUNT_MIN 2u
+#define SMALLEST_SLOT_BYTES (UINT64_C(512) << 10)
+#define SMALLEST_SLOT_COUNT 2u
+#define LAYER_MATRICES 7 /* a part is of one matrix */
 #define MODEST_SHARE 16 /* the budget's part that buffers may have where layers must be streamed for them */
 #define SMALL_ALLOCATIONS_BYTES (UINT64_C(2) << 20) /* histograms, flags, logits */
 
@@ -54,8 +56,7 @@ struct layer_sums {
     uint64_t read;         /* bytes that stay and are read for each token */
     uint64_t stored;       /* of streamed layers */
     uint64_t decoded;      /* of streamed layers */
-    uint64_t scratch;      /* for the largest streamed layer */
-    uint64_t load_scratch; /* for the largest layer that is packed while loading */
+    uint64_t scratch;      /* for the largest layer that is streamed, or packed while loading */
     uint64_t stored_max;   /* of any layer */
 };
 
@@ -68,12 +69,11 @@ static struct layer_sums sum_layers(const struct cllm_residency_request *request
         if (cllm_residency_is_streamed(plan, i)) {
             sums.stored += layer->stored;
             sums.decoded += layer->raw;
-            sums.scratch = larger(sums.scratch, layer->raw);
         } else {
             sums.resident += granules(resident_bytes(plan, layer));
             sums.read += resident_bytes(plan, layer);
-            if (!plan->raw) sums.load_scratch = larger(sums.load_scratch, layer->raw);
         }
+        if (!plan->raw) sums.scratch = larger(sums.scratch, layer->raw);
     }
     return sums;
 }
@@ -83,9 +83,18 @@ static void choose_slots(const struct cllm_residency_request *request, const str
                          struct cllm_residency_plan *plan, bool smallest)
 {
     const bool modest = plan->streamed_count > 0 && SLOT_COUNT * SLOT_BYTES > request->budget_bytes / MODEST_SHARE;
-    const uint64_t wanted = smallest ? 0 : smaller(modest ? MODEST_SLOT_BYTES : SLOT_BYTES, sums->stored_max);
-    plan->slot_count = smallest ? SLOT_COUNT_MIN : modest ? MODEST_SLOT_COUNT : SLOT_COUNT;
-    plan->slot_bytes = larger(wanted, request->chunk_bytes);
+    const uint64_t wanted = smallest ? SMALLEST_SLOT_BYTES : modest ? MODEST_SLOT_BYTES : SLOT_BYTES;
+    plan->slot_count = smallest ? SMALLEST_SLOT_COUNT : modest ? MODEST_SLOT_COUNT : SLOT_COUNT;
+    plan->slot_bytes = larger(smaller(wanted, sums->stored_max), request->chunk_bytes);
+}
+
+/* A slot that is not the last of its matrix lacks room for one more chunk. */
+static uint64_t descriptor_bytes(const struct cllm_residency_request *request, const struct cllm_residency_plan *plan,
+                                 const struct layer_sums *sums)
+{
+    const uint64_t filled = plan->slot_bytes > request->chunk_bytes ? plan->slot_bytes - request->chunk_bytes : 1;
+    const uint64_t parts = sums->stored_max / larger(filled, request->chunk_bytes) + LAYER_MATRICES;
+    return granules(plan->streamed_count * (request->descriptor_bytes + parts * request->part_bytes));
 }
 
 static double ceiling(const struct cllm_residency_request *request, const struct cllm_residency_plan *plan,
@@ -114,7 +123,7 @@ static void complete(const struct cllm_residency_request *request, struct cllm_r
     const uint64_t embedding = plan->embedding_on_host ? 0 : granules(resident_bytes(plan, &request->embedding));
     const uint64_t unpacked = plan->raw ? 0 : larger(request->head.raw, plan->embedding_on_host ? 0 : request->embedding.raw);
     const uint64_t base = head + embedding + granules(request->vector_bytes) + SMALL_ALLOCATIONS_BYTES;
-    const uint64_t descriptors = granules(plan->streamed_count * request->descriptor_bytes);
+    const uint64_t descriptors = descriptor_bytes(request, plan, &sums);
 
     plan->weight_bytes = base + sums.resident;
     plan->stream_bytes = plan->streamed_count ? slots + granules(sums.scratch) + descriptors : 0;
@@ -122,8 +131,7 @@ static void complete(const struct cllm_residency_request *request, struct cllm_r
                         granules(forward->activation_bytes) + granules(forward->scratch_bytes);
     /* the head is packed before there are layers, layers before there is a cache */
     plan->peak_bytes = larger(plan->total_bytes, base + slots + granules(unpacked));
-    plan->peak_bytes =
-        larger(plan->peak_bytes, plan->weight_bytes + slots + descriptors + granules(larger(sums.scratch, sums.load_scratch)));
+    plan->peak_bytes = larger(plan->peak_bytes, plan->weight_bytes + slots + descriptors + granules(sums.scratch));
     plan->host_bytes = sums.stored + (plan->embedding_on_host ? request->embedding.raw : 0);
     plan->from_disk = plan->streamed_count > 0 && plan->host_bytes > request->host_bytes;
     if (plan->from_disk) plan->host_bytes -= sums.stored;

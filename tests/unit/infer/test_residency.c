@@ -30,6 +30,7 @@ static struct cllm_residency_request request_of(uint64_t budget_bytes)
         .embedding = {125 * MIB, 95 * MIB, 84 * MIB},
         .vector_bytes = 400000,
         .descriptor_bytes = 50000,
+        .part_bytes = 25000,
         .chunk_bytes = 70000,
         .forwards = forwards,
         .forward_count = 3,
