@@ -42,8 +42,8 @@ enum cllm_status cllm_device_allocate(struct cllm_device *device, uint64_t byte_
                                       struct cllm_error *err) CLLM_MUST_USE;
 void cllm_device_free(struct cllm_device *device, void *d_memory); /* accepts null; waits for the device */
 
-/* Makes host memory of the caller reachable by copies at full speed, and by kernels at *d_memory_out (may be null). Must be undone
- * before it is freed. Fails with NOMEM, DEVICE. */
+/* Makes host memory of the caller reachable by copies at full speed, and by kernels at *d_memory_out (may be null). Must be
+ * undone before it is freed. Fails with NOMEM, DEVICE. */
 enum cllm_status cllm_device_pin(struct cllm_device *device, void *memory, uint64_t byte_count, void **d_memory_out,
                                  struct cllm_error *err) CLLM_MUST_USE;
 void cllm_device_unpin(struct cllm_device *device, void *memory); /* accepts null */

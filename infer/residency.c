@@ -10,7 +10,7 @@
 #define SMALLEST_SLOT_BYTES (UINT64_C(512) << 10)
 #define SMALLEST_SLOT_COUNT 2u
 #define LAYER_MATRICES 7 /* a part is of one matrix */
-#define MODEST_SHARE 16 /* the budget's part that buffers may have where layers must be streamed for them */
+#define MODEST_SHARE 16  /* the budget's part that buffers may have where layers must be streamed for them */
 #define SMALL_ALLOCATIONS_BYTES (UINT64_C(2) << 20) /* histograms, flags, logits */
 
 const char *cllm_residency_name(enum cllm_residency residency)
@@ -52,12 +52,12 @@ static uint64_t resident_bytes(const struct cllm_residency_plan *plan, const str
 
 /* What the layers add up to. */
 struct layer_sums {
-    uint64_t resident;     /* bytes that stay, in whole allocations */
-    uint64_t read;         /* bytes that stay and are read for each token */
-    uint64_t stored;       /* of streamed layers */
-    uint64_t decoded;      /* of streamed layers */
-    uint64_t scratch;      /* for the largest layer that is streamed, or packed while loading */
-    uint64_t stored_max;   /* of any layer */
+    uint64_t resident;   /* bytes that stay, in whole allocations */
+    uint64_t read;       /* bytes that stay and are read for each token */
+    uint64_t stored;     /* of streamed layers */
+    uint64_t decoded;    /* of streamed layers */
+    uint64_t scratch;    /* for the largest layer that is streamed, or packed while loading */
+    uint64_t stored_max; /* of any layer */
 };
 
 static struct layer_sums sum_layers(const struct cllm_residency_request *request, const struct cllm_residency_plan *plan)

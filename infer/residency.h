@@ -42,8 +42,9 @@ struct cllm_residency_request {
     struct cllm_residency_bytes head;
     struct cllm_residency_bytes embedding;         /* zeros where the head is the embedding */
     uint64_t vector_bytes;                         /* norms and biases */
-    uint64_t descriptor_bytes;                     /* of one streamed layer: what its decoding needs beside slots and scratch */
-    uint64_t chunk_bytes;                          /* the largest stored chunk: a slot holds at least one */
+    uint64_t descriptor_bytes;                     /* of one streamed layer: what its decoding needs beside slots and scratch, */
+    uint64_t part_bytes;                           /* and this for each part: what one slot takes of a matrix */
+    uint64_t chunk_bytes;                          /* the largest chunk as it is copied: a slot holds at least one */
     const struct cllm_residency_forward *forwards; /* preferred first, least memory last */
     uint32_t forward_count;
     uint64_t budget_bytes; /* of device memory, for everything that the program allocates there */

@@ -37,12 +37,12 @@ enum cllm_status cllm_weights_gpu_measure(const struct cllm_reader *reader, cons
 
 struct cllm_weights_gpu_options {
     unsigned device_index;
-    unsigned thread_count;               /* that read and check; 0: as many as the process may use */
+    unsigned thread_count;                  /* that read and check; 0: as many as the process may use */
     const struct cllm_residency_plan *plan; /* made of this model's sizes; copied */
-    uint64_t budget_bytes;               /* device memory that weights may take where some do not pack as well as planned: the
-                                            plan's, or more */
-    bool timed;                          /* measure decoding */
-    const struct cllm_progress *progress; /* over decoded bytes; may be null */
+    uint64_t budget_bytes;                  /* device memory that weights may take where some do not pack as well as planned: the
+                                               plan's, or more */
+    bool timed;                             /* measure decoding */
+    const struct cllm_progress *progress;   /* over decoded bytes; may be null */
 };
 
 /* Decoding so far, of loading or of streaming. A decode is one part of a layer: what one copy brings. */

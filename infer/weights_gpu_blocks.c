@@ -2,6 +2,7 @@
 #include "weights_gpu_blocks.h"
 
 #include "bytes.h"
+#include "layout.h"
 #include "pack12.h"
 #include "reader.h"
 #include "weights_gpu.h"

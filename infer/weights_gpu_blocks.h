@@ -30,9 +30,9 @@ struct cllm_block_part {
     uint32_t data_index;
     uint32_t first_chunk;
     uint32_t chunk_count;
-    bool decodes;                 /* on the device; otherwise they are decoded before they are copied */
-    uint32_t payload_bytes;       /* what is copied: stored bytes with their padding, or decoded bytes */
-    uint64_t out_offset;          /* of the decoded bytes in the block */
+    bool decodes;           /* on the device; otherwise they are decoded before they are copied */
+    uint32_t payload_bytes; /* what is copied: stored bytes with their padding, or decoded bytes */
+    uint64_t out_offset;    /* of the decoded bytes in the block */
     uint64_t out_bytes;
     uint64_t arena_offset;        /* streamed from host memory: where the payload lies */
     struct cllm_gpu_batch *batch; /* streamed: prepared */

@@ -1,0 +1,185 @@
+/* weights_gpu_ring.c - see weights_gpu_ring.h. */
+#include "weights_gpu_ring.h"
+
+#include "reader.h"
+
+#include <stdlib.h>
+
+enum cllm_status cllm_ring_open(struct cllm_ring *ring, struct cllm_device *device, const struct cllm_reader *reader,
+                                const struct cllm_weights_gpu_options *options, struct cllm_error *err)
+{
+    const struct cllm_residency_plan *plan = options->plan;
+    void *d_slots = NULL;
+    *ring = (struct cllm_ring){.device = device,
+                               .reader = reader,
+                               .slot_bytes = plan->slot_bytes,
+                               .slot_count = plan->slot_count,
+                               .timed = options->timed};
+    enum cllm_status status = cllm_gpu_create(options->device_index, &ring->gpu, err);
+    if (!status) status = cllm_device_stream_create(device, &ring->copy_stream, err);
+    if (!status) status = cllm_device_stream_create(device, &ring->decode_stream, err);
+    if (!status) status = cllm_gpu_set_stream(ring->gpu, ring->decode_stream, err);
+    if (!status) status = cllm_device_allocate(device, ring->slot_count * ring->slot_bytes, &d_slots, err);
+    ring->d_slots = d_slots;
+    for (unsigned i = 0; !status && i < ring->slot_count; i++) {
+        status = cllm_device_event_create(device, false, &ring->copied[i], err);
+        if (!status) status = cllm_device_event_create(device, ring->timed, &ring->decoded[i], err);
+        if (!status && ring->timed) status = cllm_device_event_create(device, true, &ring->started[i], err);
+    }
+    return status;
+}
+
+void cllm_ring_close(struct cllm_ring *ring)
+{
+    struct cllm_device *device = ring->device;
+    if (!device) return;
+    if (ring->copy_stream) (void)!cllm_device_stream_finish(device, ring->copy_stream, NULL);
+    if (ring->decode_stream) (void)!cllm_device_stream_finish(device, ring->decode_stream, NULL);
+    cllm_gpu_destroy(ring->gpu);
+    cllm_device_free(device, ring->d_slots);
+    for (unsigned i = 0; i < CLLM_RING_SLOTS_MAX; i++) {
+        cllm_device_event_destroy(device, ring->copied[i]);
+        cllm_device_event_destroy(device, ring->decoded[i]);
+        cllm_device_event_destroy(device, ring->started[i]);
+    }
+    cllm_device_stream_destroy(device, ring->copy_stream);
+    cllm_device_stream_destroy(device, ring->decode_stream);
+    free(ring->items);
+    *ring = (struct cllm_ring){0};
+}
+
+enum cllm_status cllm_ring_copy(struct cllm_ring *ring, const struct cllm_ring_entry *entry, const void *payload, void *copied,
+                                struct cllm_error *err)
+{
+    const unsigned slot = ring->copied_count % ring->slot_count;
+    ring->entries[slot] = *entry;
+    enum cllm_status status = cllm_device_event_wait(ring->device, ring->decoded[slot], ring->copy_stream, err);
+    if (!status) {
+        status = cllm_device_copy(ring->device, ring->d_slots + slot * ring->slot_bytes, payload, entry->part->payload_bytes,
+                                  ring->copy_stream, err);
+    }
+    if (!status) status = cllm_device_event_record(ring->device, ring->copied[slot], ring->copy_stream, err);
+    if (!status && copied) status = cllm_device_event_record(ring->device, copied, ring->copy_stream, err);
+    ring->copied_count++;
+    ring->work.copied_bytes += entry->part->payload_bytes;
+    return status;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- decoding */
+
+static enum cllm_status describe_items(struct cllm_ring *ring, const struct cllm_block_part *part, uint8_t *d_stored,
+                                       uint8_t *d_out, struct cllm_error *err)
+{
+    const struct cllm_data *data = &cllm_reader_index(ring->reader)->data[part->data_index];
+    const struct cllm_chunk *chunks = &data->chunks[part->first_chunk];
+    if (part->chunk_count > ring->item_capacity) {
+        free(ring->items);
+        ring->item_capacity = 0;
+        ring->items = calloc(part->chunk_count, sizeof *ring->items);
+        if (!ring->items) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %u chunks", part->chunk_count);
+        ring->item_capacity = part->chunk_count;
+    }
+    for (uint32_t k = 0; k < part->chunk_count; k++) {
+        ring->items[k] = (struct cllm_gpu_item){
+            .data = data,
+            .chunk_index = part->first_chunk + k,
+            .d_stored = d_stored + (chunks[k].stored_offset - chunks[0].stored_offset),
+            .d_out = d_out + (uint64_t)k * data->chunk_bytes,
+        };
+    }
+    return CLLM_OK;
+}
+
+enum cllm_status cllm_ring_check(struct cllm_ring *ring, struct cllm_error *err)
+{
+    size_t bad_item = 0;
+    enum cllm_status status = cllm_gpu_finish(ring->gpu, &bad_item, err);
+    if (status != CLLM_E_CORRUPT || bad_item >= ring->item_capacity) return status;
+    const struct cllm_gpu_item *item = &ring->items[bad_item];
+    const uint32_t data_index = (uint32_t)(item->data - cllm_reader_index(ring->reader)->data);
+    return cllm_reader_blame_chunk(ring->reader, data_index, item->chunk_index, status, err);
+}
+
+static enum cllm_status decode_once(struct cllm_ring *ring, const struct cllm_block_part *part, uint8_t *d_stored,
+                                    uint8_t *d_block, struct cllm_error *err)
+{
+    uint8_t *d_out = d_block + part->out_offset;
+    if (!part->decodes) return cllm_device_copy(ring->device, d_out, d_stored, part->out_bytes, ring->decode_stream, err);
+    enum cllm_status status = cllm_ring_check(ring, err);
+    if (!status) status = describe_items(ring, part, d_stored, d_out, err);
+    return status ? status : cllm_gpu_decode(ring->gpu, ring->items, part->chunk_count, err);
+}
+
+/* Of a part without a batch: the event of its slot says when it was decoded before. */
+static void collect_slot_time(struct cllm_ring *ring, unsigned slot)
+{
+    double seconds = 0;
+    if (cllm_device_event_finish(ring->device, ring->decoded[slot], NULL)) return;
+    if (cllm_device_event_seconds(ring->device, ring->started[slot], ring->decoded[slot], &seconds, NULL)) return;
+    ring->work.timed_seconds += seconds;
+    ring->work.timed_count++;
+}
+
+enum cllm_status cllm_ring_decode(struct cllm_ring *ring, void *d_block, struct cllm_error *err)
+{
+    const unsigned slot = ring->decoded_count % ring->slot_count;
+    const struct cllm_block_part *part = ring->entries[slot].part;
+    uint8_t *d_stored = ring->d_slots + slot * ring->slot_bytes;
+    const bool has_events = part->events[0] != NULL;
+    void *start = has_events ? part->events[0] : ring->started[slot];
+    if (ring->timed && !has_events && ring->decoded_count >= ring->slot_count) collect_slot_time(ring, slot);
+    enum cllm_status status = cllm_device_event_wait(ring->device, ring->copied[slot], ring->decode_stream, err);
+    if (!status && ring->timed) status = cllm_device_event_record(ring->device, start, ring->decode_stream, err);
+    if (!status) {
+        status = part->batch ? cllm_gpu_batch_decode(part->batch, ring->decode_stream, d_stored, d_block, err)
+                             : decode_once(ring, part, d_stored, d_block, err);
+    }
+    if (!status && ring->timed && has_events) {
+        status = cllm_device_event_record(ring->device, part->events[1], ring->decode_stream, err);
+    }
+    if (!status) status = cllm_device_event_record(ring->device, ring->decoded[slot], ring->decode_stream, err);
+    ring->decoded_count++;
+    ring->work.decode_count++;
+    ring->work.decoded_bytes += part->out_bytes;
+    return status;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- batches */
+
+enum cllm_status cllm_ring_prepare(struct cllm_ring *ring, struct cllm_block_part *part, struct cllm_error *err)
+{
+    const struct cllm_gpu_span span = {
+        .data = &cllm_reader_index(ring->reader)->data[part->data_index],
+        .first_chunk = part->first_chunk,
+        .chunk_count = part->chunk_count,
+        .out_offset = part->out_offset,
+        .decoded = !part->decodes,
+    };
+    enum cllm_status status = cllm_gpu_batch_create(ring->gpu, &span, 1, &part->batch, err);
+    for (int i = 0; !status && ring->timed && i < 2; i++) {
+        status = cllm_device_event_create(ring->device, true, &part->events[i], err);
+    }
+    return status;
+}
+
+enum cllm_status cllm_ring_check_batches(struct cllm_ring *ring, const struct cllm_block *block, struct cllm_error *err)
+{
+    enum cllm_status status = CLLM_OK;
+    for (size_t i = 0; !status && i < block->part_count; i++) {
+        uint32_t bad_chunk = 0;
+        status = cllm_gpu_batch_check(block->parts[i].batch, ring->decode_stream, NULL, &bad_chunk, err);
+        if (status == CLLM_E_CORRUPT) cllm_reader_blame_chunk(ring->reader, block->parts[i].data_index, bad_chunk, status, err);
+    }
+    return status;
+}
+
+void cllm_ring_collect_times(struct cllm_ring *ring, const struct cllm_block *block)
+{
+    for (size_t i = 0; i < block->part_count; i++) {
+        double seconds = 0;
+        void *const *events = block->parts[i].events;
+        if (!events[1] || cllm_device_event_seconds(ring->device, events[0], events[1], &seconds, NULL)) continue;
+        ring->work.timed_seconds += seconds;
+        ring->work.timed_count++;
+    }
+}
