@@ -78,14 +78,17 @@ static struct layer_sums sum_layers(const struct cllm_residency_request *request
     return sums;
 }
 
-/* No slot is larger than what there is to put into it, none smaller than a chunk. */
-static void choose_slots(const struct cllm_residency_request *request, const struct layer_sums *sums,
-                         struct cllm_residency_plan *plan, bool smallest)
+/* A ring: how many slots of what size. */
+struct slots {
+    uint64_t bytes;
+    uint32_t count;
+};
+
+/* The ring that is wanted where memory allows. */
+static struct slots wanted_slots(const struct cllm_residency_request *request, const struct cllm_residency_plan *plan)
 {
     const bool modest = plan->streamed_count > 0 && SLOT_COUNT * SLOT_BYTES > request->budget_bytes / MODEST_SHARE;
-    const uint64_t wanted = smallest ? SMALLEST_SLOT_BYTES : modest ? MODEST_SLOT_BYTES : SLOT_BYTES;
-    plan->slot_count = smallest ? SMALLEST_SLOT_COUNT : modest ? MODEST_SLOT_COUNT : SLOT_COUNT;
-    plan->slot_bytes = larger(smaller(wanted, sums->stored_max), request->chunk_bytes);
+    return modest ? (struct slots){MODEST_SLOT_BYTES, MODEST_SLOT_COUNT} : (struct slots){SLOT_BYTES, SLOT_COUNT};
 }
 
 /* A slot that is not the last of its matrix lacks room for one more chunk. */
@@ -112,12 +115,14 @@ static double ceiling(const struct cllm_residency_request *request, const struct
     return seconds > 0 ? 1 / seconds : 0;
 }
 
-/* Fills in all that follows from streamed_count, raw, embedding_on_host and forward. */
-static void complete(const struct cllm_residency_request *request, struct cllm_residency_plan *plan, bool smallest)
+/* Fills in all that follows from streamed_count, raw, embedding_on_host and forward, and the ring: no slot is larger than what
+ * there is to put into it, none smaller than a chunk. */
+static void complete(const struct cllm_residency_request *request, struct slots ring, struct cllm_residency_plan *plan)
 {
     const struct layer_sums sums = sum_layers(request, plan);
     const struct cllm_residency_forward *forward = &plan->forward;
-    choose_slots(request, &sums, plan, smallest);
+    plan->slot_count = ring.count;
+    plan->slot_bytes = larger(smaller(ring.bytes, sums.stored_max), request->chunk_bytes);
     const uint64_t slots = granules(plan->slot_count * plan->slot_bytes);
     const uint64_t head = granules(resident_bytes(plan, &request->head));
     const uint64_t embedding = plan->embedding_on_host ? 0 : granules(resident_bytes(plan, &request->embedding));
@@ -178,19 +183,25 @@ static bool try_fewer(const struct cllm_residency_request *request, struct wish 
     plan->forward = request->forwards[forward_index];
     for (uint32_t resident = wish.most + 1; resident-- > wish.least;) {
         plan->streamed_count = request->layer_count - resident;
-        complete(request, plan, false);
+        complete(request, wanted_slots(request, plan), plan);
         if (fits(request, plan)) return true;
     }
     return false;
 }
 
-/* The least memory that the wish allows. */
+/* The least memory that the wish allows. Smaller slots take less, but what describes their parts takes more. */
 static bool try_smallest(const struct cllm_residency_request *request, struct wish wish, struct cllm_residency_plan *plan)
 {
+    struct cllm_residency_plan smallest = *plan;
     plan->embedding_on_host = request->embedding.raw > 0;
     plan->streamed_count = request->layer_count - wish.least;
     plan->forward = request->forwards[request->forward_count - 1];
-    complete(request, plan, true);
+    for (uint64_t slot_bytes = SMALLEST_SLOT_BYTES; slot_bytes <= SLOT_BYTES; slot_bytes *= 2) {
+        struct cllm_residency_plan candidate = *plan;
+        complete(request, (struct slots){slot_bytes, SMALLEST_SLOT_COUNT}, &candidate);
+        if (slot_bytes == SMALLEST_SLOT_BYTES || candidate.peak_bytes < smallest.peak_bytes) smallest = candidate;
+    }
+    *plan = smallest;
     return fits(request, plan);
 }
 
