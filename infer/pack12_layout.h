@@ -31,7 +31,7 @@ CLLM_BOTH struct pack12_place pack12_place_unit(uint32_t column_count, uint32_t 
     const uint32_t group = unit / (PACK12_GROUP / PACK12_UNIT), in_group = unit % (PACK12_GROUP / PACK12_UNIT);
     const uint32_t left = (column_count + PACK12_ALIGN - 1) / PACK12_ALIGN * PACK12_ALIGN - group * PACK12_GROUP;
     const int full = left >= PACK12_GROUP;
-    const uint32_t size = full ? PACK12_GROUP : left;
+    const uint32_t size = full ? (uint32_t)PACK12_GROUP : left;
     const uint32_t slot = full ? in_group % PACK12_LANES * 2 + in_group / PACK12_LANES : in_group;
     const uint64_t start = (uint64_t)group * (PACK12_GROUP * 3 / 2);
     const struct pack12_place place = {start + slot * 8, start + size + slot * 4};

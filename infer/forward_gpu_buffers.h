@@ -1,0 +1,43 @@
+/* forward_gpu_buffers.h - the memory of a forward pass on the GPU, laid out in one place for planning and for use. */
+#ifndef CLLM_FORWARD_GPU_BUFFERS_H
+#define CLLM_FORWARD_GPU_BUFFERS_H
+
+#include "forward_gpu.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CLLM_PROMPT_TILE 512              /* positions, unless told otherwise */
+#define CLLM_GEMM_WORKSPACE (32u << 20)   /* bytes */
+#define CLLM_SCORE_BYTES (64u << 20)      /* of attention scores at a time, at most, where one key-value head's fit */
+#define CLLM_ATTENTION_HEADS_MAX 8        /* query heads of a block */
+
+/* Offsets in bytes in one block of device memory, 256-byte aligned. Vectors that products read are padded to whole groups of
+ * columns. */
+struct cllm_forward_gpu_buffers {
+    uint64_t keys, values; /* [layer][kv head][position][head_stride] BF16 */
+    uint64_t hidden, query, attended, gate;
+    uint64_t frequencies, cosines, sines, position;
+    uint64_t partial_values, partial_scales, arrivals;
+    /* prompts: a row per position of a tile */
+    uint64_t tile_ids, tile_hidden, tile_query, tile_key, tile_value, tile_gate, tile_up, tile_cosines, tile_sines;
+    uint64_t tile_input; /* of a product, BF16 or float32 */
+    uint64_t scores, weights;
+    uint64_t matrix; /* unpacked or widened */
+    uint64_t workspace;
+    uint64_t total;
+    struct cllm_forward_gpu_bytes bytes;
+    uint32_t head_stride, group, chunk_heads, chunk_count, span_count;
+    uint32_t prompt_tile;
+    uint32_t score_heads; /* key-value heads whose scores are computed together */
+};
+
+struct cllm_forward_gpu_buffers cllm_forward_gpu_lay_out(const struct cllm_config *config,
+                                                         const struct cllm_forward_gpu_options *options);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

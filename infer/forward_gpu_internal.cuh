@@ -1,0 +1,48 @@
+/* forward_gpu_internal.cuh - what a forward pass on the GPU holds; for its own files alone. */
+#ifndef CLLM_FORWARD_GPU_INTERNAL_CUH
+#define CLLM_FORWARD_GPU_INTERNAL_CUH
+
+#include "forward_gpu_buffers.h"
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+struct forward_gpu {
+    struct cllm_forward base;
+    struct cllm_config config;
+    struct cllm_gpu_source *source;
+    struct cllm_gpu_layer *layers; /* all of a resident source */
+    struct cllm_forward_gpu_buffers buffers;
+    int device;
+    uint32_t multiprocessors;
+    bool overlaps; /* the device lets a grid start while the one before it ends */
+    bool has_frequencies;
+    char name[256];
+    cudaStream_t stream;
+    cudaGraphExec_t tokens[2]; /* without and with the head */
+
+    char *memory; /* of the device: all of the following */
+    __nv_bfloat16 *keys, *values;
+    size_t cache_layer; /* elements of keys of one layer */
+    float *hidden, *query, *attended, *gate;
+    float *frequencies, *cosines, *sines;
+    uint32_t *position;
+    float *partial_values;
+    float2 *partial_scales;
+    uint32_t *arrivals;
+
+    void *pinned; /* of the host: logits and the following */
+    float *pinned_frequencies;
+    struct token_input *token;
+};
+
+/* A layer's weights from the source, or from the list of those that stay; release passes on `status`, or its own failure. */
+enum cllm_status cllm_gpu_acquire(struct forward_gpu *forward, uint32_t layer_index, struct cllm_gpu_layer *layer_out,
+                                  struct cllm_error *err);
+enum cllm_status cllm_gpu_release(struct forward_gpu *forward, uint32_t layer_index, enum cllm_status status,
+                                  struct cllm_error *err);
+
+/* Waits for what is queued. */
+enum cllm_status cllm_gpu_wait(struct forward_gpu *forward, struct cllm_error *err);
+
+#endif

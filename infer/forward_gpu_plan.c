@@ -1,0 +1,111 @@
+/* forward_gpu_plan.c - how much memory a forward pass on the GPU takes, and where each part of it lies. */
+#include "forward_gpu_buffers.h"
+
+#include "pack12_layout.h"
+
+#define BUFFER_ALIGNMENT 256
+#define ATTENTION_BLOCKS 264 /* about two for each multiprocessor of a large GPU; the same everywhere, so that results are */
+
+static uint64_t round_up(uint64_t value, uint64_t unit)
+{
+    return (value + unit - 1) / unit * unit;
+}
+
+/* Sizes fit 64 bits: cllm_config_parse bounds every factor. */
+static uint64_t take(struct cllm_forward_gpu_buffers *buffers, uint64_t *kind, uint64_t byte_count)
+{
+    const uint64_t offset = buffers->total, bytes = round_up(byte_count, BUFFER_ALIGNMENT);
+    buffers->total += bytes;
+    *kind += bytes;
+    return offset;
+}
+
+static uint64_t take_floats(struct cllm_forward_gpu_buffers *buffers, uint64_t count)
+{
+    return take(buffers, &buffers->bytes.activations, count * sizeof(float));
+}
+
+static void lay_out_heads(const struct cllm_config *config, struct cllm_forward_gpu_buffers *buffers)
+{
+    buffers->head_stride = (uint32_t)round_up(config->head_dim, 8);
+    buffers->group = config->head_count / config->kv_head_count;
+    buffers->chunk_heads = 1;
+    while (buffers->chunk_heads < buffers->group && buffers->chunk_heads < CLLM_ATTENTION_HEADS_MAX) buffers->chunk_heads *= 2;
+    buffers->chunk_count = (buffers->group + buffers->chunk_heads - 1) / buffers->chunk_heads;
+    buffers->span_count = ATTENTION_BLOCKS / (config->kv_head_count * buffers->chunk_count);
+    if (buffers->span_count < 4) buffers->span_count = 4;
+    if (buffers->span_count > 64) buffers->span_count = 64;
+}
+
+static void lay_out_token(const struct cllm_config *config, struct cllm_forward_gpu_buffers *buffers)
+{
+    const uint64_t query = (uint64_t)config->head_count * config->head_dim, spans = (uint64_t)config->head_count * buffers->span_count;
+    buffers->hidden = take_floats(buffers, round_up(config->hidden_size, PACK12_GROUP));
+    buffers->query = take_floats(buffers, query);
+    buffers->attended = take_floats(buffers, round_up(query, PACK12_GROUP));
+    buffers->gate = take_floats(buffers, round_up(config->intermediate_size, PACK12_GROUP));
+    buffers->frequencies = take_floats(buffers, config->head_dim / 2);
+    buffers->cosines = take_floats(buffers, config->head_dim / 2);
+    buffers->sines = take_floats(buffers, config->head_dim / 2);
+    buffers->position = take_floats(buffers, 1);
+    buffers->partial_values = take_floats(buffers, spans * config->head_dim);
+    buffers->partial_scales = take_floats(buffers, spans * 2);
+    buffers->arrivals = take_floats(buffers, (uint64_t)config->kv_head_count * buffers->chunk_count);
+}
+
+static uint64_t largest_matrix(const struct cllm_config *config)
+{
+    const uint64_t hidden = config->hidden_size, query = (uint64_t)config->head_count * config->head_dim;
+    return hidden * (query > config->intermediate_size ? query : config->intermediate_size);
+}
+
+static void lay_out_prompt(const struct cllm_config *config, const struct cllm_forward_gpu_options *options,
+                           struct cllm_forward_gpu_buffers *buffers)
+{
+    const uint64_t tile = buffers->prompt_tile, key = (uint64_t)config->kv_head_count * config->head_dim;
+    const uint64_t query = (uint64_t)config->head_count * config->head_dim, wide = config->intermediate_size;
+    const unsigned unpacked = 1u << CLLM_GPU_PACKED12;
+    uint64_t *scratch = &buffers->bytes.scratch, input = query > wide ? query : wide;
+    if (input < config->hidden_size) input = config->hidden_size;
+    buffers->tile_ids = take_floats(buffers, tile);
+    buffers->tile_hidden = take_floats(buffers, tile * config->hidden_size);
+    buffers->tile_query = take_floats(buffers, tile * query);
+    buffers->tile_key = take_floats(buffers, tile * key);
+    buffers->tile_value = take_floats(buffers, tile * key);
+    buffers->tile_gate = take_floats(buffers, tile * wide);
+    buffers->tile_up = take_floats(buffers, tile * wide);
+    buffers->tile_cosines = take_floats(buffers, tile * (config->head_dim / 2));
+    buffers->tile_sines = take_floats(buffers, tile * (config->head_dim / 2));
+    buffers->tile_input = take_floats(buffers, tile * input);
+    const uint64_t of_head = buffers->group * tile * round_up(options->context_size, 8);
+    buffers->score_heads = (uint32_t)(CLLM_SCORE_BYTES / (of_head * sizeof(float)));
+    if (buffers->score_heads < 1) buffers->score_heads = 1;
+    if (buffers->score_heads > config->kv_head_count) buffers->score_heads = config->kv_head_count;
+    buffers->scores = take(buffers, scratch, of_head * buffers->score_heads * sizeof(float));
+    buffers->weights = take(buffers, scratch, of_head * buffers->score_heads * sizeof(uint16_t));
+    const uint64_t element_bytes = options->forms & 1u << CLLM_GPU_F16 ? 4 : options->forms & unpacked ? 2 : 0;
+    buffers->matrix = take(buffers, scratch, largest_matrix(config) * element_bytes);
+    buffers->workspace = take(buffers, scratch, CLLM_GEMM_WORKSPACE);
+}
+
+struct cllm_forward_gpu_buffers cllm_forward_gpu_lay_out(const struct cllm_config *config,
+                                                         const struct cllm_forward_gpu_options *options)
+{
+    struct cllm_forward_gpu_buffers buffers = {0};
+    lay_out_heads(config, &buffers);
+    const uint64_t of_layer = (uint64_t)config->kv_head_count * options->context_size * buffers.head_stride * sizeof(uint16_t);
+    buffers.keys = take(&buffers, &buffers.bytes.cache, of_layer * config->layer_count);
+    buffers.values = take(&buffers, &buffers.bytes.cache, of_layer * config->layer_count);
+    lay_out_token(config, &buffers);
+    buffers.prompt_tile = options->prompt_tile ? options->prompt_tile : CLLM_PROMPT_TILE;
+    if (buffers.prompt_tile > options->context_size) buffers.prompt_tile = options->context_size;
+    if (buffers.prompt_tile > 1) lay_out_prompt(config, options, &buffers);
+    buffers.bytes.pinned = ((uint64_t)config->vocab_size + config->head_dim + 64) * sizeof(float);
+    return buffers;
+}
+
+struct cllm_forward_gpu_bytes cllm_forward_gpu_plan(const struct cllm_config *config,
+                                                    const struct cllm_forward_gpu_options *options)
+{
+    return cllm_forward_gpu_lay_out(config, options).bytes;
+}
