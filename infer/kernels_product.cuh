@@ -21,7 +21,9 @@
 #define GROUP PACK12_GROUP
 #define HALF (GROUP / 2)
 #define ROWS 2 /* of a set */
-#define PRODUCT_WARPS_MAX 16
+#ifndef PRODUCT_WARPS_MAX
+#define PRODUCT_WARPS_MAX 12
+#endif
 #ifndef CLLM_BLOCKS
 #define CLLM_BLOCKS 2
 #endif
@@ -91,7 +93,7 @@ struct halves_form {
         out.eights[0] = stream_16(from);
         out.eights[1] = stream_16(from + HALF * 2);
     }
-    static __device__ __noinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane, piece &out)
+    static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane, piece &out)
     {
         const uint16_t *weights = (const uint16_t *)row;
         for (int half = 0; half < 2; half++) {
@@ -146,7 +148,7 @@ struct f32_form {
             out.fours[i] = stream_16(from + i / 2 * (HALF * 4) + i % 2 * 16);
         }
     }
-    static __device__ __noinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane, piece &out)
+    static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane, piece &out)
     {
         const uint32_t *weights = (const uint32_t *)row;
         for (int i = 0; i < 4; i++) {
@@ -177,7 +179,7 @@ struct packed_form {
         out.lows = stream_16(from + lane * 16);
         out.codes = stream_8(from + GROUP + lane * 8);
     }
-    static __device__ __noinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane, piece &out)
+    static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane, piece &out)
     {
         uint2 lows[2] = {{0, 0}, {0, 0}};
         uint32_t codes[2] = {0, 0};
@@ -197,42 +199,6 @@ struct packed_form {
         widen_bf16(lower_pair(lows, uppers[quarter]), higher_pair(lows, uppers[quarter]), out);
     }
 };
-
-/* ------------------------------------------------------------------------------------------------------------ patches */
-
-/* The patches of a row, up to 32 of them in the lanes of the warp at a time. */
-struct patch_list {
-    const uint32_t *patches; /* of the row */
-    uint32_t count;
-    uint32_t used;
-    uint32_t mine; /* of those around `used` */
-    uint32_t next; /* the first unused, PATCH_NONE at the end; the same in all lanes */
-};
-
-static __device__ __forceinline__ void load_patches(uint32_t lane, struct patch_list &list)
-{
-    const uint32_t at = list.used / WARP * WARP + lane;
-    list.mine = at < list.count ? __ldg(list.patches + at) : PATCH_NONE;
-}
-
-static __device__ __forceinline__ void peek_patch(struct patch_list &list)
-{
-    list.next = list.used < list.count ? __shfl_sync(ALL_LANES, list.mine, list.used % WARP) : PATCH_NONE;
-}
-
-/* Applies a patch to the uppers of its group, and goes to the next. */
-static __device__ __forceinline__ void apply_patch(uint32_t lane, struct patch_list &list, uint32_t uppers[4])
-{
-    const uint32_t column = list.next >> 8 & (GROUP - 1), shift = column % 4 * 8;
-    const uint32_t quarter = column / HALF * 2 + column / 4 % 2;
-    const bool is_mine = column / PACK12_UNIT % WARP == lane;
-#pragma unroll
-    for (uint32_t i = 0; i < 4; i++) {
-        if (is_mine && i == quarter) uppers[i] = (uppers[i] & ~(0xFFu << shift)) | (list.next & 0xFF) << shift;
-    }
-    if (++list.used % WARP == 0) load_patches(lane, list);
-    peek_patch(list);
-}
 
 /* ------------------------------------------------------------------------------------------------------------- stages */
 
@@ -335,6 +301,43 @@ static __device__ __forceinline__ void emit_rows(const struct product_args &args
     }
 }
 
+/* ------------------------------------------------------------------------------------------------------------ patches */
+
+/* The patches of a row, up to 32 of them in the lanes of the warp at a time. */
+struct patch_list {
+    uint32_t count;
+    uint32_t used;
+    uint32_t mine; /* of those around `used` */
+    uint32_t next; /* the first unused, PATCH_NONE at the end; the same in all lanes */
+};
+
+static __device__ __forceinline__ uint32_t load_patch(const uint32_t *patches, uint32_t count, uint32_t i)
+{
+    return i < count ? __ldg(patches + i) : PATCH_NONE;
+}
+
+static __device__ __forceinline__ void peek_patch(struct patch_list &list)
+{
+    list.next = list.used < list.count ? __shfl_sync(ALL_LANES, list.mine, list.used % WARP) : PATCH_NONE;
+}
+
+/* Applies a patch to the uppers of its group, and goes to the next. */
+static __device__ __forceinline__ void apply_patch(const struct product_part &part, uint32_t row, uint32_t lane,
+                                                   struct patch_list &list, uint32_t uppers[4])
+{
+    const uint32_t column = list.next >> 8 & (GROUP - 1), shift = column % 4 * 8;
+    const uint32_t quarter = column / HALF * 2 + column / 4 % 2;
+    const bool is_mine = column / PACK12_UNIT % WARP == lane;
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) {
+        if (is_mine && i == quarter) uppers[i] = (uppers[i] & ~(0xFFu << shift)) | (list.next & 0xFF) << shift;
+    }
+    if (++list.used % WARP == 0) {
+        list.mine = load_patch(part.patches + part.patch_starts[row], list.count, list.used + lane);
+    }
+    peek_patch(list);
+}
+
 /* -------------------------------------------------------------------------------------------------------------- input */
 
 /* Columns 4i to 4i + 3 of the vector lie where the lane that needs them reads without bank conflicts. */
@@ -420,8 +423,9 @@ template <class FORM, enum product_stage STAGE> struct product_warp {
     uint32_t set, group;
     uint64_t qkv_window; /* of the set's part */
     float sums[ROWS][2];
-    struct patch_list patches[ROWS], coming[ROWS]; /* of this set; of the next */
-    uint32_t begin[ROWS], end[ROWS];               /* of the patches of the one after it */
+    struct patch_list patches[ROWS];                  /* of this set */
+    uint32_t coming_count[ROWS], coming_mine[ROWS]; /* of the next */
+    uint32_t begin[ROWS], end[ROWS];                /* of the one after it */
 
     __device__ __forceinline__ product_warp(const struct product_args &product, uint32_t first, uint32_t warp_count)
         : args(product), lane(threadIdx.x % WARP), stride(warp_count)
@@ -478,15 +482,15 @@ template <class FORM, enum product_stage STAGE> struct product_warp {
         if (of_set >= set_count) return;
         const struct row_set at = find_rows<STAGE>(args, of_set);
         for (int r = 0; r < ROWS; r++) {
-            coming[r] = {args.parts[at.part[r]].patches + begin[r], end[r] - begin[r], 0, PATCH_NONE, PATCH_NONE};
-            load_patches(lane, coming[r]);
+            coming_count[r] = end[r] - begin[r];
+            coming_mine[r] = load_patch(args.parts[at.part[r]].patches + begin[r], coming_count[r], lane);
         }
     }
     /* `coming` becomes current; that of the next set is asked for. */
     __device__ __forceinline__ void take_coming(uint32_t next_set)
     {
         for (int r = 0; r < ROWS; r++) {
-            patches[r] = coming[r];
+            patches[r] = {coming_count[r], 0, coming_mine[r], PATCH_NONE};
             peek_patch(patches[r]);
         }
         ask_coming(next_set);
@@ -502,7 +506,10 @@ template <class FORM, enum product_stage STAGE> struct product_warp {
                 const uint64_t window = STAGE == STAGE_QKV ? qkv_window : args.parts[STAGE == STAGE_GATE ? r : 0].window;
                 unit_uppers(window, pieces[r].codes.x, uppers[r]);
                 unit_uppers(window, pieces[r].codes.y, uppers[r] + 2);
-                while (patches[r].next >> 8 < (at_group + 1) * GROUP) apply_patch(lane, patches[r], uppers[r]);
+                while (patches[r].next >> 8 < (at_group + 1) * GROUP) {
+                    const struct row_set at = find_rows<STAGE>(args, set);
+                    apply_patch(args.parts[at.part[r]], at.row[r], lane, patches[r], uppers[r]);
+                }
             }
         }
         add_group<FORM>(pieces, uppers, staged + at_group * (GROUP / 4), sums);
