@@ -45,7 +45,8 @@ static cudaError_t launch(const struct forward_gpu *forward, void (*kernel)(ARGS
 
 static cudaError_t allow_shared(const void *kernel, size_t bytes)
 {
-    return bytes > 48 * 1024 ? cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes) : cudaSuccess;
+    return bytes > 48 * 1024 ? cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes)
+                             : cudaSuccess;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- products */
@@ -88,8 +89,13 @@ static struct product_args describe_product(const struct cllm_gpu_matrix *matrix
 static void set_part(struct product_args *args, unsigned part, const struct cllm_gpu_linear *linear, uint32_t set_count)
 {
     const struct cllm_gpu_matrix *weight = &linear->weight;
-    args->parts[part] = {(const uint8_t *)weight->d_elements, weight->d_patch_starts, weight->d_patches, linear->d_bias,
-                         weight->window,  weight->shape.row_count, set_count};
+    args->parts[part] = {(const uint8_t *)weight->d_elements,
+                         weight->d_patch_starts,
+                         weight->d_patches,
+                         linear->d_bias,
+                         weight->window,
+                         weight->shape.row_count,
+                         set_count};
 }
 
 /* As many warps as leave none idle at the end: a block has so many sets. */
@@ -194,7 +200,7 @@ typedef void attention_kernel(struct attention_args);
 template <int HEADS>
 static attention_kernel *choose_dims(uint32_t head_stride)
 {
-    return head_stride <= 32   ? attend<HEADS, 1>
+    return head_stride <= 32    ? attend<HEADS, 1>
            : head_stride <= 64  ? attend<HEADS, 2>
            : head_stride <= 128 ? attend<HEADS, 4>
                                 : attend<HEADS, 8>;
@@ -242,14 +248,15 @@ static cudaError_t launch_attention(const struct forward_gpu *forward, uint32_t 
 
 static cudaError_t launch_start(const struct forward_gpu *forward)
 {
-    const struct start_args args = {forward->token,    forward->source->embedding, forward->frequencies,
-                                    (float)forward->config.rope.attention_factor,  forward->config.head_dim,
-                                    forward->hidden,   forward->cosines,           forward->sines,
+    const struct start_args args = {forward->token,           forward->source->embedding,
+                                    forward->frequencies,     (float)forward->config.rope.attention_factor,
+                                    forward->config.head_dim, forward->hidden,
+                                    forward->cosines,         forward->sines,
                                     forward->position};
     return launch(forward, start_token, {dim3(1), 1024, 0}, false, args);
 }
 
-/* `settled`: the weights were in place before what is queued now. */
+/* `settled`: the weights, and the start of the token, were done before what was queued last. */
 static cudaError_t launch_layer(const struct forward_gpu *forward, const struct cllm_gpu_layer *layer, uint32_t layer_index,
                                 bool settled)
 {
@@ -265,7 +272,7 @@ static cudaError_t launch_resident(const struct forward_gpu *forward, bool with_
 {
     cudaError_t result = launch_start(forward);
     for (uint32_t i = 0; !result && i < forward->config.layer_count; i++) {
-        result = launch_layer(forward, &forward->layers[i], i, true);
+        result = launch_layer(forward, &forward->layers[i], i, i > 0);
     }
     return !result && with_head ? launch_head(forward) : result;
 }
@@ -374,7 +381,8 @@ enum cllm_status cllm_gpu_release(struct forward_gpu *forward, uint32_t layer_in
                                   struct cllm_error *err)
 {
     if (forward->source->resident || !forward->source->release) return status;
-    const enum cllm_status released = forward->source->release(forward->source, layer_index, forward->stream, status ? NULL : err);
+    const enum cllm_status released =
+        forward->source->release(forward->source, layer_index, forward->stream, status ? NULL : err);
     return status ? status : released;
 }
 
@@ -466,8 +474,9 @@ static enum cllm_status allocate_buffers(struct forward_gpu *forward, const stru
                          "out of device memory for cache and buffers: found %zu bytes free, expected %zu", free_bytes, bytes);
     }
     forward->base.memory_bytes = bytes;
-    enum cllm_status status = cuda_try(cudaHostAlloc(&forward->pinned, (size_t)forward->buffers.bytes.pinned, cudaHostAllocPortable),
-                                       "allocate pinned memory for logits", err);
+    enum cllm_status status =
+        cuda_try(cudaHostAlloc(&forward->pinned, (size_t)forward->buffers.bytes.pinned, cudaHostAllocPortable),
+                 "allocate pinned memory for logits", err);
     if (!status) status = cuda_try(cudaMemsetAsync(forward->memory, 0, bytes, forward->stream), "clear the buffers", err);
     if (status) return status;
     memset(forward->pinned, 0, (size_t)forward->buffers.bytes.pinned);
@@ -497,7 +506,8 @@ enum cllm_status cllm_forward_gpu_create(const struct cllm_config *config, struc
 {
     *forward_out = NULL;
     if (config->head_dim > 256) {
-        return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET, "heads of %u dimensions: the GPU runs up to 256", config->head_dim);
+        return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET, "heads of %u dimensions: the GPU runs up to 256",
+                         config->head_dim);
     }
     struct forward_gpu *forward = (struct forward_gpu *)calloc(1, sizeof *forward);
     if (!forward) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for the forward pass");

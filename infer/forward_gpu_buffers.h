@@ -8,10 +8,10 @@
 extern "C" {
 #endif
 
-#define CLLM_PROMPT_TILE 512              /* positions, unless told otherwise */
-#define CLLM_GEMM_WORKSPACE (32u << 20)   /* bytes */
-#define CLLM_SCORE_BYTES (64u << 20)      /* of attention scores at a time, at most, where one key-value head's fit */
-#define CLLM_ATTENTION_HEADS_MAX 8        /* query heads of a block */
+#define CLLM_PROMPT_TILE 512            /* positions, unless told otherwise */
+#define CLLM_GEMM_WORKSPACE (32u << 20) /* bytes */
+#define CLLM_SCORE_BYTES (64u << 20)    /* of attention scores at a time, at most, where one key-value head's fit */
+#define CLLM_ATTENTION_HEADS_MAX 8      /* query heads of a block */
 
 /* Offsets in bytes in one block of device memory, 256-byte aligned. Vectors that products read are padded to whole groups of
  * columns. */

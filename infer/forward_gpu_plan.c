@@ -39,7 +39,8 @@ static void lay_out_heads(const struct cllm_config *config, struct cllm_forward_
 
 static void lay_out_token(const struct cllm_config *config, struct cllm_forward_gpu_buffers *buffers)
 {
-    const uint64_t query = (uint64_t)config->head_count * config->head_dim, spans = (uint64_t)config->head_count * buffers->span_count;
+    const uint64_t query = (uint64_t)config->head_count * config->head_dim,
+                   spans = (uint64_t)config->head_count * buffers->span_count;
     buffers->hidden = take_floats(buffers, round_up(config->hidden_size, PACK12_GROUP));
     buffers->query = take_floats(buffers, query);
     buffers->attended = take_floats(buffers, round_up(query, PACK12_GROUP));

@@ -14,6 +14,7 @@
 
 #define ATTENTION_WARPS 8
 #define SPAN_MIN 64       /* positions */
+#define SPAN_MAX 64       /* of a query */
 #define ATTENTION_HEADS 8 /* query heads of a block, at most */
 
 /* What changes from token to token: written by the host, in memory that both see. */
@@ -89,7 +90,7 @@ struct attention_args {
     const float *query;
     const __nv_bfloat16 *keys; /* of the layer: [kv head][position][head_stride]; zeros between head_dim and head_stride */
     const __nv_bfloat16 *values;
-    float *output; /* [head][head_dim] */
+    float *output;          /* [head][head_dim] */
     float *partial_values;  /* [head][span][head_dim] */
     float2 *partial_scales; /* [head][span]: maximum and sum */
     uint32_t *arrivals;     /* one for each key-value head and chunk of its query heads; 0 between launches */
@@ -123,7 +124,8 @@ static __device__ __forceinline__ void load_dims(const __nv_bfloat16 *row, uint3
 }
 
 /* What one warp has of each head of its block. */
-template <int HEADS, int DIMS> struct attention_state {
+template <int HEADS, int DIMS>
+struct attention_state {
     float highest[HEADS], sum[HEADS], values[HEADS][DIMS];
 };
 
@@ -137,8 +139,8 @@ static __device__ __forceinline__ float2 merge_scales(float2 a, float2 b, float 
 }
 
 template <int HEADS, int DIMS>
-static __device__ __forceinline__ void see_position(const float query[HEADS][DIMS], const float key[DIMS], const float value[DIMS],
-                                                    struct attention_state<HEADS, DIMS> &state)
+static __device__ __forceinline__ void see_position(const float query[HEADS][DIMS], const float key[DIMS],
+                                                    const float value[DIMS], struct attention_state<HEADS, DIMS> &state)
 {
 #pragma unroll
     for (int h = 0; h < HEADS; h++) {
@@ -158,7 +160,8 @@ static __device__ __forceinline__ void see_position(const float query[HEADS][DIM
 /* The warps' states of one head, merged in order by the first warp, to where the spans are gathered. */
 template <int HEADS, int DIMS>
 static __device__ __forceinline__ void merge_warps(const struct attention_args &args, struct attention_state<HEADS, DIMS> &state,
-                                                   uint32_t first_head, uint32_t head_count, uint32_t span, float *shared)
+                                                   uint32_t first_head, uint32_t head_count, uint32_t span, bool is_only,
+                                                   float *shared)
 {
     const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     float *scales = shared + ATTENTION_WARPS * HEADS * DIMS * WARP;
@@ -183,30 +186,46 @@ static __device__ __forceinline__ void merge_warps(const struct attention_args &
             }
         }
         const size_t at = (size_t)(first_head + h) * gridDim.y + span;
+        float *out = is_only ? args.output + (size_t)(first_head + h) * args.head_dim : args.partial_values + at * args.head_dim;
+        const float factor = is_only ? 1 / total.y : 1;
         for (uint32_t i = 0; i < DIMS; i++) {
-            if (lane * DIMS + i < args.head_dim) args.partial_values[at * args.head_dim + lane * DIMS + i] = values[i];
+            if (lane * DIMS + i < args.head_dim) out[lane * DIMS + i] = values[i] * factor;
         }
-        if (lane == 0) args.partial_scales[at] = total;
+        if (lane == 0 && !is_only) args.partial_scales[at] = total;
     }
 }
 
-/* By the last block of a group of heads. */
+/* By the last block of a group of heads; `factors` has room for one number for each head and span. */
 static __device__ __forceinline__ void merge_spans(const struct attention_args &args, uint32_t first_head, uint32_t head_count,
-                                                   uint32_t span_count)
+                                                   uint32_t span_count, float *factors)
 {
-    for (uint32_t i = threadIdx.x; i < head_count * args.head_dim; i += blockDim.x) {
-        const uint32_t head = first_head + i / args.head_dim, dim = i % args.head_dim;
-        const float2 *scales = args.partial_scales + (size_t)head * gridDim.y;
-        const float *values = args.partial_values + (size_t)head * gridDim.y * args.head_dim + dim;
-        float highest = -INFINITY, sum = 0, value = 0;
-        for (uint32_t span = 0; span < span_count; span++) highest = fmaxf(highest, __ldcg(&scales[span].x));
-        for (uint32_t span = 0; span < span_count; span++) {
-            const float2 scale = __ldcg(&scales[span]);
-            const float factor = expf(scale.x - highest);
-            sum = __fmaf_rn(scale.y, factor, sum);
-            value = __fmaf_rn(__ldcg(&values[(size_t)span * args.head_dim]), factor, value);
+    for (uint32_t h = threadIdx.x / WARP; h < head_count; h += ATTENTION_WARPS) {
+        const float2 *scales = args.partial_scales + (size_t)(first_head + h) * gridDim.y;
+        float2 scale[2]; /* a lane has two spans */
+        float highest = -INFINITY, sum = 0;
+        for (uint32_t i = 0; i < 2; i++) {
+            const uint32_t span = i * WARP + threadIdx.x % WARP;
+            scale[i] = span < span_count ? __ldcg(&scales[span]) : make_float2(-INFINITY, 0);
+            highest = fmaxf(highest, scale[i].x);
         }
-        args.output[(size_t)head * args.head_dim + dim] = value / sum;
+        for (int offset = WARP / 2; offset; offset /= 2) highest = fmaxf(highest, __shfl_xor_sync(ALL_LANES, highest, offset));
+        for (uint32_t i = 0; i < 2; i++) {
+            scale[i].x = scale[i].y > 0 ? expf(scale[i].x - highest) : 0;
+            sum = __fmaf_rn(scale[i].y, scale[i].x, sum);
+        }
+        for (int offset = WARP / 2; offset; offset /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
+        for (uint32_t i = 0; i < 2; i++) factors[h * SPAN_MAX + i * WARP + threadIdx.x % WARP] = scale[i].x / sum;
+    }
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < head_count * args.head_dim; i += blockDim.x) {
+        const uint32_t h = i / args.head_dim, dim = i % args.head_dim;
+        const float *values = args.partial_values + (size_t)(first_head + h) * gridDim.y * args.head_dim + dim;
+        float value = 0;
+#pragma unroll 8
+        for (uint32_t span = 0; span < span_count; span++) {
+            value = __fmaf_rn(__ldcg(&values[(size_t)span * args.head_dim]), factors[h * SPAN_MAX + span], value);
+        }
+        args.output[(size_t)(first_head + h) * args.head_dim + dim] = value;
     }
 }
 
@@ -216,13 +235,13 @@ static __global__ __launch_bounds__(ATTENTION_WARPS *WARP) void attend(const __g
 {
     extern __shared__ float shared[];
     __shared__ bool is_last;
-    let_next_grid_start();
+    const uint32_t end = __ldcg(args.position) + 1; /* of a grid before the previous one */
     wait_for_previous_grid();
+    let_next_grid_start();
     const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const uint32_t kv_head = blockIdx.x / args.chunk_count, chunk = blockIdx.x % args.chunk_count;
     const uint32_t head_count = args.group - chunk * HEADS < HEADS ? args.group - chunk * HEADS : HEADS;
     const uint32_t first_head = kv_head * args.group + chunk * HEADS;
-    const uint32_t end = *(const volatile uint32_t *)args.position + 1;
     const uint32_t begin = args.window && end > args.window ? end - args.window : 0;
     uint32_t span_size = (end - begin + gridDim.y - 1) / gridDim.y;
     span_size = span_size < SPAN_MIN ? SPAN_MIN : (span_size + ATTENTION_WARPS - 1) / ATTENTION_WARPS * ATTENTION_WARPS;
@@ -250,7 +269,8 @@ static __global__ __launch_bounds__(ATTENTION_WARPS *WARP) void attend(const __g
         load_dims<DIMS>(args.values + cache + (size_t)p * args.head_stride, lane * DIMS, args.head_stride, value);
         see_position<HEADS, DIMS>(query, key, value, state);
     }
-    merge_warps<HEADS, DIMS>(args, state, first_head, head_count, blockIdx.y, shared);
+    merge_warps<HEADS, DIMS>(args, state, first_head, head_count, blockIdx.y, span_count == 1, shared);
+    if (span_count == 1) return;
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -260,7 +280,7 @@ static __global__ __launch_bounds__(ATTENTION_WARPS *WARP) void attend(const __g
     __syncthreads();
     if (!is_last) return;
     __threadfence();
-    merge_spans(args, first_head, head_count, span_count);
+    merge_spans(args, first_head, head_count, span_count, shared);
 }
 
 #endif

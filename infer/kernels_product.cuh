@@ -5,7 +5,8 @@
  * 256 + 8i to 256 + 8i + 7 of each group, in that order, each half into a sum of its own, by fused multiply-adds; at the end the
  * two sums are added and then the lanes', as a butterfly. No form of the weights changes that order.
  *
- * The first groups are loaded before the grid before this one has ended: weights do not depend on it.
+ * The first groups are loaded before the grid before this one has ended: weights do not depend on it. Every grid lets the next
+ * one start only after its own wait, so what lies before the previous grid may be read then, too.
  */
 #ifndef CLLM_KERNELS_PRODUCT_CUH
 #define CLLM_KERNELS_PRODUCT_CUH
@@ -22,16 +23,16 @@
 #define HALF (GROUP / 2)
 #define ROWS 2 /* of a set */
 #ifndef PRODUCT_WARPS_MAX
-#define PRODUCT_WARPS_MAX 12
+#define PRODUCT_WARPS_MAX 16
 #endif
 #ifndef CLLM_BLOCKS
-#define CLLM_BLOCKS 2
+#define CLLM_BLOCKS 1
 #endif
 #ifndef CLLM_DEPTH_HALVES
-#define CLLM_DEPTH_HALVES 2
+#define CLLM_DEPTH_HALVES 3
 #endif
 #ifndef CLLM_DEPTH_PACKED
-#define CLLM_DEPTH_PACKED 3
+#define CLLM_DEPTH_PACKED 4
 #endif
 #define PATCH_NONE 0xFFFFFFFFu
 
@@ -93,7 +94,8 @@ struct halves_form {
         out.eights[0] = stream_16(from);
         out.eights[1] = stream_16(from + HALF * 2);
     }
-    static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane, piece &out)
+    static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane,
+                                                     piece &out)
     {
         const uint16_t *weights = (const uint16_t *)row;
         for (int half = 0; half < 2; half++) {
@@ -148,7 +150,8 @@ struct f32_form {
             out.fours[i] = stream_16(from + i / 2 * (HALF * 4) + i % 2 * 16);
         }
     }
-    static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane, piece &out)
+    static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane,
+                                                     piece &out)
     {
         const uint32_t *weights = (const uint32_t *)row;
         for (int i = 0; i < 4; i++) {
@@ -179,7 +182,8 @@ struct packed_form {
         out.lows = stream_16(from + lane * 16);
         out.codes = stream_8(from + GROUP + lane * 8);
     }
-    static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane, piece &out)
+    static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane,
+                                                     piece &out)
     {
         uint2 lows[2] = {{0, 0}, {0, 0}};
         uint32_t codes[2] = {0, 0};
@@ -262,13 +266,13 @@ static __device__ __forceinline__ struct row_set find_rows(const struct product_
     return {{part, part}, {head * args.head_dim + pair, head * args.head_dim + pair + half}};
 }
 
-static __device__ __forceinline__ void emit_qkv(const struct product_args &args, const struct row_set &set, float low, float high)
+static __device__ __forceinline__ void emit_qkv(const struct product_args &args, const struct row_set &set, uint32_t position,
+                                                const float prior[ROWS], float low, float high)
 {
     const uint32_t head = set.row[0] / args.head_dim, pair = set.row[0] % args.head_dim, half = args.head_dim / 2;
-    const uint32_t position = *(const volatile uint32_t *)args.position;
     if (set.part[0] != PART_VALUE) {
-        const float cosine = args.cosines[pair], sine = args.sines[pair], turned = low * cosine - high * sine;
-        high = high * cosine + low * sine;
+        const float turned = low * prior[0] - high * prior[1];
+        high = high * prior[0] + low * prior[1];
         low = turned;
     }
     if (set.part[0] == PART_QUERY) {
@@ -283,7 +287,8 @@ static __device__ __forceinline__ void emit_qkv(const struct product_args &args,
 }
 
 template <enum product_stage STAGE>
-static __device__ __forceinline__ void emit_rows(const struct product_args &args, const struct row_set &set, const float sums[ROWS])
+static __device__ __forceinline__ void emit_rows(const struct product_args &args, const struct row_set &set, uint32_t position,
+                                                 const float prior[ROWS], const float sums[ROWS])
 {
     float values[ROWS];
     for (int r = 0; r < ROWS; r++) {
@@ -291,12 +296,12 @@ static __device__ __forceinline__ void emit_rows(const struct product_args &args
         values[r] = bias ? sums[r] + bias[set.row[r]] : sums[r];
     }
     if (STAGE == STAGE_QKV) {
-        emit_qkv(args, set, values[0], values[1]);
+        emit_qkv(args, set, position, prior, values[0], values[1]);
     } else if (STAGE == STAGE_GATE) {
         args.output[set.row[0]] = values[0] / (1 + expf(-values[0])) * values[1];
     } else {
         for (int r = 0; r < ROWS && (r == 0 || set.row[1] != set.row[0]); r++) {
-            args.output[set.row[r]] = (STAGE == STAGE_ADD ? args.output[set.row[r]] : 0) + values[r];
+            args.output[set.row[r]] = STAGE == STAGE_ADD ? prior[r] + values[r] : values[r];
         }
     }
 }
@@ -407,161 +412,176 @@ static __device__ __forceinline__ void add_group(const typename FORM::piece piec
 }
 
 /* A warp at work on its sets: `loading` runs ahead of `adding` by the depth of the form. */
-template <class FORM, enum product_stage STAGE> struct product_warp {
+template <class FORM, enum product_stage STAGE>
+struct product_warp {
     using piece = typename FORM::piece;
 
-    const struct product_args &args;
-    const float4 *staged; /* of this lane */
+    const struct product_args & args;
+    const float4 * staged; /* of this lane */
     float scale;
+    uint32_t position;
     uint32_t lane;
     uint32_t stride; /* between the sets of a warp */
     uint32_t set_count;
 
     uint32_t loading_set, loading_group;
-    const uint8_t *loading[ROWS];
+    const uint8_t * loading[ROWS];
 
     uint32_t set, group;
     uint64_t qkv_window; /* of the set's part */
+    float prior[ROWS];   /* QKV: cosine and sine; ADD: what the output was */
     float sums[ROWS][2];
-    struct patch_list patches[ROWS];                  /* of this set */
+    struct patch_list patches[ROWS];                /* of this set */
     uint32_t coming_count[ROWS], coming_mine[ROWS]; /* of the next */
     uint32_t begin[ROWS], end[ROWS];                /* of the one after it */
 
-    __device__ __forceinline__ product_warp(const struct product_args &product, uint32_t first, uint32_t warp_count)
-        : args(product), lane(threadIdx.x % WARP), stride(warp_count)
-    {
-        set_count = STAGE == STAGE_QKV ? args.parts[PART_VALUE].set_end : args.parts[0].set_end;
-        loading_set = set = first;
-        enter_loading();
-        group = 0;
-        for (int r = 0; r < ROWS; r++) sums[r][0] = sums[r][1] = 0;
-        if constexpr (FORM::packed) {
-            choose_window();
-            ask_patches(first);
-            ask_coming(first);
-            ask_patches(first + stride);
-            take_coming(first + stride);
-        }
-    }
+    __device__ __forceinline__ product_warp(const struct product_args &product, uint32_t first, uint32_t warp_count) :
+        args(product),
+    lane(threadIdx.x % WARP),
+    stride(warp_count){set_count = STAGE == STAGE_QKV ? args.parts[PART_VALUE].set_end : args.parts[0].set_end;
+                       loading_set = set = first; enter_loading(); enter_set(); group = 0; for (int r = 0; r < ROWS; r++){
+                           sums[r][0] = sums[r][1] = 0; coming_count[r] = 0; /* a warp without a set has no patches either */
+                           coming_mine[r] = PATCH_NONE;}
+if constexpr (FORM::packed)
+{
+    ask_patches(first);
+    ask_coming(first);
+    ask_patches(first + stride);
+    take_coming(first + stride);
+}
+}
 
-    __device__ __forceinline__ void choose_window(void)
-    {
-        if (STAGE == STAGE_QKV && set < set_count) qkv_window = args.parts[find_rows<STAGE>(args, set).part[0]].window;
+/* Asks for what the end of the set needs. Grids before the previous one have ended by now, and none later changes it. */
+__device__ __forceinline__ void enter_set(void)
+{
+    if (set >= set_count) return;
+    const struct row_set at = find_rows<STAGE>(args, set);
+    if (STAGE == STAGE_QKV) {
+        const uint32_t pair = at.row[0] % args.head_dim;
+        qkv_window = args.parts[at.part[0]].window;
+        prior[0] = __ldcg(args.cosines + pair);
+        prior[1] = __ldcg(args.sines + pair);
     }
-
-    __device__ __forceinline__ void enter_loading(void)
-    {
-        loading_group = 0;
-        if (loading_set >= set_count) return;
-        const struct row_set at = find_rows<STAGE>(args, loading_set);
-        for (int r = 0; r < ROWS; r++) loading[r] = args.parts[at.part[r]].elements + at.row[r] * args.row_bytes;
+    if (STAGE == STAGE_ADD) {
+        for (int r = 0; r < ROWS; r++) prior[r] = __ldcg(args.output + at.row[r]);
     }
+}
 
-    __device__ __forceinline__ void load(piece pieces[ROWS])
-    {
-        if (loading_set >= set_count) return;
+__device__ __forceinline__ void enter_loading(void)
+{
+    loading_group = 0;
+    if (loading_set >= set_count) return;
+    const struct row_set at = find_rows<STAGE>(args, loading_set);
+    for (int r = 0; r < ROWS; r++) loading[r] = args.parts[at.part[r]].elements + at.row[r] * args.row_bytes;
+}
+
+__device__ __forceinline__ void load(piece pieces[ROWS])
+{
+    if (loading_set >= set_count) return;
 #pragma unroll
-        for (int r = 0; r < ROWS; r++) FORM::load_piece(loading[r], loading_group, lane, pieces[r]);
-        if (++loading_group < args.full_groups) return;
-        loading_set += stride;
-        enter_loading();
-    }
+    for (int r = 0; r < ROWS; r++) FORM::load_piece(loading[r], loading_group, lane, pieces[r]);
+    if (++loading_group < args.full_groups) return;
+    loading_set += stride;
+    enter_loading();
+}
 
-    /* Patches take three steps, each a memory access, a set apart: where they are, what they are, use. */
-    __device__ __forceinline__ void ask_patches(uint32_t of_set)
-    {
-        if (of_set >= set_count) return;
-        const struct row_set at = find_rows<STAGE>(args, of_set);
-        for (int r = 0; r < ROWS; r++) {
-            begin[r] = __ldg(args.parts[at.part[r]].patch_starts + at.row[r]);
-            end[r] = __ldg(args.parts[at.part[r]].patch_starts + at.row[r] + 1);
-        }
+/* Patches take three steps, each a memory access, a set apart: where they are, what they are, use. */
+__device__ __forceinline__ void ask_patches(uint32_t of_set)
+{
+    if (of_set >= set_count) return;
+    const struct row_set at = find_rows<STAGE>(args, of_set);
+    for (int r = 0; r < ROWS; r++) {
+        begin[r] = __ldg(args.parts[at.part[r]].patch_starts + at.row[r]);
+        end[r] = __ldg(args.parts[at.part[r]].patch_starts + at.row[r] + 1);
     }
-    __device__ __forceinline__ void ask_coming(uint32_t of_set)
-    {
-        if (of_set >= set_count) return;
-        const struct row_set at = find_rows<STAGE>(args, of_set);
-        for (int r = 0; r < ROWS; r++) {
-            coming_count[r] = end[r] - begin[r];
-            coming_mine[r] = load_patch(args.parts[at.part[r]].patches + begin[r], coming_count[r], lane);
-        }
+}
+__device__ __forceinline__ void ask_coming(uint32_t of_set)
+{
+    if (of_set >= set_count) return;
+    const struct row_set at = find_rows<STAGE>(args, of_set);
+    for (int r = 0; r < ROWS; r++) {
+        coming_count[r] = end[r] - begin[r];
+        coming_mine[r] = load_patch(args.parts[at.part[r]].patches + begin[r], coming_count[r], lane);
     }
-    /* `coming` becomes current; that of the next set is asked for. */
-    __device__ __forceinline__ void take_coming(uint32_t next_set)
-    {
-        for (int r = 0; r < ROWS; r++) {
-            patches[r] = {coming_count[r], 0, coming_mine[r], PATCH_NONE};
-            peek_patch(patches[r]);
-        }
-        ask_coming(next_set);
-        ask_patches(next_set + stride);
+}
+/* `coming` becomes current; that of the next set is asked for. */
+__device__ __forceinline__ void take_coming(uint32_t next_set)
+{
+    for (int r = 0; r < ROWS; r++) {
+        patches[r] = {coming_count[r], 0, coming_mine[r], PATCH_NONE};
+        peek_patch(patches[r]);
     }
+    ask_coming(next_set);
+    ask_patches(next_set + stride);
+}
 
-    __device__ __forceinline__ void add(const piece pieces[ROWS], uint32_t at_group)
-    {
-        uint32_t uppers[ROWS][4];
-        if constexpr (FORM::packed) {
-#pragma unroll
-            for (int r = 0; r < ROWS; r++) {
-                const uint64_t window = STAGE == STAGE_QKV ? qkv_window : args.parts[STAGE == STAGE_GATE ? r : 0].window;
-                unit_uppers(window, pieces[r].codes.x, uppers[r]);
-                unit_uppers(window, pieces[r].codes.y, uppers[r] + 2);
-                while (patches[r].next >> 8 < (at_group + 1) * GROUP) {
-                    const struct row_set at = find_rows<STAGE>(args, set);
-                    apply_patch(args.parts[at.part[r]], at.row[r], lane, patches[r], uppers[r]);
-                }
-            }
-        }
-        add_group<FORM>(pieces, uppers, staged + at_group * (GROUP / 4), sums);
-    }
-
-    __device__ __forceinline__ void finish_set(void)
-    {
-        const uint32_t group_count = (args.column_count + GROUP - 1) / GROUP;
-        const struct row_set at = find_rows<STAGE>(args, set);
-        for (uint32_t i = args.full_groups; i < group_count; i++) {
-            piece pieces[ROWS];
-            for (int r = 0; r < ROWS; r++) {
-                FORM::load_part(args.parts[at.part[r]].elements + at.row[r] * args.row_bytes, args.column_count, i, lane, pieces[r]);
-            }
-            add(pieces, i);
-        }
-        float totals[ROWS];
+__device__ __forceinline__ void add(const piece pieces[ROWS], uint32_t at_group)
+{
+    uint32_t uppers[ROWS][4];
+    if constexpr (FORM::packed) {
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-            totals[r] = sums[r][0] + sums[r][1];
-            for (int offset = WARP / 2; offset; offset /= 2) totals[r] += __shfl_xor_sync(ALL_LANES, totals[r], offset);
-            totals[r] *= scale;
-            sums[r][0] = sums[r][1] = 0;
-        }
-        if (lane == 0) emit_rows<STAGE>(args, at, totals);
-        set += stride;
-        group = 0;
-        if (!FORM::packed || set >= set_count) return;
-        choose_window();
-        take_coming(set + stride);
-    }
-
-    __device__ __forceinline__ void run(piece (&pieces)[FORM::depth][ROWS])
-    {
-        if (!args.full_groups) {
-            while (set < set_count) finish_set();
-            return;
-        }
-        while (set < set_count) {
-#pragma unroll
-            for (int i = 0; i < FORM::depth; i++) {
-                if (set >= set_count) break;
-                add(pieces[i], group);
-                load(pieces[i]);
-                if (++group == args.full_groups) finish_set();
+            const uint64_t window = STAGE == STAGE_QKV ? qkv_window : args.parts[STAGE == STAGE_GATE ? r : 0].window;
+            unit_uppers(window, pieces[r].codes.x, uppers[r]);
+            unit_uppers(window, pieces[r].codes.y, uppers[r] + 2);
+            while (patches[r].next >> 8 < (at_group + 1) * GROUP) {
+                const struct row_set at = find_rows<STAGE>(args, set);
+                apply_patch(args.parts[at.part[r]], at.row[r], lane, patches[r], uppers[r]);
             }
         }
     }
-};
+    add_group<FORM>(pieces, uppers, staged + at_group * (GROUP / 4), sums);
+}
+
+__device__ __forceinline__ void finish_set(void)
+{
+    const uint32_t group_count = (args.column_count + GROUP - 1) / GROUP;
+    const struct row_set at = find_rows<STAGE>(args, set);
+    for (uint32_t i = args.full_groups; i < group_count; i++) {
+        piece pieces[ROWS];
+        for (int r = 0; r < ROWS; r++) {
+            FORM::load_part(args.parts[at.part[r]].elements + at.row[r] * args.row_bytes, args.column_count, i, lane, pieces[r]);
+        }
+        add(pieces, i);
+    }
+    float totals[ROWS];
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        totals[r] = sums[r][0] + sums[r][1];
+        for (int offset = WARP / 2; offset; offset /= 2) totals[r] += __shfl_xor_sync(ALL_LANES, totals[r], offset);
+        totals[r] *= scale;
+        sums[r][0] = sums[r][1] = 0;
+    }
+    if (lane == 0) emit_rows<STAGE>(args, at, position, prior, totals);
+    set += stride;
+    group = 0;
+    enter_set();
+    if (!FORM::packed || set >= set_count) return;
+    take_coming(set + stride);
+}
+
+__device__ __forceinline__ void run(piece (&pieces)[FORM::depth][ROWS])
+{
+    if (!args.full_groups) {
+        while (set < set_count) finish_set();
+        return;
+    }
+    while (set < set_count) {
+#pragma unroll
+        for (int i = 0; i < FORM::depth; i++) {
+            if (set >= set_count) break;
+            add(pieces[i], group);
+            load(pieces[i]);
+            if (++group == args.full_groups) finish_set();
+        }
+    }
+}
+}
+;
 
 template <class FORM, enum product_stage STAGE>
-static __global__ __launch_bounds__(PRODUCT_WARPS_MAX *WARP, FORM::blocks) void multiply(const __grid_constant__ struct product_args args)
+static __global__ __launch_bounds__(PRODUCT_WARPS_MAX *WARP,
+                                    FORM::blocks) void multiply(const __grid_constant__ struct product_args args)
 {
     extern __shared__ float4 staged[];
     __shared__ float warp_sums[PRODUCT_WARPS_MAX];
@@ -572,8 +592,9 @@ static __global__ __launch_bounds__(PRODUCT_WARPS_MAX *WARP, FORM::blocks) void 
 #pragma unroll
         for (int i = 0; i < FORM::depth; i++) work.load(pieces[i]);
     }
-    let_next_grid_start();
+    work.position = STAGE == STAGE_QKV ? __ldcg(args.position) : 0;
     wait_for_previous_grid();
+    let_next_grid_start();
     work.scale = stage_input(args, staged, warp_sums);
     work.staged = staged + work.lane;
     work.run(pieces);

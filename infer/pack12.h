@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define CLLM_PACK12_BINS 128               /* values of the upper seven exponent bits */
+#define CLLM_PACK12_BINS 128                       /* values of the upper seven exponent bits */
 #define CLLM_PACK12_COLUMN_LIMIT ((1 << 24) - 512) /* a matrix must have fewer columns */
 
 struct cllm_pack12_choice {

@@ -4,6 +4,10 @@
 
 #include "config.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* A head's size and how many positions the text has so far; only dynamic scaling looks at the latter. */
 struct cllm_rope_extent {
     uint32_t head_dim;
@@ -20,5 +24,9 @@ struct cllm_rope_extent {
  *   yarn     Peng et al. 2023: dimensions that turn more than beta_fast times over the original length are kept, those that turn
  *            less than beta_slow times divided by factor, linear in the dimension between */
 void cllm_rope_frequencies(const struct cllm_rope_config *config, struct cllm_rope_extent extent, float *frequencies);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

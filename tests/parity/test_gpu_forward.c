@@ -48,35 +48,94 @@ struct model_spec {
 
 static const struct model_spec specs[] = {
     {"whole groups, grouped heads",
-     {.hidden_size = 512, .layer_count = 3, .intermediate_size = 1536, .vocab_size = 1001, .head_count = 8, .kv_head_count = 2,
-      .head_dim = 64, .norm_epsilon = 1e-5f, .rope = {.theta = 10000}},
-     CLLM_WEIGHT_BF16, CLLM_WEIGHT_BF16},
+     {.hidden_size = 512,
+      .layer_count = 3,
+      .intermediate_size = 1536,
+      .vocab_size = 1001,
+      .head_count = 8,
+      .kv_head_count = 2,
+      .head_dim = 64,
+      .norm_epsilon = 1e-5f,
+      .rope = {.theta = 10000}},
+     CLLM_WEIGHT_BF16,
+     CLLM_WEIGHT_BF16},
     {"part groups, biases, sliding window",
-     {.hidden_size = 192, .layer_count = 2, .intermediate_size = 520, .vocab_size = 320, .head_count = 6, .kv_head_count = 2,
-      .head_dim = 32, .norm_epsilon = 1e-6f, .sliding_window = 40, .qkv_bias = true, .attention_output_bias = true,
-      .mlp_bias = true, .rope = {.type = CLLM_ROPE_LINEAR, .theta = 10000, .factor = 2}},
-     CLLM_WEIGHT_BF16, CLLM_WEIGHT_BF16},
+     {.hidden_size = 192,
+      .layer_count = 2,
+      .intermediate_size = 520,
+      .vocab_size = 320,
+      .head_count = 6,
+      .kv_head_count = 2,
+      .head_dim = 32,
+      .norm_epsilon = 1e-6f,
+      .sliding_window = 40,
+      .qkv_bias = true,
+      .attention_output_bias = true,
+      .mlp_bias = true,
+      .rope = {.type = CLLM_ROPE_LINEAR, .theta = 10000, .factor = 2}},
+     CLLM_WEIGHT_BF16,
+     CLLM_WEIGHT_BF16},
     {"sizes that align with nothing, tied head",
-     {.hidden_size = 70, .layer_count = 2, .intermediate_size = 1037, .vocab_size = 97, .head_count = 5, .kv_head_count = 5,
-      .head_dim = 6, .norm_epsilon = 1e-5f, .tied_head = true,
+     {.hidden_size = 70,
+      .layer_count = 2,
+      .intermediate_size = 1037,
+      .vocab_size = 97,
+      .head_count = 5,
+      .kv_head_count = 5,
+      .head_dim = 6,
+      .norm_epsilon = 1e-5f,
+      .tied_head = true,
       .rope = {.type = CLLM_ROPE_DYNAMIC, .theta = 10000, .factor = 4, .original_length = 64}},
-     CLLM_WEIGHT_BF16, CLLM_WEIGHT_BF16},
+     CLLM_WEIGHT_BF16,
+     CLLM_WEIGHT_BF16},
     {"large heads, many to one, forms mixed",
-     {.hidden_size = 256, .layer_count = 2, .intermediate_size = 1024, .vocab_size = 512, .head_count = 12, .kv_head_count = 1,
-      .head_dim = 160, .norm_epsilon = 1e-5f,
-      .rope = {.type = CLLM_ROPE_YARN, .theta = 10000, .factor = 4, .beta_fast = 32, .beta_slow = 1, .attention_factor = 1.138629436,
-               .original_length = 64, .truncate = true}},
-     CLLM_WEIGHT_BF16, CLLM_WEIGHT_F32},
+     {.hidden_size = 256,
+      .layer_count = 2,
+      .intermediate_size = 1024,
+      .vocab_size = 512,
+      .head_count = 12,
+      .kv_head_count = 1,
+      .head_dim = 160,
+      .norm_epsilon = 1e-5f,
+      .rope = {.type = CLLM_ROPE_YARN,
+               .theta = 10000,
+               .factor = 4,
+               .beta_fast = 32,
+               .beta_slow = 1,
+               .attention_factor = 1.138629436,
+               .original_length = 64,
+               .truncate = true}},
+     CLLM_WEIGHT_BF16,
+     CLLM_WEIGHT_F32},
     {"F16",
-     {.hidden_size = 320, .layer_count = 2, .intermediate_size = 900, .vocab_size = 256, .head_count = 3, .kv_head_count = 3,
-      .head_dim = 128, .norm_epsilon = 1e-5f,
-      .rope = {.type = CLLM_ROPE_LLAMA3, .theta = 500000, .factor = 8, .low_freq_factor = 1, .high_freq_factor = 4,
+     {.hidden_size = 320,
+      .layer_count = 2,
+      .intermediate_size = 900,
+      .vocab_size = 256,
+      .head_count = 3,
+      .kv_head_count = 3,
+      .head_dim = 128,
+      .norm_epsilon = 1e-5f,
+      .rope = {.type = CLLM_ROPE_LLAMA3,
+               .theta = 500000,
+               .factor = 8,
+               .low_freq_factor = 1,
+               .high_freq_factor = 4,
                .original_length = 64}},
-     CLLM_WEIGHT_F16, CLLM_WEIGHT_F16},
+     CLLM_WEIGHT_F16,
+     CLLM_WEIGHT_F16},
     {"F32",
-     {.hidden_size = 576, .layer_count = 2, .intermediate_size = 1100, .vocab_size = 400, .head_count = 9, .kv_head_count = 3,
-      .head_dim = 64, .norm_epsilon = 1e-5f, .rope = {.theta = 10000}},
-     CLLM_WEIGHT_F32, CLLM_WEIGHT_F32},
+     {.hidden_size = 576,
+      .layer_count = 2,
+      .intermediate_size = 1100,
+      .vocab_size = 400,
+      .head_count = 9,
+      .kv_head_count = 3,
+      .head_dim = 64,
+      .norm_epsilon = 1e-5f,
+      .rope = {.theta = 10000}},
+     CLLM_WEIGHT_F32,
+     CLLM_WEIGHT_F32},
 };
 #define SPEC_COUNT (sizeof specs / sizeof *specs)
 
@@ -100,7 +159,8 @@ static uint16_t f16_from_float(float value)
 }
 
 /* One weight in a hundred is far smaller or exactly 0, so that packed rows have patches, some of them many. */
-static struct cllm_weight make_weight(uint32_t row_count, uint32_t column_count, enum cllm_weight_type type, float mean, float spread)
+static struct cllm_weight make_weight(uint32_t row_count, uint32_t column_count, enum cllm_weight_type type, float mean,
+                                      float spread)
 {
     const size_t count = (size_t)row_count * column_count;
     struct cllm_weight weight = {&present, NULL, row_count, column_count, type};
@@ -221,7 +281,8 @@ static struct record make_record(const struct cllm_model *model, size_t count)
 }
 
 /* Logits of all positions; `step` tokens a run. */
-static struct record run_ids(struct cllm_forward *forward, const struct cllm_model *model, const uint32_t *ids, size_t count, size_t step)
+static struct record run_ids(struct cllm_forward *forward, const struct cllm_model *model, const uint32_t *ids, size_t count,
+                             size_t step)
 {
     struct cllm_error err;
     struct record record = make_record(model, count);
@@ -241,7 +302,8 @@ struct gpu_run {
     uint32_t prompt_tile;
 };
 
-static struct record run_gpu(struct cllm_gpu *gpu, const struct cllm_model *model, const uint32_t *ids, size_t count, struct gpu_run run)
+static struct record run_gpu(struct cllm_gpu *gpu, const struct cllm_model *model, const uint32_t *ids, size_t count,
+                             struct gpu_run run)
 {
     struct cllm_error err;
     struct gpu_source *source;
@@ -369,7 +431,8 @@ static void test_packing_restores_every_bit_pattern(void **state)
         assert_true(weights && restored);
         for (size_t i = 0; i < count; i++) weights[i] = (uint16_t)(s % 2 ? next_random() : i * 40503);
         struct cllm_model model = {.config = {.layer_count = 0}};
-        model.embedding = model.head = (struct cllm_weight){&present, weights, shapes[s].row_count, shapes[s].column_count, CLLM_WEIGHT_BF16};
+        model.embedding = model.head =
+            (struct cllm_weight){&present, weights, shapes[s].row_count, shapes[s].column_count, CLLM_WEIGHT_BF16};
         struct gpu_source *source;
         struct cllm_error err;
         check(gpu_source_create(gpu, &model, GPU_SOURCE_PACKED, &source, &err), &err);

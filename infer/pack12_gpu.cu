@@ -1,4 +1,4 @@
-/* pack12.cu - packing and unpacking on the device. A warp works on one row at a time. */
+/* pack12_gpu.cu - packing and unpacking on the device. A warp works on one row at a time. */
 #include "pack12.h"
 
 #include "cuda_try.h"
@@ -20,7 +20,7 @@ static __device__ __forceinline__ void count_pair(uint32_t *bins, uint32_t pair)
 
 /* Each lane counts in bins of its own: exponents are so alike that lanes would otherwise wait for each other. */
 static __global__ __launch_bounds__(SURVEY_WARPS *WARP) void survey_values(const uint16_t *weights, uint64_t count,
-                                                                          unsigned long long *histogram)
+                                                                           unsigned long long *histogram)
 {
     extern __shared__ uint32_t all_bins[];
     uint32_t *bins = all_bins + threadIdx.x / WARP * (CLLM_PACK12_BINS * WARP) + threadIdx.x % WARP;
@@ -125,7 +125,7 @@ static __device__ __forceinline__ uint32_t warp_sum(uint32_t value)
 
 /* counts[row + 1] = patches of the row */
 static __global__ __launch_bounds__(ROW_WARPS *WARP) void count_patches(struct raw_matrix matrix, uint64_t window,
-                                                                       uint32_t *counts)
+                                                                        uint32_t *counts)
 {
     const uint32_t lane = threadIdx.x % WARP, units = unit_count(matrix.column_count);
     for (uint32_t row = blockIdx.x * ROW_WARPS + threadIdx.x / WARP; row < matrix.row_count; row += gridDim.x * ROW_WARPS) {
@@ -184,7 +184,7 @@ static __device__ __forceinline__ void write_unit(uint8_t *row, uint32_t column_
 }
 
 static __global__ __launch_bounds__(ROW_WARPS *WARP) void write_rows(struct raw_matrix matrix, uint64_t window,
-                                                                    struct packed_memory to)
+                                                                     struct packed_memory to)
 {
     const uint32_t lane = threadIdx.x % WARP, units = unit_count(matrix.column_count);
     for (uint32_t row = blockIdx.x * ROW_WARPS + threadIdx.x / WARP; row < matrix.row_count; row += gridDim.x * ROW_WARPS) {
@@ -263,7 +263,7 @@ static __device__ __forceinline__ void unpack_unit(const uint8_t *row, uint32_t 
 }
 
 static __global__ __launch_bounds__(ROW_WARPS *WARP) void unpack_rows(struct cllm_gpu_matrix matrix, uint32_t first_row,
-                                                                     uint32_t row_count, uint16_t *out)
+                                                                      uint32_t row_count, uint16_t *out)
 {
     const uint32_t lane = threadIdx.x % WARP, columns = matrix.shape.column_count;
     for (uint32_t i = blockIdx.x * ROW_WARPS + threadIdx.x / WARP; i < row_count; i += gridDim.x * ROW_WARPS) {
@@ -271,7 +271,7 @@ static __global__ __launch_bounds__(ROW_WARPS *WARP) void unpack_rows(struct cll
         const uint8_t *from = (const uint8_t *)matrix.d_elements + row * pack12_row_bytes(columns);
         uint16_t *to = out + (uint64_t)i * columns;
         const uint32_t begin = matrix.d_patch_starts[row], end = matrix.d_patch_starts[row + 1];
-        #pragma unroll 4
+#pragma unroll 4
         for (uint32_t unit = lane; unit * PACK12_UNIT < columns; unit += WARP) {
             unpack_unit(from, columns, unit, matrix.window, to + unit * PACK12_UNIT);
         }
