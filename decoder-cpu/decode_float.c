@@ -16,6 +16,21 @@ static void mirror_bytes(const uint8_t *bytes, size_t byte_count, uint8_t *out)
     for (; i < byte_count; i++) out[i] = (uint8_t)cllm_bits_mirrored(bytes[byte_count - 1 - i], 8);
 }
 
+/* Exponents in use are neighbours: a vector's look-up of code lengths needs only their low bits. */
+static void fold_lengths(struct cllm_float_lookup *lookup)
+{
+    bool used[CLLM_FOLD] = {false};
+    lookup->fold = 32;
+    memset(lookup->folded, 0, sizeof lookup->folded);
+    for (unsigned s = 0; s < 256; s++) {
+        if (lookup->table.length[s] == 0) continue;
+        if (used[s % 64]) lookup->fold = 0;
+        if (used[(s + 32) % 64] && lookup->fold == 32) lookup->fold = 64;
+        used[s % 64] = true;
+        lookup->folded[s % 64] = lookup->table.length[s];
+    }
+}
+
 void cllm_float_lookup_build(struct cllm_float_lookup *lookup, const struct cllm_table *table)
 {
     struct cllm_code_entry single[CLLM_CODE_ENTRIES];
@@ -24,23 +39,33 @@ void cllm_float_lookup_build(struct cllm_float_lookup *lookup, const struct cllm
     lookup->valid = true;
     lookup->single = cllm_table_symbol_count(table) == 1;
     cllm_table_lookup(table, single);
+    fold_lengths(lookup);
     for (unsigned i = 0; i < CLLM_CODE_ENTRIES; i++) {
-        uint64_t symbols = 0, count = 0;
-        unsigned bits = 0;
+        uint64_t symbols = 0;
+        unsigned count = 0, bits = 0;
         /* A code word that does not fit in the bits left is not decided yet. */
         while (count < CLLM_ENTRY_SYMBOLS_MAX && bits + single[i >> bits].bits <= CLLM_CODE_BITS_MAX) {
-            symbols |= (uint64_t)single[i >> bits].symbol << 8 * count++;
+            symbols |= (uint64_t)single[i >> bits].symbol << (56 - 8 * count++);
             bits += single[i >> bits].bits;
         }
-        lookup->entries[i] = symbols | count << 48 | (uint64_t)bits << 56;
+        lookup->entries[i] = symbols | bits;
+        lookup->counts[i] = (uint8_t)count;
     }
+}
+
+static uint32_t turn_symbols(const struct cllm_float_lookup *lookup, const uint8_t *end, uint32_t symbol_count, uint8_t *out)
+{
+    uint32_t i = 0;
+    for (; i + 8 <= symbol_count; i += 8) cllm_store_le64(out + i, __builtin_bswap64(cllm_load_le64(end - 8 - i)));
+    for (; i < symbol_count; i++) out[i] = end[-1 - (ptrdiff_t)i];
+    return cllm_symbol_bits(&lookup->table, out, symbol_count);
 }
 
 enum cllm_status cllm_float_decode_portable(const struct cllm_float_lookup *lookup, const struct cllm_layout *layout,
                                             const struct cllm_float_view *view, uint8_t *scratch, uint8_t *out,
                                             struct cllm_error *err)
 {
-    static const struct float_parts parts = {cllm_segment_bits, mirror_bytes};
+    static const struct float_parts parts = {mirror_bytes, turn_symbols};
     return decode_chunk(&parts, lookup, layout, view, scratch, out, err);
 }
 

@@ -5,14 +5,17 @@
 #include "codec.h"
 #include "cpu.h"
 
-#define CLLM_ENTRY_SYMBOLS_MAX 6u
+#define CLLM_ENTRY_SYMBOLS_MAX 7u
+#define CLLM_FOLD 64u
 
-/* What CLLM_CODE_BITS_MAX bits of a stream decode to: up to six whole code words at once.
- * Bits 0 to 47: the symbols, first one lowest; 48 to 55: how many, 1 to 6; 56 to 63: bits they take together. */
+/* What CLLM_CODE_BITS_MAX bits of a stream decode to: up to seven whole code words at once. */
 struct cllm_float_lookup {
-    struct cllm_table table; /* the code that `entries` was built from */
-    uint64_t entries[CLLM_CODE_ENTRIES];
-    bool single; /* one symbol, no bits */
+    uint64_t entries[CLLM_CODE_ENTRIES]; /* bits that they take together; from bit 56 down to bit 8 the symbols */
+    uint8_t counts[CLLM_CODE_ENTRIES];   /* of symbols in each entry, at least 1 */
+    struct cllm_table table;             /* the code that all this was built from */
+    uint8_t folded[CLLM_FOLD];           /* table.length of symbols modulo CLLM_FOLD, */
+    unsigned fold;                       /* where all symbols differ modulo this: 32, 64, or 0 for neither */
+    bool single;                         /* one symbol, no bits */
     bool valid;
 };
 

@@ -8,11 +8,11 @@
 
 /* -------------------------------------------------------------------------------------------------- bits to symbols */
 
-/* One half of a segment being decoded. */
+/* One half of a segment being decoded; its symbols are written from the last byte of a buffer downwards. */
 struct lane {
     uint64_t bit; /* position in the stream, or in its mirror */
-    uint8_t *at;
-    uint8_t *end;
+    uint8_t *at;  /* above where the next symbol goes */
+    uint8_t *end; /* where the last one goes */
 };
 
 /* Three segments at a time. Lanes 0, 2 and 4 decode first halves from the stream, the others second halves from its mirror. More
@@ -21,16 +21,18 @@ struct lane {
 #define LANES (2 * SEGMENTS_AT_ONCE)
 #define STEPS 5u /* look-ups for one load: 5 * 11 + 7 bits fit in 64 */
 #define ROUND_SYMBOLS_MAX (STEPS * CLLM_ENTRY_SYMBOLS_MAX)
-#define ROUND_ROOM ((STEPS - 1) * CLLM_ENTRY_SYMBOLS_MAX + 8) /* most bytes that a round writes, right ones or not */
-#define LANE_STRIDE(half) ((half) + 64u)                      /* no power of two: lanes would share a set of the first cache */
-#define LANE_STRIDE_MAX LANE_STRIDE(1u << (CLLM_SEGMENT_LOG2_MAX - 1))
+#define LANE_ROOM 64u /* below a lane's symbols, for what a round writes too much */
+#define LANE_STRIDE_MAX ((1u << (CLLM_SEGMENT_LOG2_MAX - 1)) + LANE_ROOM)
 
-static_assert(ROUND_ROOM <= 64, "a lane's buffer has room for a round behind its symbols");
+static_assert((STEPS - 1) * CLLM_ENTRY_SYMBOLS_MAX + 8 <= LANE_ROOM,
+              "a round that starts with one symbol left stays in its room");
 
 /* One round of all lanes. Step by step, not lane by lane: what waits for a look-up fills the processor's schedulers, and only
- * what is near can overlap. A bit set above the window tells in the end how far it moved. */
-static inline __attribute__((always_inline)) void decode_round(const uint64_t *entries, const uint8_t *const streams[2],
-                                                               struct lane lanes[LANES])
+ * what is near can overlap. Seven instructions a look-up: the shift takes its low six bits from an entry as it is, and what an
+ * entry has too much is overwritten by the next one, because symbols go downwards. A bit set above the window tells in the end
+ * how far it moved. */
+static inline __attribute__((always_inline)) void decode_round(const struct cllm_float_lookup *lookup,
+                                                               const uint8_t *const streams[2], struct lane lanes[LANES])
 {
     uint64_t window[LANES];
     uint8_t *at[LANES];
@@ -43,10 +45,11 @@ static inline __attribute__((always_inline)) void decode_round(const uint64_t *e
     for (unsigned step = 0; step < STEPS; step++) {
 #pragma GCC unroll 8
         for (unsigned k = 0; k < LANES; k++) {
-            uint64_t entry = entries[window[k] & (CLLM_CODE_ENTRIES - 1)];
-            window[k] >>= entry >> 56;
-            cllm_store_le64(at[k], entry);
-            at[k] += (uint8_t)(entry >> 48);
+            size_t index = window[k] & (CLLM_CODE_ENTRIES - 1);
+            uint64_t entry = lookup->entries[index];
+            window[k] >>= entry & 63;
+            cllm_store_le64(at[k] - 8, entry);
+            at[k] -= lookup->counts[index];
         }
     }
 #pragma GCC unroll 8
@@ -62,21 +65,20 @@ static inline __attribute__((always_inline)) bool clamp_lanes(struct lane lanes[
     ptrdiff_t left = 0;
 #pragma GCC unroll 8
     for (unsigned k = 0; k < LANES; k++) {
-        lanes[k].at = lanes[k].at < lanes[k].end ? lanes[k].at : lanes[k].end;
-        left += lanes[k].end - lanes[k].at;
+        lanes[k].at = lanes[k].at > lanes[k].end ? lanes[k].at : lanes[k].end;
+        left += lanes[k].at - lanes[k].end;
     }
     return left == 0;
 }
 
 /* Decodes all lanes, of which none has less than `least_symbols` to come. Lanes that are done go on with what is of no use: a
- * round gives each at least STEPS symbols, so none passes more than tail_bytes of bits behind its start. */
-static inline void decode_lanes(const uint64_t *entries, const uint8_t *const streams[2], uint32_t least_symbols,
-                                struct lane lanes_inout[LANES])
+ * round gives each at least a symbol a step, so none passes more than tail_bytes of bits behind its start. Not inline: registers
+ * are what it is short of. */
+static __attribute__((noinline)) void decode_lanes(const struct cllm_float_lookup *lookup, const uint8_t *const streams[2],
+                                                   uint32_t least_symbols, struct lane lanes[LANES])
 {
-    struct lane lanes[LANES];
-    memcpy(lanes, lanes_inout, sizeof lanes);
-    for (uint32_t round = least_symbols / ROUND_SYMBOLS_MAX; round > 0; round--) decode_round(entries, streams, lanes);
-    while (!clamp_lanes(lanes)) decode_round(entries, streams, lanes);
+    for (uint32_t round = least_symbols / ROUND_SYMBOLS_MAX; round > 0; round--) decode_round(lookup, streams, lanes);
+    while (!clamp_lanes(lanes)) decode_round(lookup, streams, lanes);
 }
 
 /* What may be read behind a stream. */
@@ -89,8 +91,10 @@ static inline size_t tail_bytes(const struct cllm_layout *layout)
 
 /* What each tier writes by hand. */
 struct float_parts {
-    cllm_segment_bits_fn *segment_bits;
-    void (*mirror)(const uint8_t *bytes, size_t byte_count, uint8_t *out); /* bytes in the other order, and the bits of each */
+    /* Bytes in the other order, and the bits of each. */
+    void (*mirror)(const uint8_t *bytes, size_t byte_count, uint8_t *out);
+    /* The `symbol_count` bytes before `end` in the other order; returns how many bits their code words have together. */
+    uint32_t (*turn)(const struct cllm_float_lookup *lookup, const uint8_t *end, uint32_t symbol_count, uint8_t *out);
 };
 
 /* What is the same for all segments of a chunk. */
@@ -110,7 +114,9 @@ struct float_batch {
     uint32_t segment_count;
     uint32_t stated_bits[SEGMENTS_AT_ONCE];
     uint32_t count[LANES]; /* symbols */
-    uint8_t symbols[LANES * LANE_STRIDE_MAX];
+    uint32_t symbol_count;
+    uint8_t turned[LANES * LANE_STRIDE_MAX]; /* as lanes write symbols */
+    uint8_t symbols[LANES << (CLLM_SEGMENT_LOG2_MAX - 1)];
 };
 
 /* `width` bits of a stream that is followed by at least 8 readable bytes. */
@@ -119,6 +125,12 @@ static inline uint32_t stated_bits(const struct cllm_float_view *view, uint32_t 
     uint64_t bit = (uint64_t)segment_index * view->segment_width;
     return view->segment_base +
            (uint32_t)(cllm_load_le64(view->deltas + (bit >> 3)) >> (bit & 7) & ((1u << view->segment_width) - 1));
+}
+
+/* Above the first symbol of a lane. The distance of lanes is no power of two: they would share a set of the first cache. */
+static inline uint8_t *lane_start(const struct float_job *job, struct float_batch *batch, unsigned lane)
+{
+    return batch->turned + (lane + 1) * (size_t)(job->half + LANE_ROOM);
 }
 
 /* Where each lane of the batch starts, from the bit where its first segment does, which moves on. */
@@ -142,9 +154,9 @@ static inline enum cllm_status place_lanes(const struct float_job *job, struct f
             batch->count[2 * s] = cllm_first_half(job->layout, symbols);
             batch->count[2 * s + 1] = symbols - batch->count[2 * s];
         }
-        uint8_t *at = batch->symbols + 2 * (size_t)s * LANE_STRIDE(job->half), *second = at + LANE_STRIDE(job->half);
-        lanes[2 * s] = (struct lane){start, at, at + batch->count[2 * s]};
-        lanes[2 * s + 1] = (struct lane){mirror_bits - end, second, second + batch->count[2 * s + 1]};
+        uint8_t *first = lane_start(job, batch, 2 * s), *second = lane_start(job, batch, 2 * s + 1);
+        lanes[2 * s] = (struct lane){start, first, first - batch->count[2 * s]};
+        lanes[2 * s + 1] = (struct lane){mirror_bits - end, second, second - batch->count[2 * s + 1]};
         batch->stated_bits[s] = (uint32_t)(end - start);
         start = end;
     }
@@ -152,25 +164,22 @@ static inline enum cllm_status place_lanes(const struct float_job *job, struct f
     return CLLM_OK;
 }
 
-/* The halves of a segment must meet: then they take all of its bits, and as both went no further, no other. */
-static inline enum cllm_status check_batch(const struct float_job *job, const struct float_batch *batch, struct cllm_error *err)
+/* Puts all symbols in order. The halves of a segment must meet: then they take all of its bits, and as both went no further, no
+ * other. */
+static inline enum cllm_status check_batch(const struct float_job *job, struct float_batch *batch, struct cllm_error *err)
 {
-    uint16_t bits[LANES];
-    size_t stride = LANE_STRIDE(job->half);
-    if (batch->count[LANES - 1] == job->half) {
-        job->parts->segment_bits(&job->lookup->table, batch->symbols, stride, job->half, LANES, bits);
-    } else {
-        for (unsigned k = 0; k < LANES; k++)
-            bits[k] = (uint16_t)cllm_symbol_bits(&job->lookup->table, batch->symbols + k * stride, batch->count[k]);
-    }
-    for (uint32_t s = 0; s < SEGMENTS_AT_ONCE; s++) {
-        uint32_t taken = (uint32_t)bits[2 * s] + bits[2 * s + 1];
-        if (taken != batch->stated_bits[s]) {
+    uint8_t *to = batch->symbols;
+    for (uint32_t s = 0; s < batch->segment_count; s++) {
+        uint32_t bits = 0;
+        for (unsigned k = 2 * s; k < 2 * s + 2; to += batch->count[k++])
+            bits += job->parts->turn(job->lookup, lane_start(job, batch, k), batch->count[k], to);
+        if (bits != batch->stated_bits[s]) {
             return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET,
-                             "the halves of segment %u do not meet: they take %u bits, it has %u", batch->first_segment + s,
-                             taken, batch->stated_bits[s]);
+                             "the halves of segment %u do not meet: they take %u bits, it has %u", batch->first_segment + s, bits,
+                             batch->stated_bits[s]);
         }
     }
+    batch->symbol_count = (uint32_t)(to - batch->symbols);
     return CLLM_OK;
 }
 
@@ -184,45 +193,82 @@ typedef void join_fn(const struct cllm_layout *layout, const struct cllm_float_v
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define PUT_ELEMENT(bits, out, element) memcpy((out), &(uint##bits##_t){(uint##bits##_t)(element)}, sizeof(uint##bits##_t))
 #else
+#define cllm_store_le8(out, element) (*(out) = (element))
 #define PUT_ELEMENT(bits, out, element) cllm_store_le##bits((out), (uint##bits##_t)(element))
 #endif
+
+/* The elements of `count` symbols from where their byte planes are. */
+typedef void join_step_fn(const uint8_t *const planes[3], const uint8_t *symbols, uint32_t count, uint8_t *out);
+
+static inline __attribute__((always_inline)) void step_bf16(const uint8_t *const planes[3], const uint8_t *restrict symbols,
+                                                            uint32_t count, uint8_t *restrict out)
+{
+    const uint8_t *restrict plane = planes[0];
+    for (uint32_t i = 0; i < count; i++) {
+        uint16_t raw = plane[i];
+        uint16_t element = (uint16_t)((raw << 8 | raw) & 0x807F) | (uint16_t)(symbols[i] << 7);
+        PUT_ELEMENT(16, out + 2 * (size_t)i, element);
+    }
+}
+
+/* A symbol above a byte: F16 as cpack codes it. */
+static inline __attribute__((always_inline)) void step_f16(const uint8_t *const planes[3], const uint8_t *restrict symbols,
+                                                           uint32_t count, uint8_t *restrict out)
+{
+    const uint8_t *restrict plane = planes[0];
+    for (uint32_t i = 0; i < count; i++) PUT_ELEMENT(16, out + 2 * (size_t)i, plane[i] | symbols[i] << 8);
+}
+
+static inline __attribute__((always_inline)) void step_f32(const uint8_t *const planes[3], const uint8_t *restrict symbols,
+                                                           uint32_t count, uint8_t *restrict out)
+{
+    const uint8_t *restrict first = planes[0], *restrict second = planes[1], *restrict third = planes[2];
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t top = third[i];
+        uint32_t element =
+            first[i] | (uint32_t)second[i] << 8 | (top & 0x7F) << 16 | (uint32_t)symbols[i] << 23 | (top & 0x80) << 24;
+        PUT_ELEMENT(32, out + 4 * (size_t)i, element);
+    }
+}
+
+#define JOIN_STEP 64u
+#define FETCH_AHEAD 1536u /* elements: batches are too short for the processor to foresee which memory comes next */
+
+static inline __attribute__((always_inline)) void join_steps(join_step_fn *step, unsigned plane_count, unsigned element_bytes,
+                                                             const struct cllm_float_view *view, uint32_t first, uint32_t count,
+                                                             const uint8_t *symbols, uint8_t *out)
+{
+    const uint8_t *planes[3] = {NULL, NULL, NULL};
+    for (unsigned k = 0; k < plane_count; k++) planes[k] = view->planes + first + (size_t)k * view->element_count;
+    out += (size_t)first * element_bytes;
+    for (; count >= JOIN_STEP; count -= JOIN_STEP, symbols += JOIN_STEP, out += (size_t)JOIN_STEP * element_bytes) {
+        for (unsigned k = 0; k < plane_count; k++) __builtin_prefetch(planes[k] + FETCH_AHEAD);
+        for (unsigned k = 0; k < element_bytes; k++) __builtin_prefetch(out + (size_t)FETCH_AHEAD * element_bytes + 64 * k, 1);
+        step(planes, symbols, JOIN_STEP, out);
+        for (unsigned k = 0; k < plane_count; k++) planes[k] += JOIN_STEP;
+    }
+    step(planes, symbols, count, out);
+}
 
 static inline void join_bf16(const struct cllm_layout *layout, const struct cllm_float_view *view, uint32_t first, uint32_t count,
                              const uint8_t *symbols, uint8_t *out)
 {
     (void)layout;
-    const uint8_t *restrict plane = view->planes + first, *restrict symbol = symbols;
-    uint8_t *restrict to = out + 2 * (size_t)first;
-    for (uint32_t i = 0; i < count; i++) {
-        uint16_t raw = plane[i];
-        uint16_t element = (uint16_t)((raw << 8 | raw) & 0x807F) | (uint16_t)(symbol[i] << 7);
-        PUT_ELEMENT(16, to + 2 * (size_t)i, element);
-    }
+    join_steps(step_bf16, 1, 2, view, first, count, symbols, out);
 }
 
-/* A symbol above a byte: F16 as cpack codes it. */
 static inline void join_f16(const struct cllm_layout *layout, const struct cllm_float_view *view, uint32_t first, uint32_t count,
                             const uint8_t *symbols, uint8_t *out)
 {
     (void)layout;
-    const uint8_t *restrict plane = view->planes + first, *restrict symbol = symbols;
-    uint8_t *restrict to = out + 2 * (size_t)first;
-    for (uint32_t i = 0; i < count; i++) PUT_ELEMENT(16, to + 2 * (size_t)i, plane[i] | symbol[i] << 8);
+    join_steps(step_f16, 1, 2, view, first, count, symbols, out);
 }
 
 static inline void join_f32(const struct cllm_layout *layout, const struct cllm_float_view *view, uint32_t first, uint32_t count,
                             const uint8_t *symbols, uint8_t *out)
 {
     (void)layout;
-    const uint8_t *restrict plane = view->planes + first, *restrict second = plane + view->element_count;
-    const uint8_t *restrict third = second + view->element_count, *restrict symbol = symbols;
-    uint8_t *restrict to = out + 4 * (size_t)first;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t top = third[i];
-        uint32_t element =
-            plane[i] | (uint32_t)second[i] << 8 | (top & 0x7F) << 16 | (uint32_t)symbol[i] << 23 | (top & 0x80) << 24;
-        PUT_ELEMENT(32, to + 4 * (size_t)i, element);
-    }
+    join_steps(step_f32, 3, 4, view, first, count, symbols, out);
 }
 
 static inline void join_bytes(const struct cllm_layout *layout, const struct cllm_float_view *view, uint32_t first,
@@ -251,41 +297,39 @@ static inline void unpack_bits(const uint8_t *packed, unsigned width, uint32_t c
     }
 }
 
-/* Any layout, a block at a time: the planes one after the other into whole remainders. */
-static inline void join_any(const struct cllm_layout *layout, const struct cllm_float_view *view, uint32_t first, uint32_t count,
-                            const uint8_t *symbols, uint8_t *out)
-{
-    const struct cllm_layout l = *layout;
-    unsigned remainder_bits = cllm_layout_remainder_bits(&l), whole = remainder_bits / 8, rest = remainder_bits % 8;
-    const uint8_t *packed = view->planes + (size_t)whole * view->element_count;
-    uint64_t block[JOIN_BLOCK];
-    uint8_t top[JOIN_BLOCK] = {0};
-    for (uint32_t end = first + count, n; first < end; first += n, symbols += n) {
-        n = end - first < JOIN_BLOCK ? end - first : JOIN_BLOCK;
-        if (rest) unpack_bits(packed + (size_t)first / 8 * rest, rest, n, top);
-        for (uint32_t i = 0; i < n; i++) block[i] = (uint64_t)top[i] << 8 * whole;
-        for (unsigned k = 0; k < whole; k++) {
-            const uint8_t *plane = view->planes + (size_t)k * view->element_count + first;
-            for (uint32_t i = 0; i < n; i++) block[i] |= (uint64_t)plane[i] << 8 * k;
-        }
-        for (uint32_t i = 0; i < n; i++) block[i] = cllm_element_join(&l, symbols[i], block[i]);
-        uint8_t *to = out + (size_t)first * l.element_bytes;
-        switch (l.element_bytes) {
-        case 1:
-            for (uint32_t i = 0; i < n; i++) to[i] = (uint8_t)block[i];
-            break;
-        case 2:
-            for (uint32_t i = 0; i < n; i++) PUT_ELEMENT(16, to + 2 * (size_t)i, block[i]);
-            break;
-        case 4:
-            for (uint32_t i = 0; i < n; i++) PUT_ELEMENT(32, to + 4 * (size_t)i, block[i]);
-            break;
-        default:
-            for (uint32_t i = 0; i < n; i++) PUT_ELEMENT(64, to + 8 * (size_t)i, block[i]);
-            break;
-        }
+/* Any layout of elements of so many bits, a block at a time: the planes one after the other into whole remainders. */
+#define DEFINE_JOIN_ANY(bits)                                                                                                    \
+    static inline void join_any##bits(const struct cllm_layout *layout, const struct cllm_float_view *view, uint32_t first,      \
+                                      uint32_t count, const uint8_t *symbols, uint8_t *out)                                      \
+    {                                                                                                                            \
+        const unsigned remainder_bits = cllm_layout_remainder_bits(layout), whole = remainder_bits / 8,                          \
+                       rest = remainder_bits % 8;                                                                                \
+        const unsigned shift = layout->symbol_shift, symbol_bits = layout->symbol_bits, zero_bits = layout->zero_bits;           \
+        const uint8_t *packed = view->planes + (size_t)whole * view->element_count;                                              \
+        const uint##bits##_t low = (uint##bits##_t)((UINT64_C(1) << shift) - 1);                                                 \
+        uint##bits##_t block[JOIN_BLOCK];                                                                                        \
+        uint8_t top[JOIN_BLOCK] = {0};                                                                                           \
+        for (uint32_t end = first + count, n; first < end; first += n, symbols += n) {                                           \
+            n = end - first < JOIN_BLOCK ? end - first : JOIN_BLOCK;                                                             \
+            if (rest) unpack_bits(packed + (size_t)first / 8 * rest, rest, n, top);                                              \
+            for (uint32_t i = 0; i < n; i++) block[i] = rest ? (uint##bits##_t)((uint##bits##_t)top[i] << 8 * whole) : 0;        \
+            for (unsigned k = 0; k < whole; k++) {                                                                               \
+                const uint8_t *plane = view->planes + (size_t)k * view->element_count + first;                                   \
+                for (uint32_t i = 0; i < n; i++) block[i] |= (uint##bits##_t)((uint##bits##_t)plane[i] << 8 * k);                \
+            }                                                                                                                    \
+            uint8_t *to = out + (size_t)first * (bits / 8);                                                                      \
+            for (uint32_t i = 0; i < n; i++) {                                                                                   \
+                uint##bits##_t raw = (uint##bits##_t)(block[i] << zero_bits),                                                    \
+                               high = (uint##bits##_t)(raw & (uint##bits##_t) ~low);                                             \
+                uint##bits##_t element = (uint##bits##_t)(high << symbol_bits) | (raw & low);                                    \
+                PUT_ELEMENT(bits, to + (bits / 8) * (size_t)i, element | (uint##bits##_t)((uint##bits##_t)symbols[i] << shift)); \
+            }                                                                                                                    \
+        }                                                                                                                        \
     }
-}
+DEFINE_JOIN_ANY(8)
+DEFINE_JOIN_ANY(16)
+DEFINE_JOIN_ANY(32)
+DEFINE_JOIN_ANY(64)
 
 static inline bool layout_is(const struct cllm_layout *layout, unsigned element_bytes, unsigned shift, unsigned bits)
 {
@@ -299,7 +343,12 @@ static inline join_fn *choose_join(const struct cllm_layout *layout)
     if (layout_is(layout, 2, 8, 8)) return join_f16;
     if (layout_is(layout, 4, 23, 8)) return join_f32;
     if (layout_is(layout, 1, 0, 8)) return join_bytes;
-    return join_any;
+    switch (layout->element_bytes) {
+    case 1: return join_any8;
+    case 2: return join_any16;
+    case 4: return join_any32;
+    default: return join_any64;
+    }
 }
 
 /* One symbol, no code words. */
@@ -317,7 +366,7 @@ static inline enum cllm_status decode_single(const struct float_job *job, struct
     if (view->stream_bytes != 0) {
         return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "a single symbol has a stream of %u bytes", view->stream_bytes);
     }
-    memset(symbols, (int)(job->lookup->entries[0] & 0xFF), sizeof symbols);
+    memset(symbols, (int)((job->lookup->entries[0] >> 56)), sizeof symbols);
     for (uint32_t first = 0, n; first < view->element_count; first += n) {
         n = view->element_count - first < JOIN_BLOCK ? view->element_count - first : JOIN_BLOCK;
         join(job->layout, view, first, n, symbols, job->out);
@@ -332,13 +381,12 @@ static inline enum cllm_status decode_batch(const struct float_job *job, struct 
     struct lane lanes[LANES];
     enum cllm_status status = place_lanes(job, batch, start_inout, lanes, err);
     if (status) return status;
-    decode_lanes(job->lookup->entries, job->streams, batch->count[LANES - 1], lanes);
+    decode_lanes(job->lookup, job->streams, batch->count[LANES - 1], lanes);
     status = check_batch(job, batch, err);
-    if (status) return status;
-    uint32_t element = 2 * job->half * batch->first_segment;
-    for (unsigned k = 0; k < LANES && batch->count[k] > 0; element += batch->count[k++])
-        join(job->layout, job->view, element, batch->count[k], batch->symbols + k * (size_t)LANE_STRIDE(job->half), job->out);
-    return CLLM_OK;
+    if (!status) {
+        join(job->layout, job->view, 2 * job->half * batch->first_segment, batch->symbol_count, batch->symbols, job->out);
+    }
+    return status;
 }
 
 /* Two streams in `scratch`: the code words as they are, and mirrored. */

@@ -21,6 +21,7 @@ const struct cllm_layout test_layouts[TEST_LAYOUTS + 1] = {
     {4, 23, 8, 13, 6},                    /* F16 stored as F32 */
     {2, 8, 8, 8, 7},                      /* no remainder in 16 bits */
     {8, 56, 8, 0, 7},                     /* the field ends at bit 63 */
+    {1, 1, 6, 0, 8},                      /* 64 symbols, neighbours */
     {8, 63, 1, 0, 8},                     /* 63 bits of remainder */
     {8, 0, 1, 0, 7},   {1, 7, 1, 7, 7},   /* no remainder at all, one bit of symbol */
     {0, 0, 0, 0, 0},

@@ -6,7 +6,7 @@
 #include "container_builder.h"
 
 /* The layouts that cpack chooses and others that a reader must take; the last one has an element_bytes of 0. */
-#define TEST_LAYOUTS 17u
+#define TEST_LAYOUTS 18u
 extern const struct cllm_layout test_layouts[TEST_LAYOUTS + 1];
 
 /* What the elements of a chunk are like; ends with TEST_CONTENTS. */

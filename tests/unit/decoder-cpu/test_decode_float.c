@@ -238,8 +238,11 @@ static void test_lookup_is_rebuilt_for_another_table_only(void **state)
     struct cllm_table table = {{0}};
     table.length[5] = table.length[6] = 1;
     cllm_float_lookup_build(&lookup, &table);
-    assert_int_equal(lookup.entries[0] & 0xFF, 5);
-    assert_int_equal(lookup.entries[1] & 0xFF, 6);
+    assert_int_equal(lookup.entries[0] >> 56, 5);
+    assert_int_equal(lookup.entries[1] >> 56, 6);
+    assert_int_equal(lookup.entries[0] & 0xFF, 7); /* bits: seven symbols of one bit */
+    assert_int_equal(lookup.counts[0], 7);
+    assert_int_equal(lookup.fold, 32);
     assert_false(lookup.single);
     lookup.entries[0] = 0; /* would be put right by another build */
     cllm_float_lookup_build(&lookup, &table);
@@ -247,6 +250,22 @@ static void test_lookup_is_rebuilt_for_another_table_only(void **state)
     table.length[6] = 0;
     cllm_float_lookup_build(&lookup, &table);
     assert_true(lookup.single);
+}
+
+static void test_lookup_folds_lengths_of_symbols_that_stay_apart(void **state)
+{
+    (void)state;
+    static const struct {
+        uint8_t a, b;
+        unsigned fold;
+    } cases[] = {{0, 31, 32}, {120, 151, 32}, {7, 39, 64}, {100, 132, 64}, {255, 223, 64}, {1, 65, 0}, {0, 128, 0}, {63, 255, 0}};
+    static struct cllm_float_lookup lookup;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct cllm_table table = {{0}};
+        table.length[cases[i].a] = table.length[cases[i].b] = 1;
+        cllm_float_lookup_build(&lookup, &table);
+        assert_int_equal(lookup.fold, cases[i].fold);
+    }
 }
 
 int main(void)
@@ -259,6 +278,7 @@ int main(void)
         cmocka_unit_test(test_decoder_rejects_every_other_length),
         cmocka_unit_test(test_decoder_survives_another_table),
         cmocka_unit_test(test_lookup_is_rebuilt_for_another_table_only),
+        cmocka_unit_test(test_lookup_folds_lengths_of_symbols_that_stay_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
