@@ -6,8 +6,9 @@
 #include <cstdio>
 #include <cstdlib>
 
-#define PROBE_BYTES ((size_t)64 << 20)
+#define PROBE_LINK_BYTES ((size_t)64 << 20)
 #define PROBE_COPY_BYTES ((size_t)256 << 20)
+#define PROBE_LEAST_BYTES ((size_t)1 << 20)
 #define PROBE_ROUNDS 5
 
 struct cllm_device {
@@ -188,6 +189,8 @@ struct probe {
     void *stream, *start, *end;
     void *host;
     void *d_from, *d_to;
+    size_t copy_bytes; /* device to device */
+    size_t link_bytes;
 };
 
 /* The best of some copies. */
@@ -214,21 +217,25 @@ static enum cllm_status run_probe(struct probe *probe, struct cllm_device_speed 
     enum cllm_status status = cllm_device_stream_create(probe->device, &probe->stream, err);
     if (!status) status = cllm_device_event_create(probe->device, true, &probe->start, err);
     if (!status) status = cllm_device_event_create(probe->device, true, &probe->end, err);
-    if (!status) status = attempt(cudaMallocHost(&probe->host, PROBE_BYTES), "pin host memory", err);
-    if (!status) status = cllm_device_allocate(probe->device, PROBE_COPY_BYTES, &probe->d_from, err);
-    if (!status) status = cllm_device_allocate(probe->device, PROBE_COPY_BYTES, &probe->d_to, err);
-    if (!status) status = time_copy(probe, probe->d_to, probe->host, PROBE_BYTES, &link_seconds, err);
-    if (!status) status = time_copy(probe, probe->d_to, probe->d_from, PROBE_COPY_BYTES, &copy_seconds, err);
+    if (!status) status = attempt(cudaMallocHost(&probe->host, probe->link_bytes), "pin host memory", err);
+    if (!status) status = cllm_device_allocate(probe->device, probe->copy_bytes, &probe->d_from, err);
+    if (!status) status = cllm_device_allocate(probe->device, probe->copy_bytes, &probe->d_to, err);
+    if (!status) status = time_copy(probe, probe->d_to, probe->host, probe->link_bytes, &link_seconds, err);
+    if (!status) status = time_copy(probe, probe->d_to, probe->d_from, probe->copy_bytes, &copy_seconds, err);
     if (status) return status;
-    speed_out->link_bytes_per_second = (double)PROBE_BYTES / link_seconds;
-    speed_out->copy_bytes_per_second = 2.0 * (double)PROBE_COPY_BYTES / copy_seconds;
+    speed_out->link_bytes_per_second = (double)probe->link_bytes / link_seconds;
+    speed_out->copy_bytes_per_second = 2.0 * (double)probe->copy_bytes / copy_seconds;
     return CLLM_OK;
 }
 
-enum cllm_status cllm_device_measure(struct cllm_device *device, struct cllm_device_speed *speed_out, struct cllm_error *err)
+enum cllm_status cllm_device_measure(struct cllm_device *device, uint64_t limit_bytes, struct cllm_device_speed *speed_out,
+                                     struct cllm_error *err)
 {
     struct probe probe = {};
     probe.device = device;
+    probe.copy_bytes = limit_bytes / 4 < PROBE_COPY_BYTES ? (size_t)limit_bytes / 4 : PROBE_COPY_BYTES;
+    if (probe.copy_bytes < PROBE_LEAST_BYTES) probe.copy_bytes = PROBE_LEAST_BYTES;
+    probe.link_bytes = probe.copy_bytes < PROBE_LINK_BYTES ? probe.copy_bytes : PROBE_LINK_BYTES;
     *speed_out = {0, 0};
     enum cllm_status status = use(device, err);
     if (!status) status = run_probe(&probe, speed_out, err);

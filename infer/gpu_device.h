@@ -29,12 +29,12 @@ struct cllm_device_memory {
 enum cllm_status cllm_device_memory(struct cllm_device *device, struct cllm_device_memory *memory_out,
                                     struct cllm_error *err) CLLM_MUST_USE;
 
-/* Bandwidths, measured in some tens of milliseconds with memory that is given back. */
+/* Bandwidths, measured in some tens of milliseconds with at most `limit_bytes` of device memory, which is given back. */
 struct cllm_device_speed {
     double link_bytes_per_second; /* pinned host memory to the device */
     double copy_bytes_per_second; /* device to device, reading and writing both counted */
 };
-enum cllm_status cllm_device_measure(struct cllm_device *device, struct cllm_device_speed *speed_out,
+enum cllm_status cllm_device_measure(struct cllm_device *device, uint64_t limit_bytes, struct cllm_device_speed *speed_out,
                                      struct cllm_error *err) CLLM_MUST_USE;
 
 /* Device memory. Fails with NOMEM, DEVICE. */

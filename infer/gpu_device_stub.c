@@ -32,9 +32,10 @@ enum cllm_status cllm_device_memory(struct cllm_device *device, struct cllm_devi
     return fail_not_built(err);
 }
 
-enum cllm_status cllm_device_measure(struct cllm_device *device, struct cllm_device_speed *speed_out, struct cllm_error *err)
+enum cllm_status cllm_device_measure(struct cllm_device *device, uint64_t limit_bytes, struct cllm_device_speed *speed_out,
+                                     struct cllm_error *err)
 {
-    (void)device;
+    (void)device, (void)limit_bytes;
     *speed_out = (struct cllm_device_speed){0};
     return fail_not_built(err);
 }

@@ -26,9 +26,9 @@ struct cllm_weights_gpu_sizes {
     uint64_t descriptor_bytes; /* as in struct cllm_residency_request, like the next two */
     uint64_t part_bytes;
     uint64_t chunk_bytes;
-    bool has_bf16;  /* some matrix can be packed */
-    bool has_f16;   /* some matrix is F16 */
-    uint64_t total; /* of all tensors in use, decoded, each counted once */
+    unsigned forms;           /* 1 << enum cllm_gpu_form of each matrix, as stored */
+    uint64_t parameter_count; /* elements of all tensors in use, each counted once */
+    uint64_t weight_bytes;    /* the same in bytes, decoded */
 };
 
 /* Fails with NOMEM, and CORRUPT where a data object does not have the size of its tensor. */

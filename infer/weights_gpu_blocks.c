@@ -57,6 +57,12 @@ static enum cllm_status check_size(const struct cllm_reader *reader, const struc
                      (unsigned long long)expected);
 }
 
+static void count_weight(struct cllm_weights_gpu_sizes *sizes, const struct cllm_weight *weight)
+{
+    sizes->parameter_count += (uint64_t)weight->row_count * weight->column_count;
+    sizes->weight_bytes += raw_bytes_of(weight);
+}
+
 /* Adds a matrix; `packs` says whether it may be packed at all. */
 static enum cllm_status measure_matrix(const struct cllm_reader *reader, const struct cllm_weight *weight, bool packs,
                                        struct cllm_weights_gpu_sizes *sizes, struct cllm_residency_bytes *bytes,
@@ -77,9 +83,8 @@ static enum cllm_status measure_matrix(const struct cllm_reader *reader, const s
         if (payload > sizes->chunk_bytes) sizes->chunk_bytes = payload;
     }
     *descriptor_bytes += data->table_count * sizes->part_bytes + (data->chunk_count + raw / 65536) * chunk_descriptor;
-    sizes->has_bf16 |= packs;
-    sizes->has_f16 |= weight->type == CLLM_WEIGHT_F16;
-    sizes->total += raw;
+    sizes->forms |= 1u << weight->type;
+    count_weight(sizes, weight);
     return CLLM_OK;
 }
 
@@ -100,13 +105,19 @@ static enum cllm_status measure_layer(const struct cllm_reader *reader, const st
     return status;
 }
 
-static uint64_t layer_vector_bytes(const struct cllm_layer *layer)
+/* Widened to float32; absent ones have no rows. */
+static void measure_vector(const struct cllm_weight *vector, struct cllm_weights_gpu_sizes *sizes)
 {
-    const struct cllm_linear *linears = &layer->query;
-    uint64_t count = (uint64_t)layer->attention_norm.row_count + layer->mlp_norm.row_count;
-    for (int i = 0; i < 4; i++) count += linears[i].bias.row_count;
-    return (count + layer->gate.bias.row_count + layer->up.bias.row_count + layer->down.bias.row_count) * sizeof(float) +
-           9 * (uint64_t)CLLM_BLOCK_ALIGNMENT;
+    sizes->vector_bytes += aligned(vector->row_count * sizeof(float), CLLM_BLOCK_ALIGNMENT);
+    count_weight(sizes, vector);
+}
+
+static void measure_vectors(const struct cllm_layer *layer, struct cllm_weights_gpu_sizes *sizes)
+{
+    const struct cllm_weight *vectors[] = {&layer->attention_norm, &layer->mlp_norm,   &layer->query.bias,
+                                           &layer->key.bias,       &layer->value.bias, &layer->output.bias,
+                                           &layer->gate.bias,      &layer->up.bias,    &layer->down.bias};
+    for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) measure_vector(vectors[i], sizes);
 }
 
 enum cllm_status cllm_weights_gpu_measure(const struct cllm_reader *reader, const struct cllm_model *model,
@@ -123,9 +134,9 @@ enum cllm_status cllm_weights_gpu_measure(const struct cllm_reader *reader, cons
     }
     for (uint32_t i = 0; !status && i < layer_count; i++) {
         status = measure_layer(reader, &model->layers[i], sizes_out, &sizes_out->layers[i], err);
-        sizes_out->vector_bytes += layer_vector_bytes(&model->layers[i]);
+        measure_vectors(&model->layers[i], sizes_out);
     }
-    sizes_out->vector_bytes += model->final_norm.row_count * sizeof(float) + CLLM_BLOCK_ALIGNMENT;
+    measure_vector(&model->final_norm, sizes_out);
     if (!status) return CLLM_OK;
     free(sizes_out->layers);
     sizes_out->layers = NULL;

@@ -212,9 +212,10 @@ enum cllm_status cllm_device_memory(struct cllm_device *device, struct cllm_devi
     return CLLM_OK;
 }
 
-enum cllm_status cllm_device_measure(struct cllm_device *device, struct cllm_device_speed *speed_out, struct cllm_error *err)
+enum cllm_status cllm_device_measure(struct cllm_device *device, uint64_t limit_bytes, struct cllm_device_speed *speed_out,
+                                     struct cllm_error *err)
 {
-    (void)device, (void)err;
+    (void)device, (void)limit_bytes, (void)err;
     *speed_out = (struct cllm_device_speed){1e9, 1e9};
     return CLLM_OK;
 }
@@ -661,7 +662,9 @@ static void check(struct cllm_residency_plan plan, int passes)
         const struct cllm_weights_gpu_work work = cllm_weights_gpu_stream_work(weights);
         assert_true(work.decoded_bytes >= (uint64_t)passes * plan.streamed_count * given.sizes.layers[0].raw);
     } else {
-        assert_int_equal(cllm_weights_gpu_load_work(weights).decoded_bytes, given.sizes.total);
+        const uint64_t vectors = given.model->config.hidden_size * 2u * (2 * given.model->config.layer_count + 1);
+        assert_int_equal(cllm_weights_gpu_load_work(weights).decoded_bytes, given.sizes.weight_bytes - vectors);
+        assert_int_equal(given.sizes.parameter_count, given.model->parameter_count);
     }
     cllm_weights_gpu_destroy(weights);
     expect_nothing_left();
