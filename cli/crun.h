@@ -2,10 +2,15 @@
 #ifndef CLLM_CRUN_H
 #define CLLM_CRUN_H
 
+#include "crun_engine.h"
 #include "generate.h"
 #include "model.h"
 #include "options.h"
 #include "tokenizer.h"
+
+#include <jansson.h>
+
+#define CRUN_VRAM_MAX 8
 
 struct crun_options {
     struct cllm_common_options common;
@@ -19,6 +24,16 @@ struct crun_options {
     uint64_t token_limit;    /* -n */
     uint32_t context_size;   /* -c; 0: not given */
     enum cllm_device device;
+    unsigned device_index;
+    enum cllm_residency residency;
+    bool residency_given;
+    uint32_t cache_layers;
+    uint64_t vram_bytes[CRUN_VRAM_MAX]; /* --vram; several for bench alone */
+    unsigned vram_count;
+    uint64_t ram_bytes; /* --ram; 0: not given */
+    bool bench;
+    uint32_t run_count;    /* bench: --runs */
+    uint32_t prompt_count; /* bench: --prompt-tokens */
     bool seed_given;
     bool print_ids;
     bool ignore_end;
@@ -44,9 +59,8 @@ enum cllm_status crun_read_prompt(const struct crun_options *options, const stru
 struct crun_result {
     const struct crun_options *options;
     const struct cllm_model *model;
-    const struct cllm_forward *forward;
+    struct crun_engine *engine;
     uint64_t stored_bytes; /* of the container */
-    double load_seconds;
     uint64_t seed;
     struct cllm_generate_report report;
     const uint32_t *prompt_ids; /* report.prompt_count of them */
@@ -55,6 +69,9 @@ struct crun_result {
     size_t text_bytes;
 };
 
+/* How the options want the model to be loaded. */
+struct crun_engine_options crun_engine_options_of(const struct crun_options *options);
+
 /* Generates. Reports for itself and returns an exit code. */
 int crun_generate(const struct crun_options *options);
 
@@ -62,5 +79,15 @@ int crun_generate(const struct crun_options *options);
 
 void crun_print_stats(const struct crun_result *result);
 enum cllm_status crun_print_json(const struct crun_result *result, struct cllm_error *err) CLLM_MUST_USE;
+
+/* Plan and memory of an engine on a GPU as members of a document. */
+void crun_add_gpu_json(json_t *document, const struct crun_engine *engine);
+
+uint64_t crun_peak_memory_bytes(void); /* of the host */
+
+/* ------------------------------------------------------------------------------------------------------- crun_bench.c */
+
+/* Measures residencies side by side. Reports for itself and returns an exit code. */
+int crun_bench(const struct crun_options *options);
 
 #endif

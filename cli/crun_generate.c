@@ -2,7 +2,6 @@
 #include "crun.h"
 
 #include "bytes.h"
-#include "forward_cpu.h"
 #include "message.h"
 #include "output.h"
 #include "progress.h"
@@ -22,7 +21,7 @@ struct running {
     struct cllm_model *model;
     struct cllm_tokenizer *tokenizer;
     struct cllm_detokenizer *detokenizer;
-    struct cllm_forward *forward;
+    struct crun_engine engine;
     struct cllm_sampler *sampler;
     struct cllm_output *dump;
     uint8_t *dump_row; /* vocab_size floats */
@@ -200,15 +199,20 @@ static enum cllm_status open_dump(struct running *running, struct cllm_error *er
     return cllm_output_create(running->options->dump_logits, true, &running->dump, err);
 }
 
-static enum cllm_status load(struct running *running, double *seconds_out, struct cllm_error *err)
+struct crun_engine_options crun_engine_options_of(const struct crun_options *options)
 {
-    const struct cllm_common_options *common = &running->options->common;
-    struct cllm_meter meter;
-    cllm_meter_start(&meter, "loading", !common->no_progress && common->quiet_level == 0);
-    enum cllm_status status = cllm_model_load(running->model, running->reader, common->thread_count, &meter.progress, err);
-    cllm_meter_stop(&meter);
-    *seconds_out = cllm_meter_seconds(&meter);
-    return status;
+    const struct cllm_common_options *common = &options->common;
+    return (struct crun_engine_options){
+        .device = options->device,
+        .device_index = options->device_index,
+        .thread_count = common->thread_count,
+        .residency = options->residency,
+        .cache_layers = options->cache_layers,
+        .vram_bytes = options->vram_count ? options->vram_bytes[0] : 0,
+        .ram_bytes = options->ram_bytes,
+        .announce = common->quiet_level == 0 && !common->json,
+        .show_progress = !common->no_progress && common->quiet_level == 0,
+    };
 }
 
 /* --------------------------------------------------------------------------------------------------------------- run */
@@ -227,7 +231,7 @@ static enum cllm_status generate(struct running *running, struct crun_result *re
         .proceed = proceed,
         .user = running,
     };
-    enum cllm_status status = cllm_generate(running->forward, running->sampler, &generation, &result->report, err);
+    enum cllm_status status = cllm_generate(running->engine.forward, running->sampler, &generation, &result->report, err);
     if (!status) status = emit_end(running, err);
     if (!status && running->dump) {
         status = cllm_output_commit(running->dump, err);
@@ -238,20 +242,21 @@ static enum cllm_status generate(struct running *running, struct crun_result *re
 
 static enum cllm_status run(struct running *running, struct crun_result *result, struct cllm_error *err)
 {
-    struct cllm_forward_cpu_options forward = {.thread_count = running->options->common.thread_count};
+    const struct crun_engine_options engine = crun_engine_options_of(running->options);
+    uint32_t context_size = 0;
     struct cllm_sampler_options sampler = running->options->sampler;
     enum cllm_status status = prepare(running, err);
-    if (!status) status = choose_context(running, &forward.context_size, err);
+    if (!status) status = choose_context(running, &context_size, err);
     if (!status) status = choose_seed(running->options, &sampler.seed, err);
     if (!status) status = cllm_sampler_create(&sampler, running->model->config.vocab_size, &running->sampler, err);
     if (!status) status = open_dump(running, err);
-    if (!status) status = load(running, &result->load_seconds, err);
-    if (!status) status = cllm_forward_cpu_create(running->model, &forward, &running->forward, err);
+    if (!status) status = crun_engine_open(&engine, running->reader, running->model, context_size, &running->engine, err);
     if (!status) status = generate(running, result, err);
     if (status) return status;
     result->options = running->options;
     result->model = running->model;
-    result->forward = running->forward;
+    result->engine = &running->engine;
+    crun_engine_note_memory(&running->engine);
     result->stored_bytes = cllm_reader_index(running->reader)->container_bytes;
     result->seed = sampler.seed;
     result->prompt_ids = running->prompt_ids;
@@ -270,7 +275,7 @@ int crun_generate(const struct crun_options *options)
     enum cllm_status status = run(&running, &result, &err);
     cllm_output_discard(running.dump);
     cllm_sampler_destroy(running.sampler);
-    cllm_forward_destroy(running.forward);
+    crun_engine_close(&running.engine);
     cllm_detokenizer_destroy(running.detokenizer);
     cllm_tokenizer_destroy(running.tokenizer);
     cllm_model_destroy(running.model);
