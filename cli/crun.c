@@ -7,12 +7,16 @@
 #include "tokenizer_jsonl.h"
 
 #include <stdio.h>
+#include <string.h>
+
+#define BENCH_TOKENS 256
 
 static const char help[] =
     "Generates text with a language model that lies in a .cllm container.\n"
     "\n"
     "  %p MODEL.cllm -p TEXT            what the model writes after TEXT, as it is generated\n"
     "  %p MODEL.cllm -f FILE            the prompt is a file; without -p and -f, standard input\n"
+    "  %p bench MODEL.cllm              speed and memory of raw and packed weights, side by side\n"
     "  %p --tokenizer FILE --tokenize-jsonl     no model: only the tokenizer\n"
     "\n"
     "Examples\n"
@@ -20,6 +24,8 @@ static const char help[] =
     "  %p llama.cllm -p 'The capital of France is' -n 8 --temp 0      always the same answer\n"
     "  echo 'Dear Sir' | %p llama.cllm -n 200 --temp 1.1 --seed 7 --stats\n"
     "  %p llama.cllm --prompt-ids '1 306 626' --print-ids -n 16 --temp 0 --dump-logits out.f32\n"
+    "  %p big.cllm -p 'Once' --vram 8GiB             what does not fit in so much is streamed\n"
+    "  %p bench llama.cllm --vram 4GiB --vram 2GiB   two columns more, for models larger than that\n"
     "  echo '\"two words\"' | %p llama.cllm --tokenize-jsonl\n"
     "\n"
     "Prompt\n"
@@ -48,13 +54,29 @@ static const char help[] =
     "      --stats              times, tokens per second and memory, on standard error\n"
     "      --json               one JSON document with all of this instead of the text\n"
     "\n"
+    "GPU\n"
+    "      --device D           auto (a GPU where there is one), cpu, cuda, or cuda:N: what computes\n"
+    "      --vram SIZE          device memory to use; default: what is free, less a sixteenth or 512 MiB; layers that do not\n"
+    "                           fit stay compressed in host memory and are streamed for each token\n"
+    "      --residency R        auto (packed, streaming the rest), raw (as BF16), packed (12 bits a weight) or stream (all\n"
+    "                           layers); raw and packed fail where they do not fit; the output is the same with all of them\n"
+    "      --cache-layers N     with auto and stream: N layers stay on the GPU, the others are streamed\n"
+    "      --ram SIZE           host memory for streamed layers; default: most of what is available; layers that do not fit\n"
+    "                           are read from the file for each token\n"
+    "\n"
+    "bench\n"
+    "  -n, --n-predict N        tokens to generate in a run; default 256\n"
+    "      --prompt-tokens N    length of the prompt; default 512\n"
+    "      --runs N             timed runs, of which the median counts; default 3\n"
+    "      --vram SIZE          a column for this budget; may be given up to 8 times\n"
+    "      --residency R        this residency alone instead of raw and packed\n"
+    "\n"
     "Tokenizer alone (standard input to standard output, a line each)\n"
     "      --tokenizer FILE     this tokenizer.json instead of the container's\n"
     "      --tokenize-jsonl     JSON strings to arrays of ids; --no-special as above\n"
     "      --detokenize-jsonl   arrays of ids to JSON strings; --no-special leaves out special tokens\n"
     "\n"
     "Other options\n"
-    "      --device D           auto, cpu or cuda: what computes\n"
     "  -T, --threads N          threads, 0 for all (default); the output does not depend on it\n"
     "  -q, -qq                  no warnings; no errors either\n"
     "  -v, --verbose            as --stats\n"
@@ -82,6 +104,12 @@ enum {
     OPTION_TOKENIZE,
     OPTION_DETOKENIZE,
     OPTION_DEVICE,
+    OPTION_VRAM,
+    OPTION_RAM,
+    OPTION_RESIDENCY,
+    OPTION_CACHE_LAYERS,
+    OPTION_RUNS,
+    OPTION_PROMPT_TOKENS,
 };
 
 static const struct option long_options[] = {CLLM_COMMON_LONG,
@@ -105,6 +133,12 @@ static const struct option long_options[] = {CLLM_COMMON_LONG,
                                              {"tokenize-jsonl", no_argument, NULL, OPTION_TOKENIZE},
                                              {"detokenize-jsonl", no_argument, NULL, OPTION_DETOKENIZE},
                                              {"device", required_argument, NULL, OPTION_DEVICE},
+                                             {"vram", required_argument, NULL, OPTION_VRAM},
+                                             {"ram", required_argument, NULL, OPTION_RAM},
+                                             {"residency", required_argument, NULL, OPTION_RESIDENCY},
+                                             {"cache-layers", required_argument, NULL, OPTION_CACHE_LAYERS},
+                                             {"runs", required_argument, NULL, OPTION_RUNS},
+                                             {"prompt-tokens", required_argument, NULL, OPTION_PROMPT_TOKENS},
                                              {0}};
 
 static enum cllm_status parse_u32(const char *source, struct cllm_range range, uint32_t *value_out, struct cllm_error *err)
@@ -124,6 +158,41 @@ static enum cllm_status parse_sampler_option(int option, struct cllm_sampler_opt
     case OPTION_MIN_P: return cllm_parse_fraction("--min-p", optarg, &sampler->min_p, err);
     case OPTION_TEMP: return cllm_parse_fraction("--temp", optarg, &sampler->temperature, err);
     default: return cllm_parse_number("--seed", optarg, (struct cllm_range){0, UINT64_MAX}, &sampler->seed, err);
+    }
+}
+
+static enum cllm_status parse_residency(struct crun_options *options, struct cllm_error *err)
+{
+    options->residency_given = true;
+    for (int r = CLLM_RESIDENCY_AUTO; r <= CLLM_RESIDENCY_STREAM; r++) {
+        options->residency = (enum cllm_residency)r;
+        if (strcmp(optarg, cllm_residency_name(options->residency)) == 0) return CLLM_OK;
+    }
+    return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "--residency: found \"%s\", expected auto, raw, packed or stream",
+                     cllm_shown(optarg));
+}
+
+static enum cllm_status parse_vram(struct crun_options *options, struct cllm_error *err)
+{
+    if (options->vram_count == CRUN_VRAM_MAX)
+        return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "--vram: found more than %d of them", CRUN_VRAM_MAX);
+    uint64_t *bytes = &options->vram_bytes[options->vram_count++];
+    enum cllm_status status = cllm_parse_size("--vram", optarg, bytes, err);
+    if (!status && *bytes == 0) return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "--vram: found 0, expected a size");
+    return status;
+}
+
+static enum cllm_status parse_gpu_option(int option, struct crun_options *options, struct cllm_error *err)
+{
+    switch (option) {
+    case OPTION_DEVICE: return cllm_parse_device(optarg, &options->device, &options->device_index, err);
+    case OPTION_VRAM: return parse_vram(options, err);
+    case OPTION_RAM: return cllm_parse_size("--ram", optarg, &options->ram_bytes, err);
+    case OPTION_RESIDENCY: return parse_residency(options, err);
+    case OPTION_CACHE_LAYERS:
+        return parse_u32("--cache-layers", (struct cllm_range){0, UINT32_MAX - 1}, &options->cache_layers, err);
+    case OPTION_RUNS: return parse_u32("--runs", (struct cllm_range){1, 1000}, &options->run_count, err);
+    default: return parse_u32("--prompt-tokens", (struct cllm_range){1, 1u << 20}, &options->prompt_count, err);
     }
 }
 
@@ -149,7 +218,13 @@ static enum cllm_status parse_option(int option, char *const *argv, struct crun_
     case OPTION_TOKENIZER: options->tokenizer = optarg; break;
     case OPTION_TOKENIZE: options->tokenize_jsonl = true; break;
     case OPTION_DETOKENIZE: options->detokenize_jsonl = true; break;
-    case OPTION_DEVICE: return cllm_parse_device(optarg, &options->device, &(unsigned){0}, err);
+    case OPTION_DEVICE:
+    case OPTION_VRAM:
+    case OPTION_RAM:
+    case OPTION_RESIDENCY:
+    case OPTION_CACHE_LAYERS:
+    case OPTION_RUNS:
+    case OPTION_PROMPT_TOKENS: return parse_gpu_option(option, options, err);
     default: return cllm_common_option(option, argv, &options->common, err);
     }
     return CLLM_OK;
@@ -185,27 +260,48 @@ static int run_jsonl(const struct crun_options *options)
     return status ? cllm_fatal_error(&err) : CLLM_EXIT_OK;
 }
 
+/* Options that contradict each other; null where all is well. */
+static const char *contradiction(const struct crun_options *options)
+{
+    const bool all_stay = options->residency == CLLM_RESIDENCY_RAW || options->residency == CLLM_RESIDENCY_PACKED;
+    if (options->tokenize_jsonl && options->detokenize_jsonl) return "--tokenize-jsonl and --detokenize-jsonl are opposites";
+    if (!!options->prompt + !!options->prompt_file + !!options->prompt_ids > 1)
+        return "-p, -f and --prompt-ids are three ways to give one prompt";
+    if (all_stay && options->cache_layers != CLLM_CACHE_LAYERS_AUTO)
+        return "--cache-layers is for --residency auto and stream: with raw and packed all layers stay";
+    if (!options->bench && options->vram_count > 1) return "--vram may be given once, except to bench";
+    if (options->bench && (options->prompt || options->prompt_file || options->prompt_ids || options->dump_logits))
+        return "bench makes its own prompt";
+    return NULL;
+}
+
 static int run(const struct crun_options *options, int operand_count)
 {
     const bool only_tokenizer = options->tokenize_jsonl || options->detokenize_jsonl;
+    const char *problem = contradiction(options);
     if (operand_count > 1) return cllm_fatal_usage("found %d models, expected one (quote a text with spaces)", operand_count);
     if (!options->model && !(only_tokenizer && options->tokenizer)) return cllm_fatal_usage("which model?");
-    if (options->tokenize_jsonl && options->detokenize_jsonl) {
-        return cllm_fatal_usage("--tokenize-jsonl and --detokenize-jsonl are opposites");
-    }
-    if (!!options->prompt + !!options->prompt_file + !!options->prompt_ids > 1) {
-        return cllm_fatal_usage("-p, -f and --prompt-ids are three ways to give one prompt");
-    }
-    if (options->device == CLLM_DEVICE_CUDA) {
-        return cllm_fatal(CLLM_E_DEVICE, "--device cuda: this build does not compute on GPUs; use --device cpu");
-    }
+    if (problem) return cllm_fatal_usage("%s", problem);
+    if (options->bench) return crun_bench(options);
     return only_tokenizer ? run_jsonl(options) : crun_generate(options);
+}
+
+/* "bench MODEL" is a command; a lone "bench" is a model of that name. */
+static void take_operands(struct crun_options *options, char *const *operands, int *count)
+{
+    options->bench = *count > 1 && strcmp(operands[0], "bench") == 0;
+    *count -= options->bench;
+    options->model = operands[options->bench];
+    if (options->bench && options->token_limit == CLLM_GENERATE_UNLIMITED) options->token_limit = BENCH_TOKENS;
 }
 
 int main(int argc, char **argv)
 {
     struct crun_options options = {
         .token_limit = CLLM_GENERATE_UNLIMITED,
+        .cache_layers = CLLM_CACHE_LAYERS_AUTO,
+        .run_count = 3,
+        .prompt_count = 512,
         .sampler = {.temperature = 0.8, .top_k = 40, .top_p = 0.95, .min_p = 0.05, .repeat_penalty = 1},
     };
     struct cllm_error err = {0};
@@ -213,10 +309,11 @@ int main(int argc, char **argv)
     cllm_signals_catch();
     enum cllm_status status = parse_options(argc, argv, &options, &err);
     cllm_message_configure(options.common.quiet_level, options.common.json);
-    options.model = argv[optind];
+    int operand_count = argc - optind;
+    take_operands(&options, argv + optind, &operand_count);
     if (status) return cllm_finish(cllm_fatal_usage("%s", err.message));
     if (options.common.help) cllm_print_help(help);
     else if (options.common.version) cllm_print_version(&options.common);
-    else return cllm_finish(run(&options, argc - optind));
+    else return cllm_finish(run(&options, operand_count));
     return cllm_finish(CLLM_EXIT_OK);
 }

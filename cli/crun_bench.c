@@ -1,6 +1,7 @@
 /* crun_bench.c - the same model and work in several residencies, measured side by side. */
 #include "crun.h"
 
+#include "cllm_decode_gpu.h"
 #include "message.h"
 #include "progress.h"
 #include "report.h"
@@ -192,8 +193,7 @@ static enum cllm_status measure(const struct bench *bench, struct column *column
     if (status) return status;
     column->hashes = calloc(bench->token_count, sizeof *column->hashes);
     column->details = json_object();
-    if (!column->hashes || !column->details)
-        return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for the results");
+    if (!column->hashes || !column->details) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for the results");
     status = run_once(bench, engine->forward, column->hashes, &first, err); /* warms up, too */
     if (!status) status = time_runs(bench, engine, column, err);
     if (status) return status;
@@ -301,8 +301,7 @@ ROW(row_load, "%.3f s", c->load_seconds)
 ROW(row_first_token, "%.3f s", c->first_token_seconds)
 ROW(row_prompt, "%.1f", c->prompt_per_second)
 ROW(row_generate, "%.1f", c->generate_per_second)
-ROW(row_ceiling, "%.1f (%.0f %%)", c->plan.ceiling_per_second,
-    100 * ratio(c->generate_per_second, c->plan.ceiling_per_second))
+ROW(row_ceiling, "%.1f (%.0f %%)", c->plan.ceiling_per_second, 100 * ratio(c->generate_per_second, c->plan.ceiling_per_second))
 ROW(row_read, "%s/s", cllm_size_text((uint64_t)read_per_second(c), size))
 ROW(row_read_share, "%.1f %%", 100 * ratio(read_per_second(c), c->speed.copy_bytes_per_second))
 ROW(row_link_share, "%.1f %%",
@@ -400,17 +399,17 @@ static json_t *column_as_json(struct column *column)
         return object;
     }
     json_object_update_new(
-        object, json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:I, s:f, s:f, s:f, s:I, s:I, s:f, s:f, s:b, s:I}", "residency",
-                          column->residency, "start_seconds", column->start_seconds, "load_seconds", column->load_seconds,
-                          "first_token_seconds", column->first_token_seconds, "prompt_tokens_per_second",
-                          column->prompt_per_second, "generated_tokens_per_second", column->generate_per_second,
-                          "read_bytes_per_token", (json_int_t)column->read_bytes_per_token, "read_bytes_per_second",
-                          read_per_second(column), "copy_bandwidth_share",
-                          ratio(read_per_second(column), column->speed.copy_bytes_per_second), "ceiling_share",
-                          ratio(column->generate_per_second, column->plan.ceiling_per_second), "load_decodes",
-                          (json_int_t)column->load_work.decode_count, "decodes", (json_int_t)column->stream_work.decode_count,
-                          "average_decode_seconds", average_decode_seconds(column), "decode_share", decode_share(column),
-                          "logits_identical", column->differing == 0, "differing_positions", (json_int_t)column->differing));
+        object,
+        json_pack("{s:s, s:f, s:f, s:f, s:f, s:f, s:I, s:f, s:f, s:f, s:I, s:I, s:f, s:f, s:b, s:I}", "residency",
+                  column->residency, "start_seconds", column->start_seconds, "load_seconds", column->load_seconds,
+                  "first_token_seconds", column->first_token_seconds, "prompt_tokens_per_second", column->prompt_per_second,
+                  "generated_tokens_per_second", column->generate_per_second, "read_bytes_per_token",
+                  (json_int_t)column->read_bytes_per_token, "read_bytes_per_second", read_per_second(column),
+                  "copy_bandwidth_share", ratio(read_per_second(column), column->speed.copy_bytes_per_second), "ceiling_share",
+                  ratio(column->generate_per_second, column->plan.ceiling_per_second), "load_decodes",
+                  (json_int_t)column->load_work.decode_count, "decodes", (json_int_t)column->stream_work.decode_count,
+                  "average_decode_seconds", average_decode_seconds(column), "decode_share", decode_share(column),
+                  "logits_identical", column->differing == 0, "differing_positions", (json_int_t)column->differing));
     if (column->details) json_object_update(object, column->details);
     return object;
 }
@@ -423,11 +422,11 @@ static enum cllm_status print_json(struct bench *bench, struct cllm_error *err)
         json_array_append_new(columns, column_as_json(&bench->columns[i]));
     }
     describe_verdict(bench, verdict, sizeof verdict);
-    json_t *document = json_pack("{s:s, s:s, s:I, s:i, s:i, s:i, s:o, s:s, s:i, s:s}", "message_type", "bench", "architecture",
-                                 bench->architecture, "container_bytes", (json_int_t)bench->stored_bytes, "prompt_tokens",
-                                 (int)bench->prompt_count, "generated_tokens", (int)bench->token_count, "runs",
-                                 (int)bench->options->run_count, "columns", columns, "verdict", verdict, "exit_code",
-                                 CLLM_EXIT_OK, "exit_id", cllm_exit_id(CLLM_EXIT_OK));
+    json_t *document =
+        json_pack("{s:s, s:s, s:I, s:i, s:i, s:i, s:o, s:s, s:i, s:s}", "message_type", "bench", "architecture",
+                  bench->architecture, "container_bytes", (json_int_t)bench->stored_bytes, "prompt_tokens",
+                  (int)bench->prompt_count, "generated_tokens", (int)bench->token_count, "runs", (int)bench->options->run_count,
+                  "columns", columns, "verdict", verdict, "exit_code", CLLM_EXIT_OK, "exit_id", cllm_exit_id(CLLM_EXIT_OK));
     if (document) cllm_json_set_name(document, "model", bench->options->model, strlen(bench->options->model));
     return cllm_json_print(document, err);
 }

@@ -96,8 +96,7 @@ static void list_forwards(struct planning *planning)
     for (int i = 0; i < PROMPT_TILES; i++) {
         planning->forward.prompt_tile = prompt_tiles[i];
         const struct cllm_forward_gpu_bytes bytes = cllm_forward_gpu_plan(&planning->model->config, &planning->forward);
-        planning->forwards[i] =
-            (struct cllm_residency_forward){prompt_tiles[i], bytes.cache, bytes.activations, bytes.scratch};
+        planning->forwards[i] = (struct cllm_residency_forward){prompt_tiles[i], bytes.cache, bytes.activations, bytes.scratch};
     }
 }
 
@@ -147,8 +146,8 @@ static void announce(const struct crun_engine *engine)
 {
     const struct cllm_residency_plan *plan = &engine->plan;
     char a[32], b[32], c[32], d[32], e[32], residency[64], memory[400], speed[300];
-    snprintf(memory, sizeof memory, "%s, %s: weights %s, cache %s, buffers %s, streaming %s; %s at most",
-             engine->device_name, crun_engine_residency(engine, residency), cllm_size_text(plan->weight_bytes, a),
+    snprintf(memory, sizeof memory, "%s, %s: weights %s, cache %s, buffers %s, streaming %s; %s at most", engine->device_name,
+             crun_engine_residency(engine, residency), cllm_size_text(plan->weight_bytes, a),
              cllm_size_text(plan->forward.cache_bytes, b),
              cllm_size_text(plan->forward.activation_bytes + plan->forward.scratch_bytes, c),
              cllm_size_text(plan->stream_bytes, d), cllm_size_text(plan->peak_bytes, e));

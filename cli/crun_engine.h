@@ -38,7 +38,7 @@ struct crun_engine {
     uint64_t weight_bytes;    /* of the model, decoded */
     uint64_t read_bytes_per_token;
     /* The rest for a GPU alone. */
-    struct cllm_device *device;
+    struct cllm_gpu_device *device;
     struct cllm_weights_gpu *weights;
     struct cllm_device_speed speed;
     struct cllm_residency_plan plan;

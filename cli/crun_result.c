@@ -52,9 +52,8 @@ static void print_gpu_memory(const struct crun_engine *engine)
     const struct crun_engine_vram vram = crun_engine_vram(engine);
     char a[32], b[32], c[32], d[32], e[32];
     cllm_complain("vram      %s weights, %s streaming, %s cache, %s buffers; driver and libraries %s more",
-                  cllm_size_text(vram.weight_bytes, a), cllm_size_text(vram.stream_bytes, b),
-                  cllm_size_text(vram.cache_bytes, c), cllm_size_text(vram.buffer_bytes, d),
-                  cllm_size_text(vram.runtime_bytes, e));
+                  cllm_size_text(vram.weight_bytes, a), cllm_size_text(vram.stream_bytes, b), cllm_size_text(vram.cache_bytes, c),
+                  cllm_size_text(vram.buffer_bytes, d), cllm_size_text(vram.runtime_bytes, e));
 }
 
 void crun_print_stats(const struct crun_result *result)
@@ -133,9 +132,8 @@ enum cllm_status crun_print_json(const struct crun_result *result, struct cllm_e
         per_second(report->prompt_count, report->prompt_seconds), "generated_tokens", (json_int_t)report->generated_count,
         "generate_seconds", report->generate_seconds, "generated_tokens_per_second",
         per_second(timed_count(result), report->generate_seconds), "stop", stop_name(report->stop), "context",
-        (json_int_t)engine->forward->context_size, "buffer_bytes", (json_int_t)engine->forward->memory_bytes,
-        "peak_memory_bytes", (json_int_t)crun_peak_memory_bytes(), "exit_code", CLLM_EXIT_OK, "exit_id",
-        cllm_exit_id(CLLM_EXIT_OK));
+        (json_int_t)engine->forward->context_size, "buffer_bytes", (json_int_t)engine->forward->memory_bytes, "peak_memory_bytes",
+        (json_int_t)crun_peak_memory_bytes(), "exit_code", CLLM_EXIT_OK, "exit_id", cllm_exit_id(CLLM_EXIT_OK));
     if (document) {
         cllm_json_set_name(document, "model", result->options->model, strlen(result->options->model));
         if (engine->on_gpu) crun_add_gpu_json(document, engine);

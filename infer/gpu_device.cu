@@ -11,7 +11,7 @@
 #define PROBE_LEAST_BYTES ((size_t)1 << 20)
 #define PROBE_ROUNDS 5
 
-struct cllm_device {
+struct cllm_gpu_device {
     int index;
     char name[256];
 };
@@ -25,12 +25,12 @@ static enum cllm_status attempt(cudaError_t result, const char *what, struct cll
 }
 
 /* The current device is a property of the thread. */
-static enum cllm_status use(const struct cllm_device *device, struct cllm_error *err)
+static enum cllm_status use(const struct cllm_gpu_device *device, struct cllm_error *err)
 {
     return attempt(cudaSetDevice(device->index), "use the GPU", err);
 }
 
-enum cllm_status cllm_device_open(unsigned device_index, struct cllm_device **device_out, struct cllm_error *err)
+enum cllm_status cllm_device_open(unsigned device_index, struct cllm_gpu_device **device_out, struct cllm_error *err)
 {
     int count = 0;
     cudaDeviceProp properties;
@@ -40,7 +40,7 @@ enum cllm_status cllm_device_open(unsigned device_index, struct cllm_device **de
     if (device_index >= (unsigned)count) {
         return cllm_fail(err, CLLM_E_DEVICE, CLLM_NO_OFFSET, "found %d GPUs, expected one of number %u", count, device_index);
     }
-    struct cllm_device *device = (struct cllm_device *)calloc(1, sizeof *device);
+    struct cllm_gpu_device *device = (struct cllm_gpu_device *)calloc(1, sizeof *device);
     if (!device) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for a device");
     device->index = (int)device_index;
     status = attempt(cudaGetDeviceProperties(&properties, device->index), "query the GPU", err);
@@ -55,17 +55,17 @@ enum cllm_status cllm_device_open(unsigned device_index, struct cllm_device **de
     return CLLM_OK;
 }
 
-void cllm_device_close(struct cllm_device *device)
+void cllm_device_close(struct cllm_gpu_device *device)
 {
     free(device);
 }
 
-const char *cllm_device_name(const struct cllm_device *device)
+const char *cllm_device_name(const struct cllm_gpu_device *device)
 {
     return device->name;
 }
 
-enum cllm_status cllm_device_memory(struct cllm_device *device, struct cllm_device_memory *memory_out, struct cllm_error *err)
+enum cllm_status cllm_device_memory(struct cllm_gpu_device *device, struct cllm_device_memory *memory_out, struct cllm_error *err)
 {
     size_t free_bytes = 0, total_bytes = 0;
     enum cllm_status status = use(device, err);
@@ -76,7 +76,7 @@ enum cllm_status cllm_device_memory(struct cllm_device *device, struct cllm_devi
 
 /* ---------------------------------------------------------------------------------------------------------- memory */
 
-enum cllm_status cllm_device_allocate(struct cllm_device *device, uint64_t byte_count, void **d_memory_out,
+enum cllm_status cllm_device_allocate(struct cllm_gpu_device *device, uint64_t byte_count, void **d_memory_out,
                                       struct cllm_error *err)
 {
     *d_memory_out = NULL;
@@ -86,12 +86,12 @@ enum cllm_status cllm_device_allocate(struct cllm_device *device, uint64_t byte_
     return status ? cllm_fail_context(err, status, "%llu bytes", (unsigned long long)byte_count) : CLLM_OK;
 }
 
-void cllm_device_free(struct cllm_device *device, void *d_memory)
+void cllm_device_free(struct cllm_gpu_device *device, void *d_memory)
 {
     if (d_memory && cudaSetDevice(device->index) == cudaSuccess) cudaFree(d_memory);
 }
 
-enum cllm_status cllm_device_pin(struct cllm_device *device, void *memory, uint64_t byte_count, void **d_memory_out,
+enum cllm_status cllm_device_pin(struct cllm_gpu_device *device, void *memory, uint64_t byte_count, void **d_memory_out,
                                  struct cllm_error *err)
 {
     enum cllm_status status = use(device, err);
@@ -103,14 +103,14 @@ enum cllm_status cllm_device_pin(struct cllm_device *device, void *memory, uint6
     return status;
 }
 
-void cllm_device_unpin(struct cllm_device *device, void *memory)
+void cllm_device_unpin(struct cllm_gpu_device *device, void *memory)
 {
     if (memory && cudaSetDevice(device->index) == cudaSuccess) cudaHostUnregister(memory);
 }
 
 /* --------------------------------------------------------------------------------------------------- streams, events */
 
-enum cllm_status cllm_device_stream_create(struct cllm_device *device, void **stream_out, struct cllm_error *err)
+enum cllm_status cllm_device_stream_create(struct cllm_gpu_device *device, void **stream_out, struct cllm_error *err)
 {
     cudaStream_t stream = NULL;
     enum cllm_status status = use(device, err);
@@ -119,18 +119,18 @@ enum cllm_status cllm_device_stream_create(struct cllm_device *device, void **st
     return status;
 }
 
-void cllm_device_stream_destroy(struct cllm_device *device, void *stream)
+void cllm_device_stream_destroy(struct cllm_gpu_device *device, void *stream)
 {
     if (stream && cudaSetDevice(device->index) == cudaSuccess) cudaStreamDestroy((cudaStream_t)stream);
 }
 
-enum cllm_status cllm_device_stream_finish(struct cllm_device *device, void *stream, struct cllm_error *err)
+enum cllm_status cllm_device_stream_finish(struct cllm_gpu_device *device, void *stream, struct cllm_error *err)
 {
     enum cllm_status status = use(device, err);
     return status ? status : attempt(cudaStreamSynchronize((cudaStream_t)stream), "finish the GPU's work", err);
 }
 
-enum cllm_status cllm_device_event_create(struct cllm_device *device, bool timed, void **event_out, struct cllm_error *err)
+enum cllm_status cllm_device_event_create(struct cllm_gpu_device *device, bool timed, void **event_out, struct cllm_error *err)
 {
     cudaEvent_t event = NULL;
     const unsigned flags = cudaEventBlockingSync | (timed ? 0 : cudaEventDisableTiming);
@@ -140,30 +140,30 @@ enum cllm_status cllm_device_event_create(struct cllm_device *device, bool timed
     return status;
 }
 
-void cllm_device_event_destroy(struct cllm_device *device, void *event)
+void cllm_device_event_destroy(struct cllm_gpu_device *device, void *event)
 {
     if (event && cudaSetDevice(device->index) == cudaSuccess) cudaEventDestroy((cudaEvent_t)event);
 }
 
-enum cllm_status cllm_device_event_record(struct cllm_device *device, void *event, void *stream, struct cllm_error *err)
+enum cllm_status cllm_device_event_record(struct cllm_gpu_device *device, void *event, void *stream, struct cllm_error *err)
 {
     enum cllm_status status = use(device, err);
     return status ? status : attempt(cudaEventRecord((cudaEvent_t)event, (cudaStream_t)stream), "record an event", err);
 }
 
-enum cllm_status cllm_device_event_wait(struct cllm_device *device, void *event, void *stream, struct cllm_error *err)
+enum cllm_status cllm_device_event_wait(struct cllm_gpu_device *device, void *event, void *stream, struct cllm_error *err)
 {
     enum cllm_status status = use(device, err);
     return status ? status : attempt(cudaStreamWaitEvent((cudaStream_t)stream, (cudaEvent_t)event, 0), "wait for an event", err);
 }
 
-enum cllm_status cllm_device_event_finish(struct cllm_device *device, void *event, struct cllm_error *err)
+enum cllm_status cllm_device_event_finish(struct cllm_gpu_device *device, void *event, struct cllm_error *err)
 {
     enum cllm_status status = use(device, err);
     return status ? status : attempt(cudaEventSynchronize((cudaEvent_t)event), "finish the GPU's work", err);
 }
 
-enum cllm_status cllm_device_event_seconds(struct cllm_device *device, void *start, void *end, double *seconds_out,
+enum cllm_status cllm_device_event_seconds(struct cllm_gpu_device *device, void *start, void *end, double *seconds_out,
                                            struct cllm_error *err)
 {
     float milliseconds = 0;
@@ -173,7 +173,7 @@ enum cllm_status cllm_device_event_seconds(struct cllm_device *device, void *sta
     return status;
 }
 
-enum cllm_status cllm_device_copy(struct cllm_device *device, void *to, const void *from, uint64_t byte_count, void *stream,
+enum cllm_status cllm_device_copy(struct cllm_gpu_device *device, void *to, const void *from, uint64_t byte_count, void *stream,
                                   struct cllm_error *err)
 {
     enum cllm_status status = use(device, err);
@@ -185,7 +185,7 @@ enum cllm_status cllm_device_copy(struct cllm_device *device, void *to, const vo
 
 /* What a measurement holds. */
 struct probe {
-    struct cllm_device *device;
+    struct cllm_gpu_device *device;
     void *stream, *start, *end;
     void *host;
     void *d_from, *d_to;
@@ -228,7 +228,7 @@ static enum cllm_status run_probe(struct probe *probe, struct cllm_device_speed 
     return CLLM_OK;
 }
 
-enum cllm_status cllm_device_measure(struct cllm_device *device, uint64_t limit_bytes, struct cllm_device_speed *speed_out,
+enum cllm_status cllm_device_measure(struct cllm_gpu_device *device, uint64_t limit_bytes, struct cllm_device_speed *speed_out,
                                      struct cllm_error *err)
 {
     struct probe probe = {};

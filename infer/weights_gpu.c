@@ -50,7 +50,7 @@ struct cllm_weights_gpu {
     struct cllm_gpu_source source; /* first: what the forward pass holds */
     const struct cllm_reader *reader;
     const struct cllm_model *model;
-    struct cllm_device *device;
+    struct cllm_gpu_device *device;
     struct cllm_residency_plan plan;
     uint64_t resident_limit;
     unsigned thread_count;
@@ -745,7 +745,7 @@ static enum cllm_status load(struct cllm_weights_gpu *weights, const struct cllm
 }
 
 enum cllm_status cllm_weights_gpu_load(const struct cllm_reader *reader, const struct cllm_model *model,
-                                       struct cllm_device *device, const struct cllm_weights_gpu_options *options,
+                                       struct cllm_gpu_device *device, const struct cllm_weights_gpu_options *options,
                                        struct cllm_weights_gpu **weights_out, struct cllm_error *err)
 {
     *weights_out = NULL;

@@ -60,7 +60,7 @@ struct cllm_weights_gpu;
  * `*weights_out` is null. Fails with NOMEM (host or device), DEVICE, IO, DIGEST (a stored checksum differs), CORRUPT, LIMIT (a
  * matrix packs worse than planned and the budget has no room), INTERRUPTED. Any stored bytes are safe. */
 enum cllm_status cllm_weights_gpu_load(const struct cllm_reader *reader, const struct cllm_model *model,
-                                       struct cllm_device *device, const struct cllm_weights_gpu_options *options,
+                                       struct cllm_gpu_device *device, const struct cllm_weights_gpu_options *options,
                                        struct cllm_weights_gpu **weights_out, struct cllm_error *err) CLLM_MUST_USE;
 
 /* Ends streaming and frees everything. Accepts null. To be called after the forward pass was destroyed. */

@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-enum cllm_status cllm_ring_open(struct cllm_ring *ring, struct cllm_device *device, const struct cllm_reader *reader,
+enum cllm_status cllm_ring_open(struct cllm_ring *ring, struct cllm_gpu_device *device, const struct cllm_reader *reader,
                                 const struct cllm_weights_gpu_options *options, struct cllm_error *err)
 {
     const struct cllm_residency_plan *plan = options->plan;
@@ -31,7 +31,7 @@ enum cllm_status cllm_ring_open(struct cllm_ring *ring, struct cllm_device *devi
 
 void cllm_ring_close(struct cllm_ring *ring)
 {
-    struct cllm_device *device = ring->device;
+    struct cllm_gpu_device *device = ring->device;
     if (!device) return;
     if (ring->copy_stream) (void)!cllm_device_stream_finish(device, ring->copy_stream, NULL);
     if (ring->decode_stream) (void)!cllm_device_stream_finish(device, ring->decode_stream, NULL);

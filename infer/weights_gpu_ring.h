@@ -21,7 +21,7 @@ struct cllm_ring_entry {
 };
 
 struct cllm_ring {
-    struct cllm_device *device;
+    struct cllm_gpu_device *device;
     const struct cllm_reader *reader;
     struct cllm_gpu *gpu; /* decodes on decode_stream */
     void *copy_stream;
@@ -42,7 +42,7 @@ struct cllm_ring {
 };
 
 /* To be closed with cllm_ring_close, after a failure too; zero-initialise. Fails with NOMEM, DEVICE. */
-enum cllm_status cllm_ring_open(struct cllm_ring *ring, struct cllm_device *device, const struct cllm_reader *reader,
+enum cllm_status cllm_ring_open(struct cllm_ring *ring, struct cllm_gpu_device *device, const struct cllm_reader *reader,
                                 const struct cllm_weights_gpu_options *options, struct cllm_error *err) CLLM_MUST_USE;
 
 /* Waits for what was queued. */

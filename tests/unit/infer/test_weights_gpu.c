@@ -182,37 +182,37 @@ static enum cllm_status finish_stream(struct played_stream *stream)
     return stuck ? CLLM_E_INTERNAL : CLLM_OK;
 }
 
-struct cllm_device {
+struct cllm_gpu_device {
     int unused;
 };
-static struct cllm_device the_device;
+static struct cllm_gpu_device the_device;
 
-enum cllm_status cllm_device_open(unsigned device_index, struct cllm_device **device_out, struct cllm_error *err)
+enum cllm_status cllm_device_open(unsigned device_index, struct cllm_gpu_device **device_out, struct cllm_error *err)
 {
     (void)device_index, (void)err;
     *device_out = &the_device;
     return CLLM_OK;
 }
 
-void cllm_device_close(struct cllm_device *device)
+void cllm_device_close(struct cllm_gpu_device *device)
 {
     (void)device;
 }
 
-const char *cllm_device_name(const struct cllm_device *device)
+const char *cllm_device_name(const struct cllm_gpu_device *device)
 {
     (void)device;
     return "played";
 }
 
-enum cllm_status cllm_device_memory(struct cllm_device *device, struct cllm_device_memory *memory_out, struct cllm_error *err)
+enum cllm_status cllm_device_memory(struct cllm_gpu_device *device, struct cllm_device_memory *memory_out, struct cllm_error *err)
 {
     (void)device, (void)err;
     *memory_out = (struct cllm_device_memory){UINT64_C(1) << 40, UINT64_C(1) << 40};
     return CLLM_OK;
 }
 
-enum cllm_status cllm_device_measure(struct cllm_device *device, uint64_t limit_bytes, struct cllm_device_speed *speed_out,
+enum cllm_status cllm_device_measure(struct cllm_gpu_device *device, uint64_t limit_bytes, struct cllm_device_speed *speed_out,
                                      struct cllm_error *err)
 {
     (void)device, (void)limit_bytes, (void)err;
@@ -225,7 +225,7 @@ static uint64_t in_granules(uint64_t byte_count)
     return (byte_count + CLLM_DEVICE_GRANULE_BYTES - 1) / CLLM_DEVICE_GRANULE_BYTES * CLLM_DEVICE_GRANULE_BYTES;
 }
 
-enum cllm_status cllm_device_allocate(struct cllm_device *device, uint64_t byte_count, void **d_memory_out,
+enum cllm_status cllm_device_allocate(struct cllm_gpu_device *device, uint64_t byte_count, void **d_memory_out,
                                       struct cllm_error *err)
 {
     (void)device;
@@ -243,7 +243,7 @@ enum cllm_status cllm_device_allocate(struct cllm_device *device, uint64_t byte_
 }
 
 /* Waits for the device, as the real one does. */
-void cllm_device_free(struct cllm_device *device, void *d_memory)
+void cllm_device_free(struct cllm_gpu_device *device, void *d_memory)
 {
     (void)device;
     if (!d_memory) return;
@@ -255,7 +255,7 @@ void cllm_device_free(struct cllm_device *device, void *d_memory)
     free(memory);
 }
 
-enum cllm_status cllm_device_pin(struct cllm_device *device, void *memory, uint64_t byte_count, void **d_memory_out,
+enum cllm_status cllm_device_pin(struct cllm_gpu_device *device, void *memory, uint64_t byte_count, void **d_memory_out,
                                  struct cllm_error *err)
 {
     (void)device, (void)byte_count, (void)err;
@@ -264,13 +264,13 @@ enum cllm_status cllm_device_pin(struct cllm_device *device, void *memory, uint6
     return CLLM_OK;
 }
 
-void cllm_device_unpin(struct cllm_device *device, void *memory)
+void cllm_device_unpin(struct cllm_gpu_device *device, void *memory)
 {
     (void)device, (void)memory;
     played.pinned_count--;
 }
 
-enum cllm_status cllm_device_stream_create(struct cllm_device *device, void **stream_out, struct cllm_error *err)
+enum cllm_status cllm_device_stream_create(struct cllm_gpu_device *device, void **stream_out, struct cllm_error *err)
 {
     (void)device, (void)err;
     struct played_stream *stream = calloc(1, sizeof *stream);
@@ -282,7 +282,7 @@ enum cllm_status cllm_device_stream_create(struct cllm_device *device, void **st
     return CLLM_OK;
 }
 
-void cllm_device_stream_destroy(struct cllm_device *device, void *stream_memory)
+void cllm_device_stream_destroy(struct cllm_gpu_device *device, void *stream_memory)
 {
     (void)device;
     struct played_stream *stream = stream_memory;
@@ -296,13 +296,13 @@ void cllm_device_stream_destroy(struct cllm_device *device, void *stream_memory)
     }
 }
 
-enum cllm_status cllm_device_stream_finish(struct cllm_device *device, void *stream, struct cllm_error *err)
+enum cllm_status cllm_device_stream_finish(struct cllm_gpu_device *device, void *stream, struct cllm_error *err)
 {
     (void)device, (void)err;
     return finish_stream(stream);
 }
 
-enum cllm_status cllm_device_event_create(struct cllm_device *device, bool timed, void **event_out, struct cllm_error *err)
+enum cllm_status cllm_device_event_create(struct cllm_gpu_device *device, bool timed, void **event_out, struct cllm_error *err)
 {
     (void)device, (void)timed, (void)err;
     *event_out = calloc(1, sizeof(struct played_event));
@@ -311,7 +311,7 @@ enum cllm_status cllm_device_event_create(struct cllm_device *device, bool timed
     return CLLM_OK;
 }
 
-void cllm_device_event_destroy(struct cllm_device *device, void *event)
+void cllm_device_event_destroy(struct cllm_gpu_device *device, void *event)
 {
     (void)device;
     if (!event) return;
@@ -319,21 +319,21 @@ void cllm_device_event_destroy(struct cllm_device *device, void *event)
     free(event);
 }
 
-enum cllm_status cllm_device_event_record(struct cllm_device *device, void *event, void *stream, struct cllm_error *err)
+enum cllm_status cllm_device_event_record(struct cllm_gpu_device *device, void *event, void *stream, struct cllm_error *err)
 {
     (void)device, (void)err;
     enqueue(stream, (struct op){.kind = OP_RECORD, .event = event});
     return CLLM_OK;
 }
 
-enum cllm_status cllm_device_event_wait(struct cllm_device *device, void *event, void *stream, struct cllm_error *err)
+enum cllm_status cllm_device_event_wait(struct cllm_gpu_device *device, void *event, void *stream, struct cllm_error *err)
 {
     (void)device, (void)err;
     enqueue(stream, (struct op){.kind = OP_WAIT, .event = event});
     return CLLM_OK;
 }
 
-enum cllm_status cllm_device_event_finish(struct cllm_device *device, void *event_memory, struct cllm_error *err)
+enum cllm_status cllm_device_event_finish(struct cllm_gpu_device *device, void *event_memory, struct cllm_error *err)
 {
     (void)device, (void)err;
     struct played_event *event = event_memory;
@@ -345,7 +345,7 @@ enum cllm_status cllm_device_event_finish(struct cllm_device *device, void *even
     return stuck ? CLLM_E_INTERNAL : CLLM_OK;
 }
 
-enum cllm_status cllm_device_event_seconds(struct cllm_device *device, void *start, void *end, double *seconds_out,
+enum cllm_status cllm_device_event_seconds(struct cllm_gpu_device *device, void *start, void *end, double *seconds_out,
                                            struct cllm_error *err)
 {
     (void)device, (void)start, (void)end, (void)err;
@@ -353,7 +353,7 @@ enum cllm_status cllm_device_event_seconds(struct cllm_device *device, void *sta
     return CLLM_OK;
 }
 
-enum cllm_status cllm_device_copy(struct cllm_device *device, void *to, const void *from, uint64_t byte_count, void *stream,
+enum cllm_status cllm_device_copy(struct cllm_gpu_device *device, void *to, const void *from, uint64_t byte_count, void *stream,
                                   struct cllm_error *err)
 {
     (void)device, (void)err;
