@@ -489,6 +489,41 @@ enum cllm_status cllm_pack12_write(const void *d_bf16, struct cllm_gpu_shape sha
     return CLLM_OK;
 }
 
+/* What nothing here calls, but other objects name: without it the linker would take the library's for all of them. */
+
+const char *cllm_gpu_name(const struct cllm_gpu *gpu)
+{
+    (void)gpu;
+    return "played";
+}
+
+void *cllm_gpu_stream(const struct cllm_gpu *gpu)
+{
+    return gpu->stream;
+}
+
+enum cllm_status cllm_gpu_allocate(struct cllm_gpu *gpu, size_t byte_count, void **d_memory_out, struct cllm_error *err)
+{
+    (void)gpu;
+    return cllm_device_allocate(&the_device, byte_count, d_memory_out, err);
+}
+
+void cllm_gpu_free(struct cllm_gpu *gpu, void *d_memory)
+{
+    (void)gpu;
+    cllm_device_free(&the_device, d_memory);
+}
+
+enum cllm_status cllm_gpu_upload(struct cllm_gpu *gpu, void *d_to, const void *from, size_t byte_count, struct cllm_error *err)
+{
+    return cllm_device_copy(&the_device, d_to, from, byte_count, gpu->stream, err);
+}
+
+enum cllm_status cllm_gpu_download(struct cllm_gpu *gpu, void *to, const void *d_from, size_t byte_count, struct cllm_error *err)
+{
+    return cllm_device_copy(&the_device, to, d_from, byte_count, gpu->stream, err);
+}
+
 /* ------------------------------------------------------------------------------------------------------------ the model */
 
 static struct {
