@@ -65,6 +65,7 @@ AVX2 := -mavx2 -mbmi -mbmi2 -mlzcnt -mfma -mf16c
 AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vbmi2
 %_avx2.o: ISA := $(AVX2)
 %_avx512.o: ISA := $(AVX512)
+%_shani.o: ISA := -msha -msse4.1
 
 # ------------------------------------------------------------------------------------------------------------ sources
 
@@ -220,7 +221,7 @@ check-lint: ## that lint fails where a rule is broken
 analyze: ## cppcheck and clang-tidy
 	$(BUILD) -k CUDA=0 B=build/lint cppcheck tidy
 # Not the files of one instruction set: the analyzer does not follow loops that are written to be unrolled.
-ANALYZED := $(filter-out %_avx2.c %_avx512.c,$(filter %.c,$(LIB_SRC))) $(CLI_SRC) $(wildcard $(PROGRAMS:%=cli/%.c))
+ANALYZED := $(filter-out %_avx2.c %_avx512.c %_shani.c,$(filter %.c,$(LIB_SRC))) $(CLI_SRC) $(wildcard $(PROGRAMS:%=cli/%.c))
 .PHONY: cppcheck tidy
 cppcheck:
 	$(call say,CHECK)

@@ -2,14 +2,17 @@
 #include "digest.h"
 
 #include "bytes.h"
+#include "cpu.h"
 #include "layout.h"
+#include "sha256.h"
 
 #include <openssl/evp.h>
 #include <stdlib.h>
 #include <xxhash.h>
 
 struct cllm_sha256_stream {
-    EVP_MD_CTX *context;
+    struct cllm_sha256_message message; /* where the processor has instructions for it, */
+    EVP_MD_CTX *context;                /* null there; libcrypto's elsewhere */
 };
 
 static enum cllm_status fail_crypto(struct cllm_error *err)
@@ -31,14 +34,17 @@ enum cllm_status cllm_sha256(const void *bytes, size_t byte_count, uint8_t diges
 enum cllm_status cllm_sha256_create(struct cllm_sha256_stream **stream_out, struct cllm_error *err)
 {
     *stream_out = NULL;
-    struct cllm_sha256_stream *stream = malloc(sizeof *stream);
-    EVP_MD_CTX *context = EVP_MD_CTX_new();
-    if (!stream || !context || !EVP_DigestInit_ex(context, EVP_sha256(), NULL)) {
-        EVP_MD_CTX_free(context);
-        free(stream);
-        return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for a SHA-256 state");
+    struct cllm_sha256_stream *stream = calloc(1, sizeof *stream);
+    if (!stream) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for a SHA-256 state");
+    if (cllm_cpu_has_sha()) {
+        cllm_sha256_start(&stream->message);
+    } else {
+        stream->context = EVP_MD_CTX_new();
+        if (!stream->context || !EVP_DigestInit_ex(stream->context, EVP_sha256(), NULL)) {
+            cllm_sha256_destroy(stream);
+            return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for a SHA-256 state");
+        }
     }
-    stream->context = context;
     *stream_out = stream;
     return CLLM_OK;
 }
@@ -46,14 +52,46 @@ enum cllm_status cllm_sha256_create(struct cllm_sha256_stream **stream_out, stru
 enum cllm_status cllm_sha256_update(struct cllm_sha256_stream *stream, const void *bytes, size_t byte_count,
                                     struct cllm_error *err)
 {
-    return EVP_DigestUpdate(stream->context, bytes, byte_count) ? CLLM_OK : fail_crypto(err);
+    if (stream->context) return EVP_DigestUpdate(stream->context, bytes, byte_count) ? CLLM_OK : fail_crypto(err);
+    cllm_sha256_add(&stream->message, bytes, byte_count);
+    return CLLM_OK;
+}
+
+static enum cllm_status update_with_leaf(struct cllm_sha256_stream *stream, const uint8_t *bytes, size_t byte_count,
+                                         uint8_t leaf_out[CLLM_DIGEST_BYTES], struct cllm_error *err)
+{
+    if (!stream->context) {
+        cllm_sha256_add_leaf(&stream->message, bytes, byte_count, leaf_out);
+        return CLLM_OK;
+    }
+    enum cllm_status status = cllm_sha256_update(stream, bytes, byte_count, err);
+    return status ? status : cllm_sha256(bytes, byte_count, leaf_out, err);
+}
+
+enum cllm_status cllm_sha256_update_with_leaves(struct cllm_sha256_stream *stream, const void *bytes, size_t byte_count,
+                                                size_t leaf_bytes, uint8_t *leaves_out, struct cllm_error *err)
+{
+    const uint8_t *at = bytes;
+    enum cllm_status status = CLLM_OK;
+    for (size_t left = byte_count; left > 0 && !status; leaves_out += CLLM_DIGEST_BYTES) {
+        size_t piece = left < leaf_bytes ? left : leaf_bytes;
+        status = update_with_leaf(stream, at, piece, leaves_out, err);
+        at += piece;
+        left -= piece;
+    }
+    return status;
 }
 
 enum cllm_status cllm_sha256_finish(struct cllm_sha256_stream *stream, uint8_t digest_out[CLLM_DIGEST_BYTES],
                                     struct cllm_error *err)
 {
-    if (!EVP_DigestFinal_ex(stream->context, digest_out, NULL)) return fail_crypto(err);
-    return EVP_DigestInit_ex(stream->context, EVP_sha256(), NULL) ? CLLM_OK : fail_crypto(err);
+    if (stream->context) {
+        if (!EVP_DigestFinal_ex(stream->context, digest_out, NULL)) return fail_crypto(err);
+        return EVP_DigestInit_ex(stream->context, EVP_sha256(), NULL) ? CLLM_OK : fail_crypto(err);
+    }
+    cllm_sha256_end(&stream->message, digest_out);
+    cllm_sha256_start(&stream->message);
+    return CLLM_OK;
 }
 
 void cllm_sha256_destroy(struct cllm_sha256_stream *stream)

@@ -44,6 +44,70 @@ static void test_sha256_stream_equals_one_piece_and_starts_anew(void **state)
     cllm_sha256_destroy(NULL);
 }
 
+/* The stream may be our own code, the one-piece digest is always libcrypto's: they must agree on every length near a block's
+ * border, from every alignment, however the bytes are cut. */
+static void test_sha256_stream_agrees_with_libcrypto_on_every_length_and_alignment(void **state)
+{
+    (void)state;
+    uint8_t bytes[64 + 400], found[CLLM_DIGEST_BYTES], expected[CLLM_DIGEST_BYTES];
+    struct cllm_sha256_stream *stream;
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(i * 131 >> 3);
+    assert_int_equal(cllm_sha256_create(&stream, NULL), CLLM_OK);
+    for (size_t from = 0; from < 64; from++) {
+        for (size_t count = 0; count <= 400; count += from % 16 == 0 ? 1 : 13) {
+            size_t cut = count * from / 64;
+            assert_int_equal(cllm_sha256(bytes + from, count, expected, NULL), CLLM_OK);
+            assert_int_equal(cllm_sha256_update(stream, bytes + from, cut, NULL), CLLM_OK);
+            assert_int_equal(cllm_sha256_update(stream, bytes + from + cut, count - cut, NULL), CLLM_OK);
+            assert_int_equal(cllm_sha256_finish(stream, found, NULL), CLLM_OK);
+            assert_memory_equal(found, expected, sizeof found);
+        }
+    }
+    cllm_sha256_destroy(stream);
+}
+
+/* FIPS 180-4's long example: a million times "a". */
+static void test_sha256_stream_of_a_million_letters(void **state)
+{
+    (void)state;
+    struct cllm_sha256_stream *stream;
+    uint8_t digest[CLLM_DIGEST_BYTES];
+    char letters[1000];
+    memset(letters, 'a', sizeof letters);
+    assert_int_equal(cllm_sha256_create(&stream, NULL), CLLM_OK);
+    for (unsigned i = 0; i < 1000; i++) assert_int_equal(cllm_sha256_update(stream, letters, sizeof letters, NULL), CLLM_OK);
+    assert_int_equal(cllm_sha256_finish(stream, digest, NULL), CLLM_OK);
+    assert_hex(digest, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    cllm_sha256_destroy(stream);
+}
+
+/* Leaves of every length, beside a stream that stands at every place within a block. */
+static void test_sha256_leaves_are_those_of_the_pieces_and_the_stream_goes_on(void **state)
+{
+    (void)state;
+    uint8_t bytes[64 + 700], leaves[8 * CLLM_DIGEST_BYTES], expected[CLLM_DIGEST_BYTES], found[CLLM_DIGEST_BYTES];
+    static const size_t leaf_sizes[] = {1, 55, 56, 63, 64, 65, 119, 128, 300, 1000};
+    struct cllm_sha256_stream *stream;
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(i * 197 >> 2);
+    assert_int_equal(cllm_sha256_create(&stream, NULL), CLLM_OK);
+    for (size_t before = 0; before < 64; before++) {
+        for (size_t s = 0; s < sizeof leaf_sizes / sizeof *leaf_sizes; s++) {
+            size_t leaf_bytes = leaf_sizes[s], count = leaf_bytes * 5 / 2 < 700 ? leaf_bytes * 5 / 2 : 700, leaf = 0;
+            assert_int_equal(cllm_sha256_update(stream, bytes, before, NULL), CLLM_OK);
+            assert_int_equal(cllm_sha256_update_with_leaves(stream, bytes + before, count, leaf_bytes, leaves, NULL), CLLM_OK);
+            assert_int_equal(cllm_sha256_finish(stream, found, NULL), CLLM_OK);
+            assert_int_equal(cllm_sha256(bytes, before + count, expected, NULL), CLLM_OK);
+            assert_memory_equal(found, expected, sizeof found);
+            for (size_t at = 0; at < count; at += leaf_bytes, leaf++) {
+                size_t piece = count - at < leaf_bytes ? count - at : leaf_bytes;
+                assert_int_equal(cllm_sha256(bytes + before + at, piece, expected, NULL), CLLM_OK);
+                assert_memory_equal(leaves + leaf * CLLM_DIGEST_BYTES, expected, sizeof expected);
+            }
+        }
+    }
+    cllm_sha256_destroy(stream);
+}
+
 static void test_checksum_is_xxh3_with_64_bits(void **state)
 {
     (void)state;
@@ -104,6 +168,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sha256_of_known_messages),
         cmocka_unit_test(test_sha256_stream_equals_one_piece_and_starts_anew),
+        cmocka_unit_test(test_sha256_stream_agrees_with_libcrypto_on_every_length_and_alignment),
+        cmocka_unit_test(test_sha256_stream_of_a_million_letters),
+        cmocka_unit_test(test_sha256_leaves_are_those_of_the_pieces_and_the_stream_goes_on),
         cmocka_unit_test(test_checksum_is_xxh3_with_64_bits),
         cmocka_unit_test(test_data_root_follows_the_specification),
         cmocka_unit_test(test_decompress_wants_exactly_one_frame_of_the_size),

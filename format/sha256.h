@@ -1,0 +1,36 @@
+/* sha256.h - SHA-256 (FIPS 180-4) in the processor's own instructions, for digest.c. They wait for each other: one message
+ * leaves part of the processor idle, and two at once take less than twice the time of one. */
+#ifndef CLLM_SHA256_H
+#define CLLM_SHA256_H
+
+#include "cllm.h"
+
+#define CLLM_SHA256_BLOCK_BYTES 64u
+
+/* One message under way. */
+struct cllm_sha256_message {
+    uint32_t hash[8];
+    uint64_t byte_count;
+    uint8_t pending[CLLM_SHA256_BLOCK_BYTES]; /* the byte_count % 64 last ones */
+};
+
+/* These need a processor of which cllm_cpu_has_sha() is true. */
+void cllm_sha256_start(struct cllm_sha256_message *message);
+void cllm_sha256_add(struct cllm_sha256_message *message, const uint8_t *bytes, size_t byte_count);
+void cllm_sha256_end(struct cllm_sha256_message *message, uint8_t digest_out[CLLM_DIGEST_BYTES]);
+
+/* Adds the bytes to the message and, in the same pass, gives the SHA-256 of these bytes alone. */
+void cllm_sha256_add_leaf(struct cllm_sha256_message *message, const uint8_t *bytes, size_t byte_count,
+                          uint8_t leaf_out[CLLM_DIGEST_BYTES]);
+
+/* What the compression function works on: a hash value, and the blocks to take into it, of any alignment. */
+struct cllm_sha256_lane {
+    uint32_t *hash;
+    const uint8_t *blocks;
+};
+
+/* Takes block_count blocks into the hash of one message, or of each of two, whose bytes may be the same. */
+void cllm_sha256_one_shani(struct cllm_sha256_lane lane, size_t block_count);
+void cllm_sha256_two_shani(struct cllm_sha256_lane first, struct cllm_sha256_lane second, size_t block_count);
+
+#endif
