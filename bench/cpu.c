@@ -107,7 +107,8 @@ static void run_restore(struct subject *s)
     struct cllm_reader *reader = open_container(s);
     int file = open(s->scratch, O_WRONLY | O_CREAT | O_TRUNC, 0600);
     const struct cllm_sink sink = {write_piece, &file};
-    stop_on(cllm_restore_file(reader, &cllm_reader_index(reader)->files[0], &sink, s->thread_count, NULL, &err), &err);
+    const struct cllm_restore_options options = {.thread_count = s->thread_count};
+    stop_on(cllm_restore_file(reader, &cllm_reader_index(reader)->files[0], &sink, &options, &err), &err);
     close(file);
     cllm_reader_close(reader);
 }

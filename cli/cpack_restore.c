@@ -23,6 +23,8 @@ struct restoring {
     const struct cpack_options *options;
     const struct cllm_reader *reader;
     const struct cllm_index *index;
+    const struct cllm_engine *engine; /* decodes what it takes; or null */
+    uint64_t engine_bytes;            /* that came from it */
     struct cllm_meter meter;
     int directory_fd; /* the target */
 };
@@ -43,6 +45,16 @@ static enum cllm_status fail_at(struct cllm_error *err, enum cllm_status status,
     return cllm_fail(err, status, CLLM_NO_OFFSET, "%s: %s", cllm_shown(name), problem);
 }
 
+static enum cllm_status restore_to_sink(struct restoring *restoring, const struct cllm_file *file, const struct cllm_sink *sink,
+                                        struct cllm_error *err)
+{
+    const struct cllm_restore_options options = {.thread_count = restoring->options->common.thread_count,
+                                                 .progress = &restoring->meter.progress,
+                                                 .engine = restoring->engine,
+                                                 .engine_bytes = &restoring->engine_bytes};
+    return cllm_restore_file(restoring->reader, file, sink, &options, err);
+}
+
 /* Restores into an output, which is committed or discarded. */
 static enum cllm_status restore_to_output(struct restoring *restoring, const struct cllm_file *file, struct cllm_output *output,
                                           struct cllm_error *err)
@@ -50,8 +62,7 @@ static enum cllm_status restore_to_output(struct restoring *restoring, const str
     const struct cllm_sink sink = {write_to_output, output};
     enum cllm_status status = cllm_output_reserve(output, file->bytes, err);
     if (!status) {
-        status = cllm_restore_file(restoring->reader, file, &sink, restoring->options->common.thread_count,
-                                   &restoring->meter.progress, err);
+        status = restore_to_sink(restoring, file, &sink, err);
     }
     if (!status) return cllm_output_commit(output, err);
     cllm_output_discard(output);
@@ -183,7 +194,7 @@ static enum cllm_status restore_one(struct restoring *restoring, struct cllm_err
     if (!file) return fail_at(err, CLLM_E_ABSENT, options->file_name, "no such file in the container; -lv lists them");
     if (strcmp(options->output, "-") == 0) {
         const struct cllm_sink sink = {write_to_stdout, NULL};
-        return cllm_restore_file(restoring->reader, file, &sink, options->common.thread_count, &restoring->meter.progress, err);
+        return restore_to_sink(restoring, file, &sink, err);
     }
     struct cllm_output *output = NULL;
     enum cllm_status status = cllm_output_create(options->output, options->force, &output, err);

@@ -43,16 +43,24 @@ enum cllm_status cllm_load_file(const struct cllm_reader *reader, const struct c
 
 /* ------------------------------------------------------------------------------------------------------ restoring */
 
-/* Writes one file of the container to `write` piece by piece, in order, checking stored checksums, data digests and the
- * file's SHA-256 on the way (a mismatch found at the end still fails: do not keep what was written).
- * `write` may fail with any status. Fails with IO, NOMEM, CORRUPT, DIGEST, INTERRUPTED, or what `write` returned. */
+/* Where the bytes of a restored file go. `write` may fail with any status. */
 struct cllm_sink {
     enum cllm_status (*write)(void *user, const void *bytes, size_t byte_count, struct cllm_error *err);
     void *user;
 };
+
+struct cllm_restore_options {
+    unsigned thread_count;                /* 0: as many as the process may use */
+    const struct cllm_progress *progress; /* over decoded bytes; may be null */
+    const struct cllm_engine *engine;     /* decodes what it takes; may be null. Everything is hashed here all the same. */
+    uint64_t *engine_bytes;               /* the decoded bytes that came from the engine are added to it; may be null */
+};
+
+/* Writes one file of the container to the sink piece by piece, in order, from the calling thread, checking stored checksums,
+ * data digests and the file's SHA-256 on the way (a mismatch found at the end still fails: do not keep what was written).
+ * `options` may be null. Fails with IO, NOMEM, CORRUPT, DIGEST, INTERRUPTED, or what `write` returned. */
 enum cllm_status cllm_restore_file(const struct cllm_reader *reader, const struct cllm_file *file, const struct cllm_sink *sink,
-                                   unsigned thread_count, const struct cllm_progress *progress,
-                                   struct cllm_error *err) CLLM_MUST_USE;
+                                   const struct cllm_restore_options *options, struct cllm_error *err) CLLM_MUST_USE;
 
 /* ------------------------------------------------------------------------------------------------------ verifying */
 
@@ -63,7 +71,8 @@ struct cllm_verify_options {
     /* Decodes and hashes what it takes; may be null. Bytes that went through it do not come back, so the SHA-256 of a file that
      * holds any is not recomputed: the data roots, which the root digest binds to it, are. */
     const struct cllm_engine *engine;
-    /* Called for each problem found, from the calling thread; verification goes on to the next chunk. May be null. */
+    /* Called for each problem found, in the order of files, one at a time, but not always from the calling thread;
+     * verification goes on to the next chunk. May be null. */
     void (*problem)(void *user, const struct cllm_error *problem);
     void *user;
 };
@@ -72,16 +81,17 @@ struct cllm_verify_report {
     uint64_t tensor_count; /* that were checked whole */
     uint64_t file_count;
     uint64_t rehashed_count; /* of these files, how many had their SHA-256 recomputed */
-    uint64_t chunk_count;
-    uint64_t decoded_bytes; /* 0 with quick */
-    uint64_t engine_bytes;  /* of these, decoded by the engine */
+    uint64_t chunk_count;    /* with quick or an engine each counts once, otherwise as often as files have it */
+    uint64_t decoded_bytes;  /* 0 with quick */
+    uint64_t engine_bytes;   /* of these, decoded by the engine */
     uint64_t stored_bytes;
     uint64_t problem_count;
 };
 
 /* Checks every stored checksum and padding byte and, unless quick, decodes every chunk and checks every digest: data roots,
  * SHA-256 of every file. Returns OK where nothing was wrong, else the status of the first problem (DIGEST, CORRUPT, IO), or
- * NOMEM, INTERRUPTED. `report_out` is filled in every case. Any stored bytes are safe. */
+ * NOMEM, INTERRUPTED. `report_out` is filled in every case. Any stored bytes are safe.
+ * A file's SHA-256 is sequential; where there are several large files they are gone through at the same time. */
 enum cllm_status cllm_verify(const struct cllm_reader *reader, const struct cllm_verify_options *options,
                              struct cllm_verify_report *report_out, struct cllm_error *err) CLLM_MUST_USE;
 

@@ -121,7 +121,8 @@ enum cllm_status cllm_load_file(const struct cllm_reader *reader, const struct c
                          (unsigned long long)file->bytes);
     uint8_t *at = bytes;
     const struct cllm_sink sink = {append, &at};
-    enum cllm_status status = cllm_restore_file(reader, file, &sink, 1, NULL, err);
+    const struct cllm_restore_options options = {.thread_count = 1};
+    enum cllm_status status = cllm_restore_file(reader, file, &sink, &options, err);
     if (status) {
         free(bytes);
         return status;

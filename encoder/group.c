@@ -4,7 +4,6 @@
 #include "bytes.h"
 #include "cllm_decode.h"
 #include "compress.h"
-#include "digest.h"
 #include "encode_float.h"
 #include "reader.h"
 #include "shuffle.h"
@@ -260,7 +259,7 @@ static enum cllm_status check_chunk(struct cllm_group *group, const struct cllm_
         return cllm_fail(err, CLLM_E_INTERNAL, CLLM_NO_OFFSET, "self-check: a chunk of form %u decodes to other bytes",
                          encoded->chunk.form);
     }
-    return cllm_sha256(input, encoded->chunk.decoded_bytes, encoded->leaf, err);
+    return CLLM_OK;
 }
 
 enum cllm_status cllm_group_encode(struct cllm_group *group, const struct cllm_plan *plan, size_t byte_count,

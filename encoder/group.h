@@ -9,9 +9,8 @@
 #define CLLM_GROUP_BYTES (UINT64_C(4) << 20) /* decoded bytes of a full group; a multiple of every chunk size in use */
 
 struct cllm_encoded_chunk {
-    struct cllm_chunk chunk;         /* form, stored_bytes, decoded_bytes, table_index (into the group's tables) */
-    uint8_t *stored;                 /* with room for padding to 16 bytes */
-    uint8_t leaf[CLLM_DIGEST_BYTES]; /* SHA-256 of the decoded bytes */
+    struct cllm_chunk chunk; /* form, stored_bytes, decoded_bytes, table_index (into the group's tables) */
+    uint8_t *stored;         /* with room for padding to 16 bytes */
 };
 
 struct cllm_group; /* buffers of one job; one thread at a time */

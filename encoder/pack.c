@@ -6,6 +6,7 @@
 #include "digest.h"
 #include "group.h"
 #include "index.h"
+#include "layout.h"
 #include "pipeline.h"
 #include "tables.h"
 #include "writer.h"
@@ -16,6 +17,8 @@
 /* A group's buffers take up to 22 MiB: this many keep packing within 1 GiB. */
 #define JOBS_MAX 40u
 
+#define LEAVES_MAX (CLLM_GROUP_BYTES >> CLLM_CHUNK_LOG2_MIN)
+
 /* Enough elements to tell that their lowest bit is not zero in all. */
 #define FIRST_LOOK_BYTES 4096u
 
@@ -23,6 +26,7 @@
 struct job {
     struct cllm_group *group;
     struct cllm_plan plan;
+    uint8_t *leaves; /* SHA-256 of each chunk of the input */
     size_t byte_count;
     uint32_t file_index;
     uint32_t span_index;
@@ -129,6 +133,7 @@ static enum cllm_status prepare_group(void *user, void *job_memory, bool *more_o
     uint64_t left = span->bytes - packing->span_offset;
     *job = (struct job){
         .group = job->group,
+        .leaves = job->leaves,
         .plan = packing->plan,
         .byte_count = left < CLLM_GROUP_BYTES ? (size_t)left : (size_t)CLLM_GROUP_BYTES,
         .file_index = packing->file_index,
@@ -137,7 +142,10 @@ static enum cllm_status prepare_group(void *user, void *job_memory, bool *more_o
         .last = left <= CLLM_GROUP_BYTES,
     };
     status = cllm_source_read(packing->source, job->file_index, span->offset + packing->span_offset, input, job->byte_count, err);
-    if (!status) status = cllm_sha256_update(packing->file_digest, input, job->byte_count, err);
+    if (!status) {
+        status =
+            cllm_sha256_update_with_leaves(packing->file_digest, input, job->byte_count, job->plan.chunk_bytes, job->leaves, err);
+    }
     packing->span_offset = job->last ? 0 : packing->span_offset + job->byte_count;
     packing->span_index += job->last;
     return status;
@@ -152,16 +160,17 @@ static enum cllm_status encode_group(void *user, void *job_memory, struct cllm_e
 
 /* ----------------------------------------------------------------------------------------------------------- writing */
 
-static enum cllm_status keep_leaf(struct packing *packing, const uint8_t leaf[CLLM_DIGEST_BYTES], struct cllm_error *err)
+static enum cllm_status keep_leaves(struct packing *packing, const uint8_t *new_leaves, size_t count, struct cllm_error *err)
 {
-    if (packing->leaf_count == packing->leaf_capacity) {
-        size_t capacity = packing->leaf_capacity ? 2 * packing->leaf_capacity : 256;
+    if (packing->leaf_capacity - packing->leaf_count < count) {
+        size_t capacity = 2 * (packing->leaf_count + count);
         uint8_t *leaves = realloc(packing->leaves, capacity * CLLM_DIGEST_BYTES);
         if (!leaves) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %zu digests", capacity);
         packing->leaves = leaves;
         packing->leaf_capacity = capacity;
     }
-    memcpy(packing->leaves + CLLM_DIGEST_BYTES * packing->leaf_count++, leaf, CLLM_DIGEST_BYTES);
+    memcpy(packing->leaves + CLLM_DIGEST_BYTES * packing->leaf_count, new_leaves, CLLM_DIGEST_BYTES * count);
+    packing->leaf_count += count;
     return CLLM_OK;
 }
 
@@ -220,8 +229,8 @@ static enum cllm_status write_group(void *user, void *job_memory, struct cllm_er
         struct cllm_chunk chunk = chunks[k].chunk;
         status = map_table(packing, &map, &chunk, err);
         if (!status) status = cllm_writer_add_chunk(packing->writer, &chunk, chunks[k].stored, err);
-        if (!status) status = keep_leaf(packing, chunks[k].leaf, err);
     }
+    if (!status) status = keep_leaves(packing, job->leaves, chunk_count, err);
     if (!status && job->last) status = end_span(packing, job, span, err);
     packing->report.chunk_count += chunk_count;
     packing->done_bytes += job->byte_count;
@@ -295,10 +304,15 @@ static enum cllm_status encode_all(struct packing *packing, struct cllm_error *e
     enum cllm_status status = CLLM_OK;
     for (unsigned i = 0; i < job_count; i++) {
         pointers[i] = &jobs[i];
+        jobs[i].leaves = malloc(LEAVES_MAX * CLLM_DIGEST_BYTES);
+        if (!status && !jobs[i].leaves) status = fail_memory(err);
         if (!status) status = cllm_group_create(&jobs[i].group, err);
     }
     if (!status) status = cllm_pipeline_run(&pipeline, pointers, job_count, packing->options->thread_count, err);
-    for (unsigned i = 0; i < job_count; i++) cllm_group_destroy(jobs[i].group);
+    for (unsigned i = 0; i < job_count; i++) {
+        cllm_group_destroy(jobs[i].group);
+        free(jobs[i].leaves);
+    }
     return status;
 }
 

@@ -1,4 +1,5 @@
-/* cllm_engine.h - public: something that decodes and hashes chunks elsewhere than on the CPU at hand, as verifying sees it.
+/* cllm_engine.h - public: something that decodes and hashes chunks elsewhere than on the CPU at hand, as verifying and restoring
+ * see it.
  *
  * An engine is an offer, not an authority: whatever it fails on is decoded again on the CPU, which finds and names the fault.
  */
@@ -11,20 +12,31 @@
 extern "C" {
 #endif
 
+/* Consecutive chunks of one data object, all of forms that the engine takes. */
+struct cllm_engine_run {
+    const struct cllm_reader *reader;
+    uint32_t data_index;
+    uint32_t first_chunk;
+    uint32_t chunk_count; /* at least 1 */
+    bool hash;            /* wanted is the SHA-256 of each decoded chunk; otherwise their bytes */
+};
+
 struct cllm_engine {
     void *user;
     const char *name;    /* of what does the work, for messages */
     uint32_t run_bytes;  /* decoded bytes that are worth sending at once */
-    unsigned lane_count; /* how many threads keep it busy */
-    /* What one thread needs to use the engine; any thread, one at a time each. Fails with DEVICE or NOMEM. */
+    unsigned lane_count; /* runs that should be under way at once to keep it busy */
+    /* What one run at a time needs; any thread. Fails with DEVICE or NOMEM. Destroying waits for a run under way. */
     enum cllm_status (*lane_create)(void *user, void **lane_out, struct cllm_error *err);
     void (*lane_destroy)(void *user, void *lane);
     /* Whether it decodes chunks of this form. */
     bool (*takes)(void *user, const struct cllm_chunk *chunk);
-    /* Reads chunk_count consecutive chunks that it takes, checks their stored checksums, decodes them and writes the SHA-256 of
-     * each to leaves_out, 32 bytes each. Fails with anything; the caller then decodes the run itself. */
-    enum cllm_status (*hash_run)(void *user, void *lane, const struct cllm_reader *reader, uint32_t data_index,
-                                 uint32_t first_chunk, uint32_t chunk_count, uint8_t *leaves_out, struct cllm_error *err);
+    /* Reads the run, checks its stored checksums and begins to decode it; need not wait until that is done. Any thread, one run
+     * at a time each lane. Fails with anything; the caller then decodes the run itself. */
+    enum cllm_status (*start)(void *user, void *lane, const struct cllm_engine_run *run, struct cllm_error *err);
+    /* Waits for the run started last. Its digests are written to leaves_out, 32 bytes each, if it was to be hashed; otherwise
+     * `*decoded_out` is set to its decoded bytes, which stay until the lane's next start. Fails with anything, as above. */
+    enum cllm_status (*finish)(void *user, void *lane, uint8_t *leaves_out, const uint8_t **decoded_out, struct cllm_error *err);
 };
 
 #ifdef __cplusplus

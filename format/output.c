@@ -21,12 +21,14 @@
 #define TEMPORARY_NAME_MAX 240 /* below NAME_MAX of every common file system */
 #define TEMPORARY_TRIES 100
 #define WRITE_BYTES_MAX (UINT32_C(1) << 30) /* Linux writes at most 2 GiB - 4 KiB at once */
+#define SEND_BYTES (UINT64_C(8) << 20)
 
 struct cllm_output {
     int fd;
     int directory_fd;
     bool replace;
     uint64_t byte_count; /* written so far */
+    uint64_t sent_bytes; /* of these, on their way to the disk */
     char *name;          /* of the target, in the directory */
     char shown[300];     /* its path, printable, for messages */
     char *temporary;     /* its name in the directory now, to be removed on failure; null where it has none (O_TMPFILE) */
@@ -203,6 +205,15 @@ enum cllm_status cllm_output_reserve(struct cllm_output *output, uint64_t byte_c
     return CLLM_OK;
 }
 
+/* Has the disk write while the next bytes are made, instead of all in the end. What goes wrong with it, fsync will say. */
+static void send_ahead(struct cllm_output *output)
+{
+    if (output->byte_count - output->sent_bytes < SEND_BYTES) return;
+    (void)sync_file_range(output->fd, (off_t)output->sent_bytes, (off_t)(output->byte_count - output->sent_bytes),
+                          SYNC_FILE_RANGE_WRITE);
+    output->sent_bytes = output->byte_count;
+}
+
 enum cllm_status cllm_output_write(struct cllm_output *output, const void *bytes, size_t byte_count, struct cllm_error *err)
 {
     const char *p = bytes;
@@ -219,6 +230,7 @@ enum cllm_status cllm_output_write(struct cllm_output *output, const void *bytes
         byte_count -= (size_t)written;
         output->byte_count += (uint64_t)written;
     }
+    send_ahead(output);
     return CLLM_OK;
 }
 
@@ -227,6 +239,7 @@ enum cllm_status cllm_output_rewind(struct cllm_output *output, uint64_t offset,
     assert(offset <= output->byte_count);
     if (ftruncate(output->fd, (off_t)offset) != 0) return fail_os(err, "shorten", output->shown, errno);
     output->byte_count = offset;
+    if (output->sent_bytes > offset) output->sent_bytes = offset;
     return CLLM_OK;
 }
 

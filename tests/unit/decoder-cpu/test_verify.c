@@ -30,7 +30,8 @@ static enum cllm_status restore(const struct test_sample *sample, unsigned file,
 {
     const struct cllm_sink sink = {receive, received};
     received->byte_count = 0;
-    return cllm_restore_file(sample->reader, &cllm_reader_index(sample->reader)->files[file], &sink, threads, NULL, err);
+    const struct cllm_restore_options options = {.thread_count = threads};
+    return cllm_restore_file(sample->reader, &cllm_reader_index(sample->reader)->files[file], &sink, &options, err);
 }
 
 static void test_restore_gives_each_file_in_order(void **state)
@@ -126,10 +127,9 @@ static void test_verify_counts_what_it_checked(void **state)
         assert_int_equal(report.chunk_count, 1 + 2 * weight_chunks + 3 + 5);
         assert_int_equal(report.decoded_bytes, sample.file_bytes[0] + sample.file_bytes[1]);
         assert_true(report.stored_bytes > 0 && report.stored_bytes < report.decoded_bytes);
-        uint64_t stored_bytes = report.stored_bytes;
         assert_int_equal(verify(sample.reader, true, threads, &problems, &report), CLLM_OK);
         assert_int_equal(report.decoded_bytes, 0);
-        assert_int_equal(report.stored_bytes, stored_bytes);
+        assert_int_equal(report.chunk_count, 1 + weight_chunks + 3 + 5); /* what is there twice is read once */
         assert_int_equal(report.file_count, 3);
     }
     test_sample_close(&sample);
@@ -147,7 +147,7 @@ static void test_verify_goes_on_after_a_problem(void **state)
     for (unsigned quick = 0; quick < 2; quick++) {
         for (unsigned threads = 1; threads <= 4; threads++) {
             assert_int_equal(verify(sample.reader, quick, threads, &problems, &report), CLLM_E_DIGEST);
-            assert_int_equal(problems.count, 2 * 2 + 1); /* the weights are part of model.bin twice */
+            assert_int_equal(problems.count, (quick ? 1 : 2) * 2 + 1); /* the weights are part of model.bin twice */
             assert_non_null(strstr(problems.first.message, "tensor \"weights\", chunk 2,"));
             assert_non_null(strstr(problems.last.message, "file \"notes/text\", chunk 4,"));
             assert_int_equal(report.tensor_count, 2);
@@ -155,6 +155,56 @@ static void test_verify_goes_on_after_a_problem(void **state)
         }
     }
     test_sample_close(&sample);
+}
+
+/* ------------------------------------------------------------------------------------------------------- several files */
+
+/* Eight files of a megabyte each, of one data object each: large enough beside each other to be verified side by side. */
+enum { SIDE_FILES = 8, SIDE_BYTES = 1 << 20 };
+
+static void write_side_by_side(const char *path)
+{
+    struct test_container *container = test_container_create(path);
+    struct test_random random = {7};
+    uint8_t *bytes = malloc(SIDE_BYTES);
+    TEST_REQUIRE(bytes != NULL, NULL);
+    for (uint32_t i = 0; i < SIDE_FILES; i++) {
+        const char name[3] = {'f', (char)('0' + i), 0};
+        test_random_fill(&random, bytes, SIDE_BYTES);
+        const struct test_data data = {.form = CLLM_FORM_RAW, .chunk_bytes = 65536, .bytes = bytes, .byte_count = SIDE_BYTES};
+        TEST_REQUIRE(test_container_data(container, &data) == i, NULL);
+        test_container_file(container, name, &i, 1);
+    }
+    test_container_finish(container);
+    free(bytes);
+}
+
+static void test_problems_come_in_the_order_of_files_from_any_number_of_threads(void **state)
+{
+    (void)state;
+    struct test_dir dir = test_dir_create();
+    struct test_sample sample = {.path = test_dir_path(&dir, "side.cllm")};
+    write_side_by_side(sample.path);
+    assert_int_equal(cllm_reader_open(sample.path, &sample.reader, NULL), CLLM_OK);
+    for (unsigned threads = 1; threads <= 8; threads++) {
+        struct problems problems;
+        struct cllm_verify_report report;
+        assert_int_equal(verify(sample.reader, false, threads, &problems, &report), CLLM_OK);
+        assert_int_equal(report.rehashed_count, SIDE_FILES);
+        assert_int_equal(report.decoded_bytes, SIDE_FILES * SIDE_BYTES);
+    }
+    for (uint32_t i = 1; i < SIDE_FILES; i += 2) test_sample_damage(&sample, i, i);
+    for (unsigned threads = 1; threads <= 8; threads++) {
+        struct problems problems;
+        struct cllm_verify_report report;
+        assert_int_equal(verify(sample.reader, false, threads, &problems, &report), CLLM_E_DIGEST);
+        assert_int_equal(problems.count, 4);
+        assert_non_null(strstr(problems.first.message, "file \"f1\", chunk 1,"));
+        assert_non_null(strstr(problems.last.message, "file \"f7\", chunk 7,"));
+        assert_int_equal(report.file_count, 4);
+    }
+    cllm_reader_close(sample.reader);
+    test_dir_remove(&dir);
 }
 
 static bool stop_after_some(void *user, uint64_t done_bytes, uint64_t total_bytes)
@@ -190,6 +240,30 @@ static void test_verify_reports_progress_and_can_be_interrupted(void **state)
         assert_int_equal(last, sample.file_bytes[0] + sample.file_bytes[1]);
     }
     test_sample_close(&sample);
+}
+
+static void test_side_by_side_can_be_interrupted(void **state)
+{
+    (void)state;
+    struct test_dir dir = test_dir_create();
+    const char *path = test_dir_path(&dir, "side.cllm");
+    struct cllm_reader *reader;
+    struct cllm_verify_report report;
+    write_side_by_side(path);
+    assert_int_equal(cllm_reader_open(path, &reader, NULL), CLLM_OK);
+    for (unsigned threads = 1; threads <= 8; threads++) {
+        uint64_t last = 0;
+        struct cllm_progress progress = {stop_after_some, &last};
+        const struct cllm_verify_options options = {.thread_count = threads, .progress = &progress};
+        enum cllm_status status = cllm_verify(reader, &options, &report, NULL);
+        assert_true(status == CLLM_E_INTERRUPTED); /* the last report, of all bytes, is one too */
+        last = 0;
+        progress.report = go_on;
+        assert_int_equal(cllm_verify(reader, &options, &report, NULL), CLLM_OK);
+        assert_int_equal(last, SIDE_FILES * SIDE_BYTES);
+    }
+    cllm_reader_close(reader);
+    test_dir_remove(&dir);
 }
 
 /* The difference between the two kinds of verifying: checksums that are right over content that is wrong. */
@@ -247,6 +321,8 @@ int main(void)
         cmocka_unit_test(test_restore_passes_on_what_the_sink_says),
         cmocka_unit_test(test_verify_counts_what_it_checked),
         cmocka_unit_test(test_verify_goes_on_after_a_problem),
+        cmocka_unit_test(test_problems_come_in_the_order_of_files_from_any_number_of_threads),
+        cmocka_unit_test(test_side_by_side_can_be_interrupted),
         cmocka_unit_test(test_verify_reports_progress_and_can_be_interrupted),
         cmocka_unit_test(test_quick_verify_checks_stored_bytes_only),
         cmocka_unit_test(test_restore_checks_content_too),
