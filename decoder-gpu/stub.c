@@ -1,5 +1,5 @@
 /* stub.c - the functions of cllm_decode_gpu.h in a build without CUDA. */
-#include "cllm_decode_gpu.h"
+#include "engine.h"
 
 static enum cllm_status fail_not_built(struct cllm_error *err)
 {
@@ -160,4 +160,17 @@ enum cllm_status cllm_gpu_engine_create(unsigned device_index, const struct cllm
 void cllm_gpu_engine_destroy(const struct cllm_engine *engine)
 {
     (void)engine;
+}
+
+enum cllm_status cllm_gpu_engine_create_tuned(unsigned device_index, const struct cllm_gpu_engine_tuning *tuning,
+                                              const struct cllm_engine **engine_out, struct cllm_error *err)
+{
+    (void)tuning;
+    return cllm_gpu_engine_create(device_index, engine_out, err);
+}
+
+struct cllm_gpu_engine_times cllm_gpu_engine_times(const struct cllm_engine *engine)
+{
+    (void)engine;
+    return (struct cllm_gpu_engine_times){0};
 }
