@@ -31,6 +31,7 @@ static const char help[] =
     "      --file NAME      with -d: only this file\n"
     "  -l, --list           list; with -v digests and offsets, with -vv every chunk\n"
     "  -t, --test           test\n"
+    "      --device D       with -d, -t: auto, cpu, cuda or cuda:N: what decodes; auto takes a GPU for a gigabyte or more\n"
     "      --only-weights   leave out what is not weights\n"
     "      --opaque         pack INPUT as plain bytes, whatever it is\n"
     "  -f, --force          replace an existing output; relaxes no check\n"
@@ -44,9 +45,9 @@ static const char help[] =
     "  -V, --version   -h, --help\n"
     "\n"
     "Exit codes: 0 done; 2 usage; 3 malformed input; 4 bytes differ from their checksum; 5 unsupported; 7 something is\n"
-    "missing; 8 limit or memory; 9 I/O; 10 output exists; 12 self-check failed; 130, 143 interrupted. See cpack(1).\n";
+    "missing; 8 limit or memory; 9 I/O; 10 output exists; 11 no GPU; 12 self-check failed; 130, 143 interrupted. See cpack(1).\n";
 
-enum { OPTION_FILE = CLLM_OPTION_OWN, OPTION_ONLY_WEIGHTS, OPTION_OPAQUE, OPTION_RM };
+enum { OPTION_FILE = CLLM_OPTION_OWN, OPTION_ONLY_WEIGHTS, OPTION_OPAQUE, OPTION_RM, OPTION_DEVICE };
 
 static const char letters[] = ":" CLLM_COMMON_LETTERS "o:dxltfk";
 static const struct option long_options[] = {CLLM_COMMON_LONG,
@@ -61,6 +62,7 @@ static const struct option long_options[] = {CLLM_COMMON_LONG,
                                              {"only-weights", no_argument, NULL, OPTION_ONLY_WEIGHTS},
                                              {"opaque", no_argument, NULL, OPTION_OPAQUE},
                                              {"rm", no_argument, NULL, OPTION_RM},
+                                             {"device", required_argument, NULL, OPTION_DEVICE},
                                              {0}};
 
 /* The mode is the letter that asked for it, 0 for packing. */
@@ -85,6 +87,10 @@ static enum cllm_status parse_options(int argc, char **argv, struct cpack_option
         case 'f': options->force = true; break;
         case 'k': options->remove_source = false; break;
         case OPTION_RM: options->remove_source = true; break;
+        case OPTION_DEVICE:
+            options->device_given = true;
+            status = cllm_parse_device(optarg, &options->device.device, &options->device.index, err);
+            break;
         case OPTION_FILE: options->file_name = optarg; break;
         case OPTION_ONLY_WEIGHTS: options->only_weights = true; break;
         case OPTION_OPAQUE: options->opaque = true; break;
@@ -94,14 +100,24 @@ static enum cllm_status parse_options(int argc, char **argv, struct cpack_option
     return status;
 }
 
+static int test(const struct cpack_options *options, const char *const *operands, int operand_count)
+{
+    struct cllm_verify_request request = {.common = options->common};
+    struct cllm_error err = {0};
+    if (cllm_device_open(&options->device, operands, operand_count, &request.engine, &err)) return cllm_fatal_error(&err);
+    int code = cllm_verify_containers(&request, operands, operand_count);
+    cllm_device_close(request.engine);
+    return code;
+}
+
 static int run(const struct cpack_options *options, char mode, const char *const *operands, int operand_count)
 {
     if (operand_count == 0) return cllm_fatal_usage(mode ? "which container?" : "which checkpoint?");
+    if (options->device_given && mode != 'd' && mode != 't') return cllm_fatal_usage("--device is for -d and -t");
     if (mode == 'l' || mode == 't') {
         if (options->output) return cllm_fatal_usage("-%c writes no file; -o does not go with it", mode);
         if (mode == 'l') return cpack_list(options, operands, operand_count);
-        const struct cllm_verify_request request = {.common = options->common};
-        return cllm_verify_containers(&request, operands, operand_count);
+        return test(options, operands, operand_count);
     }
     if (operand_count > 1) return cllm_fatal_usage("found %d inputs, expected one", operand_count);
     return mode == 'd' ? cpack_restore(options, operands[0]) : cpack_pack(options, operands[0]);

@@ -2,12 +2,15 @@
 #ifndef CLLM_CPACK_H
 #define CLLM_CPACK_H
 
+#include "device.h"
 #include "options.h"
 
 struct cpack_options {
     struct cllm_common_options common;
-    const char *output;    /* -o, or null */
-    const char *file_name; /* --file, or null */
+    const char *output;               /* -o, or null */
+    const char *file_name;            /* --file, or null */
+    struct cllm_device_choice device; /* --device */
+    bool device_given;
     bool force;
     bool remove_source;
     bool only_weights;

@@ -221,19 +221,24 @@ static enum cllm_status report_success(const struct restoring *restoring, const 
         file_count++;
     }
     if (options->common.json) {
-        json_t *document = json_pack("{s:s, s:O, s:I, s:f}", "message_type", "summary", "files", files, "bytes",
-                                     (json_int_t)byte_count, "seconds", cllm_meter_seconds(&restoring->meter));
+        json_t *document =
+            json_pack("{s:s, s:O, s:I, s:I, s:f}", "message_type", "summary", "files", files, "bytes", (json_int_t)byte_count,
+                      "gpu_bytes", (json_int_t)restoring->engine_bytes, "seconds", cllm_meter_seconds(&restoring->meter));
         if (document) cllm_json_set_name(document, "container", container, strlen(container));
         if (document) cllm_json_set_name(document, "output", options->output, strlen(options->output));
         json_decref(files);
         return cllm_json_print(document, err);
     }
     json_decref(files);
-    char size[32];
-    if (options->common.quiet_level == 0) {
-        printf("%s: restored %u file%s, %s, each with its recorded SHA-256\n", cllm_shown(options->output), file_count,
-               file_count == 1 ? "" : "s", cllm_size_text(byte_count, size));
+    char size[32], here[32];
+    if (options->common.quiet_level > 0) return CLLM_OK;
+    printf("%s: restored %u file%s, %s, each with its recorded SHA-256", cllm_shown(options->output), file_count,
+           file_count == 1 ? "" : "s", cllm_size_text(byte_count, size));
+    if (restoring->engine) {
+        printf("; %s decoded on %s, %s on the CPU", cllm_size_text(restoring->engine_bytes, size), restoring->engine->name,
+               cllm_size_text(byte_count - restoring->engine_bytes, here));
     }
+    putchar('\n');
     return CLLM_OK;
 }
 
@@ -266,11 +271,16 @@ int cpack_restore(const struct cpack_options *options, const char *container)
     if (status) return cllm_fatal_error(&err);
 
     struct restoring restoring = {.options = options, .reader = reader, .index = cllm_reader_index(reader)};
+    if (cllm_device_open(&options->device, &container, 1, &restoring.engine, &err)) {
+        cllm_reader_close(reader);
+        return cllm_fatal_error(&err);
+    }
     cllm_meter_start(&restoring.meter, "restoring", !options->common.no_progress && options->common.quiet_level == 0);
     status = options->file_name ? restore_one(&restoring, &err) : restore_to_directory(&restoring, &err);
     cllm_meter_stop(&restoring.meter);
     if (!status && strcmp(options->output, "-") != 0) status = report_success(&restoring, container, &err);
     cllm_reader_close(reader);
+    cllm_device_close(restoring.engine);
     if (!status && options->remove_source && unlink(container) != 0) {
         status = cllm_fail(&err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot remove %s: %s", cllm_shown(container), strerror(errno));
     }

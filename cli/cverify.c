@@ -1,12 +1,10 @@
 /* cverify.c - proves that containers hold what they say, or what was packed. */
-#include "cllm_decode_gpu.h"
+#include "device.h"
 #include "message.h"
 #include "options.h"
 #include "progress.h"
 #include "report.h"
 #include "verify.h"
-
-#include <sys/stat.h>
 
 static const char help[] =
     "Verifies .cllm containers: decodes everything and checks every checksum and digest.\n"
@@ -50,14 +48,8 @@ static const struct option long_options[] = {CLLM_COMMON_LONG,
                                              {"device", required_argument, NULL, OPTION_DEVICE},
                                              {0}};
 
-/* Where to decode, as asked for. */
-struct device_choice {
-    enum cllm_device device;
-    unsigned index;
-};
-
 static enum cllm_status parse_options(int argc, char **argv, struct cllm_verify_request *request,
-                                      struct device_choice *choice_out, struct cllm_error *err)
+                                      struct cllm_device_choice *choice_out, struct cllm_error *err)
 {
     enum cllm_status status = CLLM_OK;
     opterr = 0;
@@ -74,38 +66,21 @@ static enum cllm_status parse_options(int argc, char **argv, struct cllm_verify_
     return status;
 }
 
-/* A GPU takes half a second to start, and gives back no bytes for the files' SHA-256: by itself it is chosen for what is large.
- */
-#define AUTO_GPU_MIN_BYTES (INT64_C(1) << 30)
-
-static bool is_large(const char *const *operands, int operand_count)
-{
-    int64_t bytes = 0;
-    for (int i = 0; i < operand_count; i++) {
-        struct stat info;
-        if (stat(operands[i], &info) == 0 && S_ISREG(info.st_mode)) bytes += info.st_size;
-    }
-    return bytes >= AUTO_GPU_MIN_BYTES;
-}
-
-static int run_on(const struct device_choice *choice, struct cllm_verify_request *request, const char *const *operands,
+static int run_on(const struct cllm_device_choice *choice, struct cllm_verify_request *request, const char *const *operands,
                   int operand_count)
 {
-    const bool asked = choice->device == CLLM_DEVICE_CUDA;
-    const bool offered = choice->device == CLLM_DEVICE_AUTO && !request->quick && !request->tag && cllm_gpu_count() > 0;
     struct cllm_error err = {0};
-    if (asked && request->tag)
+    struct cllm_device_choice used = *choice;
+    if (choice->device == CLLM_DEVICE_CUDA && request->tag)
         return cllm_fatal_usage("--tag prints the SHA-256 of files, which --device cuda does not recompute");
-    if (asked || (offered && is_large(operands, operand_count))) {
-        enum cllm_status status = cllm_gpu_engine_create(choice->index, &request->engine, &err);
-        if (status && asked) return cllm_fatal(CLLM_E_DEVICE, "--device cuda: %s", err.message);
-    }
+    if (choice->device == CLLM_DEVICE_AUTO && (request->quick || request->tag)) used.device = CLLM_DEVICE_CPU;
+    if (cllm_device_open(&used, operands, operand_count, &request->engine, &err)) return cllm_fatal_error(&err);
     int code = cllm_verify_containers(request, operands, operand_count);
-    cllm_gpu_engine_destroy(request->engine);
+    cllm_device_close(request->engine);
     return code;
 }
 
-static int run(const struct device_choice *choice, struct cllm_verify_request *request, const char *const *operands,
+static int run(const struct cllm_device_choice *choice, struct cllm_verify_request *request, const char *const *operands,
                int operand_count)
 {
     if (operand_count == 0) return cllm_fatal_usage("which container?");
@@ -120,7 +95,7 @@ int main(int argc, char **argv)
 {
     struct cllm_verify_request request = {0};
     struct cllm_error err = {0};
-    struct device_choice choice = {CLLM_DEVICE_AUTO, 0};
+    struct cllm_device_choice choice = {CLLM_DEVICE_AUTO, 0};
     cllm_message_start(argv[0]);
     cllm_signals_catch();
     enum cllm_status status = parse_options(argc, argv, &request, &choice, &err);
