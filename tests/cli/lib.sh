@@ -54,6 +54,12 @@ expect() {
     fi
 }
 
+# has_gpu: whether --device cuda works here. Exit code 11 says that there is no GPU or no support for one.
+has_gpu() {
+    "$CVERIFY" --device cuda "$ROOT/fixtures/good-smallest.cllm" >/dev/null 2>&1
+    [ $? -ne 11 ]
+}
+
 # says NAME PATTERN FILE: what the last command left must match the extended regular expression.
 says() {
     if grep -qE -- "$2" "$WORK/$3"; then ok "$1"; else not_ok "$1" "no $2 in $3:" "$(head -c 600 "$WORK/$3")"; fi

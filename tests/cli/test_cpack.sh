@@ -87,6 +87,22 @@ check "CPACK_THREADS does not change the bytes" cmp env.cllm dir.cllm
 
 # --------------------------------------------------------------------------------------------------------------- one file
 
+expect "--device cpu restores" 0 "$CPACK" -d --device cpu dir.cllm -o cpu.out
+check "--device cpu gives the same files" diff -r dir.out cpu.out
+expect "--device is not for packing" 2 "$CPACK" --device cpu ckpt -o device.cllm
+expect "unknown device is a usage error" 2 "$CPACK" -d --device tpu dir.cllm -o tpu.out
+if has_gpu; then
+    expect "--device cuda restores" 0 "$CPACK" -d --device cuda dir.cllm -o gpu.out
+    check "--device cuda gives the same files" diff -r dir.out gpu.out
+    says "the report says what was decoded where" 'restored .*; [0-9.]+ k?M?B decoded on .*, [0-9.]+ k?M?B on the CPU$' stdout
+    expect "--device cuda tests" 0 "$CPACK" -t --device cuda dir.cllm
+    expect "--device cuda finds damage" 4 "$CPACK" -d --device cuda "$ROOT/fixtures/bad-content-float.cllm" -o bad.out
+else
+    skip "--device cuda" "no GPU here"
+    expect "without a GPU --device cuda has its exit code" 11 "$CPACK" -d --device cuda dir.cllm -o gpu.out
+    check "and nothing is restored" test ! -e gpu.out
+fi
+
 expect "one file restores to a file" 0 "$CPACK" -d dir.cllm --file config.json -o config.out
 check "one file is equal" cmp ckpt/config.json config.out
 run "$CPACK" -d dir.cllm --file model-00001-of-00002.safetensors -o -

@@ -25,6 +25,14 @@ expect "--tag with --quick is a usage error" 2 "$CVERIFY" --tag --quick a.cllm
 expect "--against with two containers is a usage error" 2 "$CVERIFY" a.cllm b.cllm --against ckpt
 expect "unknown device is a usage error" 2 "$CVERIFY" --device tpu a.cllm
 expect "--device cpu" 0 "$CVERIFY" --device cpu a.cllm
+if has_gpu; then
+    expect "--device cuda" 0 "$CVERIFY" --device cuda a.cllm
+    says "the counts say what was on the GPU" 'of them on .*, the SHA-256 of [0-9]+ files recorded, not recomputed' stdout
+    expect "--device cuda finds damage" 4 "$CVERIFY" --device cuda "$ROOT/fixtures/bad-content-float.cllm"
+else
+    skip "--device cuda" "no GPU here"
+    expect "without a GPU --device cuda has its exit code" 11 "$CVERIFY" --device cuda a.cllm
+fi
 
 # ---------------------------------------------------------------------------------------------------------- good containers
 
