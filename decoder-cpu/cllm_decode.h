@@ -52,7 +52,7 @@ struct cllm_sink {
 struct cllm_restore_options {
     unsigned thread_count;                /* 0: as many as the process may use */
     const struct cllm_progress *progress; /* over decoded bytes; may be null */
-    const struct cllm_engine *engine;     /* decodes what it takes; may be null. Everything is hashed here all the same. */
+    const struct cllm_engine *engine;     /* decodes what it takes; may be null. The file is hashed here all the same. */
     uint64_t *engine_bytes;               /* the decoded bytes that came from the engine are added to it; may be null */
 };
 

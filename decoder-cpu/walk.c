@@ -1,5 +1,5 @@
-/* walk.c - see walk.h. Runs are read and decoded by any thread, hashed and passed on in order by the thread that walks: each
- * byte is hashed once for its chunk and once for its file, in one pass. */
+/* walk.c - see walk.h. Runs are read and decoded by any thread, hashed as a file and passed on in order by the thread that
+ * walks. */
 #include "walk.h"
 
 #include "digest.h"
@@ -16,6 +16,8 @@ struct job {
     bool part;                   /* false: a file without parts, there is no run */
     bool again;                  /* a part that was gone through before: there is no run */
     bool last_of_file;           /* after this run the file is complete */
+    uint8_t *leaves;             /* SHA-256 of each decoded chunk, where other threads hash them */
+    size_t leaf_capacity;        /* in leaves */
     void *lane;                  /* of the engine; made on first use */
     bool elsewhere;              /* the engine has the run */
     struct cllm_error *problems; /* found in this run, in order */
@@ -29,6 +31,9 @@ struct walk {
     const struct cllm_walk_options *options;
     const struct cllm_index *index;
     uint8_t *state; /* per data object, where each is gone through once; else null */
+    /* With one thread chunks and file are hashed in one pass; with more, chunks by all and the file by the one that walks, which
+     * is what all wait for. */
+    bool hash_apart;
     /* Next run to prepare. */
     const struct cllm_file *file;
     uint32_t part_index;
@@ -69,6 +74,17 @@ static enum cllm_status keep_problem(struct job *job, const struct cllm_error *p
     return CLLM_OK;
 }
 
+static enum cllm_status reserve_leaves(uint8_t **leaves, size_t *capacity, size_t count, struct cllm_error *err)
+{
+    if (count <= *capacity) return CLLM_OK;
+    size_t larger = 2 * *capacity > count ? 2 * *capacity : count;
+    uint8_t *memory = realloc(*leaves, larger * CLLM_DIGEST_BYTES);
+    if (!memory) return fail_memory(err);
+    *leaves = memory;
+    *capacity = larger;
+    return CLLM_OK;
+}
+
 /* Whether the engine has begun with the run. */
 static bool start_elsewhere(const struct walk *walk, struct job *job)
 {
@@ -83,7 +99,7 @@ static bool start_elsewhere(const struct walk *walk, struct job *job)
                                         .data_index = job->run.data_index,
                                         .first_chunk = job->run.first_chunk,
                                         .chunk_count = job->run.chunk_count,
-                                        .hash = walk->options->once};
+                                        .bytes = !walk->options->once};
     return engine->start(engine->user, job->lane, &run, NULL) == CLLM_OK;
 }
 
@@ -103,7 +119,11 @@ static enum cllm_status work_here(const struct walk *walk, struct job *job, stru
         if (status) status = keep_problem(job, &problem, err);
         if (status) return status;
     }
-    return CLLM_OK;
+    if (quick || !walk->hash_apart || job->problem_count > 0) return CLLM_OK;
+    status = reserve_leaves(&job->leaves, &job->leaf_capacity, job->run.chunk_count, err);
+    if (status) return status;
+    return cllm_sha256_leaves(job->buffers.decoded, (size_t)cllm_run_decoded_bytes(reader, &job->run),
+                              data_of(walk, job)->chunk_bytes, job->leaves, err);
 }
 
 static enum cllm_status work_on_run(void *user, void *job_memory, struct cllm_error *err)
@@ -217,17 +237,6 @@ static enum cllm_status finish_file(struct walk *walk, const struct job *job, st
     return status;
 }
 
-static enum cllm_status reserve_leaves(struct walk *walk, size_t count, struct cllm_error *err)
-{
-    if (count <= walk->leaf_capacity) return CLLM_OK;
-    size_t larger = 2 * walk->leaf_capacity > count ? 2 * walk->leaf_capacity : count;
-    uint8_t *memory = realloc(walk->leaves, larger * CLLM_DIGEST_BYTES);
-    if (!memory) return fail_memory(err);
-    walk->leaves = memory;
-    walk->leaf_capacity = larger;
-    return CLLM_OK;
-}
-
 /* Takes a run back from the engine. What it could not do, for whatever reason, the CPU does and says what is wrong. */
 static enum cllm_status finish_elsewhere(struct walk *walk, struct job *job, uint8_t *leaves, const uint8_t **decoded_out,
                                          struct cllm_error *err)
@@ -243,17 +252,19 @@ static enum cllm_status consume_run(struct walk *walk, struct job *job, struct c
     const size_t byte_count = (size_t)cllm_run_decoded_bytes(walk->options->reader, &job->run);
     const struct cllm_sink *sink = walk->options->sink;
     const uint8_t *decoded = NULL;
-    enum cllm_status status = reserve_leaves(walk, walk->leaf_count + job->run.chunk_count, err);
+    enum cllm_status status = reserve_leaves(&walk->leaves, &walk->leaf_capacity, walk->leaf_count + job->run.chunk_count, err);
     if (status || byte_count == 0) return status;
     uint8_t *leaves = walk->leaves + walk->leaf_count * CLLM_DIGEST_BYTES;
     if (job->elsewhere) status = finish_elsewhere(walk, job, leaves, &decoded, err);
     if (status || job->problem_count > 0) return status;
     if (!job->elsewhere) decoded = job->buffers.decoded;
+    if (!job->elsewhere && walk->hash_apart) memcpy(leaves, job->leaves, (size_t)job->run.chunk_count * CLLM_DIGEST_BYTES);
     walk->leaf_count += job->run.chunk_count;
     walk->report.decoded_bytes += byte_count;
     if (job->elsewhere) walk->report.engine_bytes += byte_count;
-    if (decoded) status = cllm_sha256_update_with_leaves(walk->file_digest, decoded, byte_count, data->chunk_bytes, leaves, err);
-    else walk->file_unseen = true;
+    if (!decoded) walk->file_unseen = true;
+    else if (job->elsewhere || walk->hash_apart) status = cllm_sha256_update(walk->file_digest, decoded, byte_count, err);
+    else status = cllm_sha256_update_with_leaves(walk->file_digest, decoded, byte_count, data->chunk_bytes, leaves, err);
     if (!status && sink) status = sink->write(sink->user, decoded, byte_count, err);
     return status;
 }
@@ -296,6 +307,7 @@ static enum cllm_status run_pipeline(struct walk *walk, struct cllm_error *err)
 {
     const struct cllm_engine *engine = walk->options->engine;
     const unsigned thread_count = cllm_thread_count(walk->options->thread_count);
+    walk->hash_apart = thread_count > 1;
     const unsigned job_count = engine ? engine->lane_count : cllm_pipeline_job_count(thread_count);
     struct job *jobs = calloc(job_count, sizeof *jobs);
     void **pointers = calloc(job_count, sizeof *pointers);
@@ -308,6 +320,7 @@ static enum cllm_status run_pipeline(struct walk *walk, struct cllm_error *err)
     for (unsigned i = 0; jobs && i < job_count; i++) {
         cllm_run_buffers_free(&jobs[i].buffers);
         if (jobs[i].lane) engine->lane_destroy(engine->user, jobs[i].lane);
+        free(jobs[i].leaves);
         free(jobs[i].problems);
     }
     free(pointers);

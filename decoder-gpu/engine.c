@@ -59,7 +59,7 @@ struct lane {
     struct cllm_gpu_item *items;
     uint32_t item_capacity;
     uint32_t item_count; /* of the run under way */
-    bool hash;
+    bool bytes;
 };
 
 static uint64_t now_ns(void)
@@ -272,9 +272,9 @@ static enum cllm_status reserve_lane(struct lane *lane, const struct cllm_data *
     enum cllm_status status = reserve(lane, &lane->stored, true, stored_bytes, err);
     if (!status) status = reserve(lane, &lane->d_stored, false, stored_bytes, err);
     if (!status) status = reserve(lane, &lane->d_decoded, false, decoded_bytes, err);
-    if (!status && run->hash) status = reserve(lane, &lane->leaves, true, leaf_bytes, err);
-    if (!status && run->hash) status = reserve(lane, &lane->d_leaves, false, leaf_bytes, err);
-    if (!status && !run->hash) status = reserve(lane, &lane->decoded, true, decoded_bytes, err);
+    if (!status) status = reserve(lane, &lane->leaves, true, leaf_bytes, err);
+    if (!status) status = reserve(lane, &lane->d_leaves, false, leaf_bytes, err);
+    if (!status && run->bytes) status = reserve(lane, &lane->decoded, true, decoded_bytes, err);
     return status;
 }
 
@@ -303,7 +303,7 @@ static void describe_items(struct lane *lane, const struct cllm_data *data, cons
         };
     }
     lane->item_count = run->chunk_count;
-    lane->hash = run->hash;
+    lane->bytes = run->bytes;
 }
 
 static enum cllm_status queue_run(struct lane *lane, const struct cllm_data *data, const struct cllm_engine_run *run,
@@ -314,10 +314,9 @@ static enum cllm_status queue_run(struct lane *lane, const struct cllm_data *dat
     const size_t stored_bytes = cllm_run_buffer_bytes(data, run->first_chunk, run->chunk_count);
     enum cllm_status status = cllm_gpu_upload(lane->gpu, lane->d_stored.bytes, lane->stored.bytes, stored_bytes, err);
     if (!status) status = cllm_gpu_decode(lane->gpu, lane->items, lane->item_count, err);
-    if (status || !run->hash) {
-        return status ? status : cllm_gpu_download(lane->gpu, lane->decoded.bytes, lane->d_decoded.bytes, decoded_bytes, err);
-    }
-    status = cllm_gpu_hash(lane->gpu, lane->items, lane->item_count, lane->d_leaves.bytes, err);
+    if (!status) status = cllm_gpu_hash(lane->gpu, lane->items, lane->item_count, lane->d_leaves.bytes, err);
+    if (!status && run->bytes)
+        status = cllm_gpu_download(lane->gpu, lane->decoded.bytes, lane->d_decoded.bytes, decoded_bytes, err);
     if (status) return status;
     return cllm_gpu_download(lane->gpu, lane->leaves.bytes, lane->d_leaves.bytes, (size_t)lane->item_count * CLLM_DIGEST_BYTES,
                              err);
@@ -354,8 +353,8 @@ static enum cllm_status finish_run(void *user, void *lane_memory, uint8_t *leave
     enum cllm_status status = cllm_gpu_finish(lane->gpu, NULL, err);
     add_time(user, TIME_WAIT, &since);
     if (status) return status;
-    if (lane->hash) memcpy(leaves_out, lane->leaves.bytes, (size_t)lane->item_count * CLLM_DIGEST_BYTES);
-    else *decoded_out = lane->decoded.bytes;
+    memcpy(leaves_out, lane->leaves.bytes, (size_t)lane->item_count * CLLM_DIGEST_BYTES);
+    if (lane->bytes) *decoded_out = lane->decoded.bytes;
     return CLLM_OK;
 }
 

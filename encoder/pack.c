@@ -27,6 +27,7 @@ struct job {
     struct cllm_group *group;
     struct cllm_plan plan;
     uint8_t *leaves; /* SHA-256 of each chunk of the input */
+    uint64_t offset; /* in the file */
     size_t byte_count;
     uint32_t file_index;
     uint32_t span_index;
@@ -44,8 +45,11 @@ struct packing {
     uint32_t span_index;
     uint64_t span_offset;
     struct cllm_plan plan; /* of that span */
+    /* Writing side. With one thread chunks and files are hashed in one pass; with more, chunks by all and files, which all wait
+     * for, by the one that writes. */
+    bool hash_apart;
     struct cllm_sha256_stream *file_digest;
-    /* Writing side. */
+    uint32_t hashed_count; /* files whose digest is finished */
     uint64_t done_bytes;
     uint8_t *leaves; /* of the data object being written */
     size_t leaf_count;
@@ -102,32 +106,28 @@ static enum cllm_status find_zero_bits(struct packing *packing, const struct cll
     return CLLM_OK;
 }
 
-/* Moves on to the next file that has a span left, finishing the digest of every file passed. */
-static enum cllm_status skip_finished_files(struct packing *packing, struct cllm_error *err)
+/* Moves on to the next file that has a span left. */
+static void skip_finished_files(struct packing *packing)
 {
     const struct cllm_source *source = packing->source;
     while (packing->file_index < source->file_count && packing->span_index == source->files[packing->file_index].span_count) {
-        struct cllm_file *file = &packing->files[packing->file_index++];
-        enum cllm_status status = cllm_sha256_finish(packing->file_digest, file->sha256, err);
-        if (status) return status;
+        packing->file_index++;
         packing->span_index = 0;
     }
-    return CLLM_OK;
 }
 
 static enum cllm_status prepare_group(void *user, void *job_memory, bool *more_out, struct cllm_error *err)
 {
     struct packing *packing = user;
     struct job *job = job_memory;
-    enum cllm_status status = skip_finished_files(packing, err);
+    skip_finished_files(packing);
     *more_out = packing->file_index < packing->source->file_count;
-    if (status || !*more_out) return status;
+    if (!*more_out) return CLLM_OK;
 
     const struct cllm_source_span *span = current_span(packing);
-    uint8_t *input = cllm_group_input(job->group);
     if (packing->span_offset == 0) {
         packing->plan = plan_span(packing, span);
-        status = find_zero_bits(packing, span, input, err);
+        enum cllm_status status = find_zero_bits(packing, span, cllm_group_input(job->group), err);
         if (status) return status;
     }
     uint64_t left = span->bytes - packing->span_offset;
@@ -135,27 +135,49 @@ static enum cllm_status prepare_group(void *user, void *job_memory, bool *more_o
         .group = job->group,
         .leaves = job->leaves,
         .plan = packing->plan,
+        .offset = span->offset + packing->span_offset,
         .byte_count = left < CLLM_GROUP_BYTES ? (size_t)left : (size_t)CLLM_GROUP_BYTES,
         .file_index = packing->file_index,
         .span_index = packing->span_index,
         .first = packing->span_offset == 0,
         .last = left <= CLLM_GROUP_BYTES,
     };
-    status = cllm_source_read(packing->source, job->file_index, span->offset + packing->span_offset, input, job->byte_count, err);
-    if (!status) {
-        status =
-            cllm_sha256_update_with_leaves(packing->file_digest, input, job->byte_count, job->plan.chunk_bytes, job->leaves, err);
-    }
     packing->span_offset = job->last ? 0 : packing->span_offset + job->byte_count;
     packing->span_index += job->last;
+    return CLLM_OK;
+}
+
+/* Finishes the digests of all files before `file_index`. */
+static enum cllm_status finish_digests(struct packing *packing, uint32_t file_index, struct cllm_error *err)
+{
+    enum cllm_status status = CLLM_OK;
+    while (packing->hashed_count < file_index && !status) {
+        status = cllm_sha256_finish(packing->file_digest, packing->files[packing->hashed_count++].sha256, err);
+    }
     return status;
+}
+
+static enum cllm_status hash_group(struct packing *packing, struct job *job, struct cllm_error *err)
+{
+    const uint8_t *input = cllm_group_input(job->group);
+    enum cllm_status status = finish_digests(packing, job->file_index, err);
+    if (status) return status;
+    if (packing->hash_apart) return cllm_sha256_update(packing->file_digest, input, job->byte_count, err);
+    return cllm_sha256_update_with_leaves(packing->file_digest, input, job->byte_count, job->plan.chunk_bytes, job->leaves, err);
 }
 
 static enum cllm_status encode_group(void *user, void *job_memory, struct cllm_error *err)
 {
-    (void)user;
+    struct packing *packing = user;
     struct job *job = job_memory;
-    return cllm_group_encode(job->group, &job->plan, job->byte_count, err);
+    uint8_t *input = cllm_group_input(job->group);
+    enum cllm_status status = cllm_source_read(packing->source, job->file_index, job->offset, input, job->byte_count, err);
+    if (!status && packing->hash_apart) {
+        status = cllm_sha256_leaves(input, job->byte_count, job->plan.chunk_bytes, job->leaves, err);
+    } else if (!status) {
+        status = hash_group(packing, job, err); /* one thread goes from group to group in order, and the input is in its cache */
+    }
+    return status ? status : cllm_group_encode(job->group, &job->plan, job->byte_count, err);
 }
 
 /* ----------------------------------------------------------------------------------------------------------- writing */
@@ -217,9 +239,9 @@ static enum cllm_status write_group(void *user, void *job_memory, struct cllm_er
     struct packing *packing = user;
     struct job *job = job_memory;
     const struct cllm_source_span *span = &packing->source->files[job->file_index].spans[job->span_index];
-    enum cllm_status status = CLLM_OK;
+    enum cllm_status status = packing->hash_apart ? hash_group(packing, job, err) : CLLM_OK;
     struct table_map map = {.tables = cllm_group_tables(job->group)};
-    if (job->first) {
+    if (!status && job->first) {
         packing->leaf_count = 0;
         status = cllm_writer_begin_data(packing->writer, span->bytes, job->plan.chunk_bytes, &job->plan.layout, err);
     }
@@ -298,6 +320,7 @@ static enum cllm_status encode_all(struct packing *packing, struct cllm_error *e
 {
     const struct cllm_pipeline pipeline = {packing, prepare_group, encode_group, write_group};
     unsigned job_count = cllm_pipeline_job_count(packing->options->thread_count);
+    packing->hash_apart = cllm_thread_count(packing->options->thread_count) > 1;
     if (job_count > JOBS_MAX) job_count = JOBS_MAX;
     struct job jobs[JOBS_MAX] = {{0}};
     void *pointers[JOBS_MAX];
@@ -353,6 +376,7 @@ static enum cllm_status pack_to(struct packing *packing, struct cllm_output *out
     if (!status) status = cllm_writer_create(output, &packing->writer, err);
     if (!status) status = cllm_sha256_create(&packing->file_digest, err);
     if (!status) status = encode_all(packing, err);
+    if (!status) status = finish_digests(packing, packing->source->file_count, err);
     if (!status) status = cllm_source_check_unchanged(packing->source, err);
     if (!status) status = write_index(packing, err);
     if (!status) status = check_written(packing, output, err);

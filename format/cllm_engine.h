@@ -18,7 +18,7 @@ struct cllm_engine_run {
     uint32_t data_index;
     uint32_t first_chunk;
     uint32_t chunk_count; /* at least 1 */
-    bool hash;            /* wanted is the SHA-256 of each decoded chunk; otherwise their bytes */
+    bool bytes;           /* wanted are the decoded bytes too, not only the SHA-256 of each chunk */
 };
 
 struct cllm_engine {
@@ -34,8 +34,8 @@ struct cllm_engine {
     /* Reads the run, checks its stored checksums and begins to decode it; need not wait until that is done. Any thread, one run
      * at a time each lane. Fails with anything; the caller then decodes the run itself. */
     enum cllm_status (*start)(void *user, void *lane, const struct cllm_engine_run *run, struct cllm_error *err);
-    /* Waits for the run started last. Its digests are written to leaves_out, 32 bytes each, if it was to be hashed; otherwise
-     * `*decoded_out` is set to its decoded bytes, which stay until the lane's next start. Fails with anything, as above. */
+    /* Waits for the run started last. Its digests are written to leaves_out, 32 bytes each; if its bytes were wanted,
+     * `*decoded_out` is set to them, and they stay until the lane's next start. Fails with anything, as above. */
     enum cllm_status (*finish)(void *user, void *lane, uint8_t *leaves_out, const uint8_t **decoded_out, struct cllm_error *err);
 };
 

@@ -57,6 +57,24 @@ enum cllm_status cllm_sha256_update(struct cllm_sha256_stream *stream, const voi
     return CLLM_OK;
 }
 
+enum cllm_status cllm_sha256_leaves(const void *bytes, size_t byte_count, size_t leaf_bytes, uint8_t *leaves_out,
+                                    struct cllm_error *err)
+{
+    const uint8_t *at = bytes;
+    enum cllm_status status = CLLM_OK;
+    if (cllm_cpu_has_sha()) {
+        cllm_sha256_pieces(bytes, byte_count, leaf_bytes, leaves_out);
+        return CLLM_OK;
+    }
+    for (size_t left = byte_count; left > 0 && !status; leaves_out += CLLM_DIGEST_BYTES) {
+        size_t piece = left < leaf_bytes ? left : leaf_bytes;
+        status = cllm_sha256(at, piece, leaves_out, err);
+        at += piece;
+        left -= piece;
+    }
+    return status;
+}
+
 static enum cllm_status update_with_leaf(struct cllm_sha256_stream *stream, const uint8_t *bytes, size_t byte_count,
                                          uint8_t leaf_out[CLLM_DIGEST_BYTES], struct cllm_error *err)
 {

@@ -20,9 +20,12 @@ enum cllm_status cllm_sha256_finish(struct cllm_sha256_stream *stream, uint8_t d
                                     struct cllm_error *err) CLLM_MUST_USE;
 void cllm_sha256_destroy(struct cllm_sha256_stream *stream);
 
-/* Adds bytes to the stream like cllm_sha256_update and writes the SHA-256 of each piece of them alone, leaf_bytes long but for
- * the last, to leaves_out, 32 bytes each. One pass over memory, and on processors with SHA instructions little more time than
- * the stream alone. */
+/* The SHA-256 of each piece of the bytes, leaf_bytes long but for the last, 32 bytes each to leaves_out. */
+enum cllm_status cllm_sha256_leaves(const void *bytes, size_t byte_count, size_t leaf_bytes, uint8_t *leaves_out,
+                                    struct cllm_error *err) CLLM_MUST_USE;
+
+/* Adds bytes to the stream like cllm_sha256_update and writes the SHA-256 of each piece of them alone, as
+ * cllm_sha256_leaves does. One pass over memory, and on processors with SHA instructions less time than one after the other. */
 enum cllm_status cllm_sha256_update_with_leaves(struct cllm_sha256_stream *stream, const void *bytes, size_t byte_count,
                                                 size_t leaf_bytes, uint8_t *leaves_out, struct cllm_error *err) CLLM_MUST_USE;
 

@@ -66,3 +66,42 @@ void cllm_sha256_add_leaf(struct cllm_sha256_message *message, const uint8_t *by
     cllm_sha256_add(&leaf, bytes + together, byte_count - together);
     cllm_sha256_end(&leaf, leaf_out);
 }
+
+static void digest_one(const uint8_t *bytes, size_t byte_count, uint8_t *digest_out)
+{
+    struct cllm_sha256_message message;
+    cllm_sha256_start(&message);
+    cllm_sha256_add(&message, bytes, byte_count);
+    cllm_sha256_end(&message, digest_out);
+}
+
+static void digest_two(const uint8_t *bytes, size_t piece_bytes, uint8_t *digests_out)
+{
+    struct cllm_sha256_message first, second;
+    size_t together = piece_bytes / BLOCK * BLOCK;
+    cllm_sha256_start(&first);
+    cllm_sha256_start(&second);
+    cllm_sha256_two_shani((struct cllm_sha256_lane){first.hash, bytes},
+                          (struct cllm_sha256_lane){second.hash, bytes + piece_bytes}, together / BLOCK);
+    first.byte_count = second.byte_count = together;
+    cllm_sha256_add(&first, bytes + together, piece_bytes - together);
+    cllm_sha256_add(&second, bytes + piece_bytes + together, piece_bytes - together);
+    cllm_sha256_end(&first, digests_out);
+    cllm_sha256_end(&second, digests_out + CLLM_DIGEST_BYTES);
+}
+
+void cllm_sha256_pieces(const uint8_t *bytes, size_t byte_count, size_t piece_bytes, uint8_t *digests_out)
+{
+    for (; byte_count / 2 >= piece_bytes; byte_count -= 2 * piece_bytes) {
+        digest_two(bytes, piece_bytes, digests_out);
+        bytes += 2 * piece_bytes;
+        digests_out += (size_t)2 * CLLM_DIGEST_BYTES;
+    }
+    if (byte_count > piece_bytes) {
+        digest_one(bytes, piece_bytes, digests_out);
+        bytes += piece_bytes;
+        byte_count -= piece_bytes;
+        digests_out += CLLM_DIGEST_BYTES;
+    }
+    if (byte_count > 0) digest_one(bytes, byte_count, digests_out);
+}

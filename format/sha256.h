@@ -23,6 +23,9 @@ void cllm_sha256_end(struct cllm_sha256_message *message, uint8_t digest_out[CLL
 void cllm_sha256_add_leaf(struct cllm_sha256_message *message, const uint8_t *bytes, size_t byte_count,
                           uint8_t leaf_out[CLLM_DIGEST_BYTES]);
 
+/* The SHA-256 of each piece of the bytes, piece_bytes long but for the last, two pieces at a time. */
+void cllm_sha256_pieces(const uint8_t *bytes, size_t byte_count, size_t piece_bytes, uint8_t *digests_out);
+
 /* What the compression function works on: a hash value, and the blocks to take into it, of any alignment. */
 struct cllm_sha256_lane {
     uint32_t *hash;

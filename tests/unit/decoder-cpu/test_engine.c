@@ -80,7 +80,7 @@ static enum cllm_status decode_lane(struct lane *lane, uint8_t *leaves, struct c
         uint8_t *out = lane->decoded + (size_t)k * data->chunk_bytes;
         status = cllm_reader_read_chunk(run->reader, run->data_index, run->first_chunk + k, stored, RUN_BYTES, err);
         if (!status) status = cllm_decode_chunk(decoder, data, chunk, stored, out, err);
-        if (!status && run->hash) status = cllm_sha256(out, chunk->decoded_bytes, leaves + 32 * (size_t)k, err);
+        if (!status) status = cllm_sha256(out, chunk->decoded_bytes, leaves + 32 * (size_t)k, err);
     }
     cllm_decoder_destroy(decoder);
     free(stored);
@@ -96,8 +96,8 @@ static enum cllm_status finish(void *user, void *lane_memory, uint8_t *leaves_ou
     lane->busy = false;
     if (fake->finished++ >= fake->finish_fails_after) return cllm_fail(err, CLLM_E_DEVICE, CLLM_NO_OFFSET, "no finish");
     enum cllm_status status = decode_lane(lane, leaves_out, err);
-    if (!status && fake->lies) (lane->run.hash ? leaves_out : lane->decoded)[5] ^= 1;
-    if (!status && !lane->run.hash) *decoded_out = lane->decoded;
+    if (!status && fake->lies) (lane->run.bytes ? lane->decoded : leaves_out)[5] ^= 1;
+    if (!status && lane->run.bytes) *decoded_out = lane->decoded;
     return status;
 }
 

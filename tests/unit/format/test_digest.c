@@ -85,7 +85,8 @@ static void test_sha256_stream_of_a_million_letters(void **state)
 static void test_sha256_leaves_are_those_of_the_pieces_and_the_stream_goes_on(void **state)
 {
     (void)state;
-    uint8_t bytes[64 + 700], leaves[8 * CLLM_DIGEST_BYTES], expected[CLLM_DIGEST_BYTES], found[CLLM_DIGEST_BYTES];
+    uint8_t bytes[64 + 700], leaves[8 * CLLM_DIGEST_BYTES], apart[sizeof leaves], expected[CLLM_DIGEST_BYTES],
+        found[CLLM_DIGEST_BYTES];
     static const size_t leaf_sizes[] = {1, 55, 56, 63, 64, 65, 119, 128, 300, 1000};
     struct cllm_sha256_stream *stream;
     for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(i * 197 >> 2);
@@ -96,6 +97,8 @@ static void test_sha256_leaves_are_those_of_the_pieces_and_the_stream_goes_on(vo
             assert_int_equal(cllm_sha256_update(stream, bytes, before, NULL), CLLM_OK);
             assert_int_equal(cllm_sha256_update_with_leaves(stream, bytes + before, count, leaf_bytes, leaves, NULL), CLLM_OK);
             assert_int_equal(cllm_sha256_finish(stream, found, NULL), CLLM_OK);
+            assert_int_equal(cllm_sha256_leaves(bytes + before, count, leaf_bytes, apart, NULL), CLLM_OK);
+            assert_memory_equal(apart, leaves, (count + leaf_bytes - 1) / leaf_bytes * CLLM_DIGEST_BYTES);
             assert_int_equal(cllm_sha256(bytes, before + count, expected, NULL), CLLM_OK);
             assert_memory_equal(found, expected, sizeof found);
             for (size_t at = 0; at < count; at += leaf_bytes, leaf++) {
