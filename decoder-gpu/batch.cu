@@ -8,6 +8,33 @@
 
 #define COPY_PIECE_BYTES 65536u /* of a chunk that is copied: a block's work */
 #define CHUNKS_MAX (1u << 30)   /* a status word holds an index and a reason */
+#define TIGHT_BYTES 12288u      /* of code words: four blocks share a multiprocessor well */
+#define STAGE_BYTES_MAX 49152u  /* of code words that go to shared memory */
+#define LARGE_HALF_LOG2 7       /* of tensors that fill a GPU: 32,768 elements for 256 threads */
+#define SMALL_THREADS 64        /* long segments: few of them in a chunk */
+
+typedef void kernel_function(const struct gpu_chunk *, struct gpu_bases, const struct gpu_table *, uint32_t *);
+
+/* The fast ones by element; of each, chunks of large tensors, the same with more code words than usual, and other segments. */
+enum { KERNEL_COPY, KERNEL_ANY, KERNEL_FAST, KERNEL_CLASSES = 3 };
+enum { CLASS_LARGE, CLASS_WIDE, CLASS_SMALL };
+
+static const struct {
+    kernel_function *function;
+    unsigned threads;
+    size_t shared_bytes; /* without code words */
+} kernels[GPU_KERNELS] = {{kernel_copy, FLOAT_THREADS, 0},
+                          {kernel_decode_any, FLOAT_THREADS, sizeof(gpu_shared<FLOAT_THREADS, SMALL_ROUND>)},
+#define LARGE(element, round)                                                                                                    \
+    kernel_decode_fast<element, round, LARGE_HALF_LOG2, FLOAT_THREADS>, FLOAT_THREADS, sizeof(gpu_shared<FLOAT_THREADS, round>)
+#define SMALL(element)                                                                                                           \
+    kernel_decode_fast<element, SMALL_ROUND, 0, SMALL_THREADS>, SMALL_THREADS, sizeof(gpu_shared<SMALL_THREADS, SMALL_ROUND>)
+#define FAST(element) {LARGE(element, LARGE_ROUND)}, {LARGE(element, SMALL_ROUND)}, {SMALL(element)},
+                          FAST(GPU_ELEMENT_BF16) FAST(GPU_ELEMENT_F16) FAST(GPU_ELEMENT_F32)
+#undef LARGE
+#undef SMALL
+#undef FAST
+};
 
 bool cllm_gpu_decodes(const struct cllm_chunk *chunk)
 {
@@ -29,11 +56,6 @@ size_t cllm_gpu_scratch_bytes(size_t item_count)
     return (item_count * (sizeof(struct gpu_chunk) + sizeof(struct gpu_table) + hash_piece_bytes) + 512) * 3 / 2;
 }
 
-static bool is_bf16(const struct cllm_layout *layout)
-{
-    return layout->element_bytes == 2 && layout->symbol_shift == 7 && layout->symbol_bits == 8 && layout->zero_bits == 0;
-}
-
 /* ---------------------------------------------------------------------------------------------------------- describing */
 
 static struct gpu_chunk describe_chunk(const struct cllm_data *data, const struct cllm_chunk *chunk)
@@ -47,27 +69,46 @@ static struct gpu_chunk describe_chunk(const struct cllm_data *data, const struc
     return described;
 }
 
-/* Whether kernel_decode_bf16 may have it; its comment says what it needs. */
-static bool is_fast(const struct gpu_chunk *chunk, uint64_t out_offset)
+/* Bytes from the 16-byte boundary at or before the end of the planes. */
+static uint32_t stage_bytes(const struct gpu_chunk *chunk)
 {
-    return is_bf16(&chunk->layout) && chunk->layout.segment_log2 == BF16_SEGMENT_LOG2 &&
-           chunk->element_count % BF16_SEGMENT == 0 && chunk->element_count <= FLOAT_THREADS * BF16_SEGMENT &&
-           out_offset % 16 == 0 && chunk->stored_bytes - (chunk->plane_bytes & ~15u) <= STAGE_BYTES;
+    return (chunk->stored_bytes - (chunk->plane_bytes & ~15u) + 15) & ~15u;
+}
+
+/* The kernel for a chunk; kernel_decode_fast's comment says what it needs. */
+static unsigned choose_kernel(const struct gpu_chunk *chunk)
+{
+    static const struct cllm_layout layouts[] = {{2, 7, 8, 0, 0}, {2, 8, 8, 0, 0}, {4, 23, 8, 0, 0}}; /* as enum gpu_element */
+    const unsigned segment_log2 = chunk->layout.segment_log2, kinds = sizeof layouts / sizeof *layouts;
+    struct cllm_layout layout = chunk->layout;
+    unsigned element = 0;
+    layout.segment_log2 = 0;
+    while (element < kinds && memcmp(&layouts[element], &layout, sizeof layout) != 0) element++;
+    if (element == kinds || segment_log2 < 7 || chunk->element_count % 8 != 0 || chunk->out_offset % 16 != 0 ||
+        chunk->plane_bytes > chunk->stored_bytes || stage_bytes(chunk) > STAGE_BYTES_MAX) {
+        return KERNEL_ANY;
+    }
+    const bool large = segment_log2 == LARGE_HALF_LOG2 + 1 && chunk->element_count > 8192;
+    return KERNEL_FAST + KERNEL_CLASSES * element +
+           (!large                              ? CLASS_SMALL
+            : stage_bytes(chunk) <= TIGHT_BYTES ? CLASS_LARGE
+                                                : CLASS_WIDE);
 }
 
 /* Where describing has come to. Walked twice: to count, then to write. */
 struct walk {
     struct gpu_chunk *chunks;      /* staged, in the order of the kernels; null while counting */
-    struct cllm_table *tables;     /* staged */
+    struct gpu_table_seed *tables; /* staged */
     uint32_t counts[GPU_KERNELS];  /* of descriptions */
     uint32_t next[GPU_KERNELS];    /* index of the next description */
+    uint32_t stage[GPU_KERNELS];   /* most bytes of code words */
     uint32_t index;                /* of the chunk, in the order of the spans */
     const struct cllm_table *last; /* table described last */
     uint32_t table_count;
     struct cllm_gpu_batch_info info;
 };
 
-static void add_description(struct walk *walk, enum gpu_kernel kernel, const struct gpu_chunk *described)
+static void add_description(struct walk *walk, unsigned kernel, const struct gpu_chunk *described)
 {
     walk->counts[kernel]++;
     if (walk->chunks) walk->chunks[walk->next[kernel]++] = *described;
@@ -81,15 +122,15 @@ static void add_copy(struct walk *walk, uint64_t stored_offset, uint64_t out_off
         piece.stored_offset = stored_offset + from;
         piece.out_offset = out_offset + from;
         piece.stored_bytes = byte_count - from < COPY_PIECE_BYTES ? byte_count - from : COPY_PIECE_BYTES;
-        add_description(walk, GPU_COPY, &piece);
+        add_description(walk, KERNEL_COPY, &piece);
     }
 }
 
 /* Chunks that share a table nearly always follow each other. */
-static uint32_t add_table(struct walk *walk, const struct cllm_table *table)
+static uint32_t add_table(struct walk *walk, const struct cllm_layout *layout, const struct cllm_table *table)
 {
     if (walk->last != table) {
-        if (walk->tables) walk->tables[walk->table_count] = *table;
+        if (walk->tables) walk->tables[walk->table_count] = {*table, gpu_rotates(layout)};
         walk->table_count++;
         walk->last = table;
     }
@@ -103,8 +144,10 @@ static void add_float(struct walk *walk, const struct cllm_data *data, const str
     described.stored_offset = stored_offset;
     described.out_offset = out_offset;
     described.index = walk->index;
-    described.table = add_table(walk, &data->tables[chunk->table_index]);
-    add_description(walk, is_fast(&described, out_offset) ? GPU_BF16 : GPU_ANY, &described);
+    described.table = add_table(walk, &data->layout, &data->tables[chunk->table_index]);
+    const unsigned kernel = choose_kernel(&described);
+    if (walk->stage[kernel] < stage_bytes(&described)) walk->stage[kernel] = stage_bytes(&described);
+    add_description(walk, kernel, &described);
 }
 
 static void extend(uint64_t *end, uint64_t candidate)
@@ -163,7 +206,7 @@ static enum cllm_status reserve_batch(struct cllm_gpu_batch *batch, const struct
     batch->tables_offset = chunk_bytes;
     batch->status_offset = chunk_bytes + (size_t)counted->table_count * sizeof(struct gpu_table);
     enum cllm_status status = gpu_reserve_pinned(batch->gpu, &batch->gpu->staging,
-                                                 chunk_bytes + (size_t)counted->table_count * sizeof(struct cllm_table), err);
+                                                 chunk_bytes + (size_t)counted->table_count * sizeof(struct gpu_table_seed), err);
     if (!status) status = gpu_reserve_device(batch->gpu, &batch->d_memory, batch->status_offset + sizeof(uint32_t), err);
     return status;
 }
@@ -214,13 +257,14 @@ enum cllm_status gpu_batch_fill(struct cllm_gpu_batch *batch, const struct cllm_
     if (!status) status = walk_spans(&counted, batch->starts, spans, span_count, err);
     for (int k = 0; k < GPU_KERNELS; k++) {
         walk.next[k] = chunk_count;
-        batch->launches[k] = {chunk_count, counted.counts[k], k == GPU_COPY ? 0 : (uint32_t)sizeof(struct gpu_shared)};
+        const uint32_t stage = k >= KERNEL_FAST ? counted.stage[k] + STAGE_PAD : 0;
+        batch->launches[k] = {chunk_count, counted.counts[k], (uint32_t)kernels[k].shared_bytes + stage};
         chunk_count += counted.counts[k];
     }
     if (!status) status = reserve_batch(batch, &counted, chunk_count, err);
     if (status) return status;
     walk.chunks = (struct gpu_chunk *)batch->gpu->staging.bytes;
-    walk.tables = (struct cllm_table *)((uint8_t *)batch->gpu->staging.bytes + batch->tables_offset);
+    walk.tables = (struct gpu_table_seed *)((uint8_t *)batch->gpu->staging.bytes + batch->tables_offset);
     status = walk_spans(&walk, batch->starts, spans, span_count, err);
     batch->info = walk.info;
     batch->info.device_bytes = batch->d_memory.capacity;
@@ -232,13 +276,13 @@ enum cllm_status gpu_batch_fill(struct cllm_gpu_batch *batch, const struct cllm_
 /* Blocks may use more shared memory than the default only after this, once per kernel and device. */
 static enum cllm_status allow_shared_memory(struct cllm_error *err)
 {
-    const int bytes = (int)sizeof(struct gpu_shared);
-    enum cllm_status status =
-        cuda_try(cudaFuncSetAttribute(kernel_decode_bf16, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-                 "reserve shared memory", err);
-    if (status) return status;
-    return cuda_try(cudaFuncSetAttribute(kernel_decode_any, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-                    "reserve shared memory", err);
+    enum cllm_status status = CLLM_OK;
+    for (int k = KERNEL_ANY; k < GPU_KERNELS && !status; k++) {
+        const size_t bytes = kernels[k].shared_bytes + (k >= KERNEL_FAST ? STAGE_BYTES_MAX + STAGE_PAD : 0);
+        status = cuda_try(cudaFuncSetAttribute(kernels[k].function, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+                          "reserve shared memory", err);
+    }
+    return status;
 }
 
 enum cllm_status gpu_batch_new(struct cllm_gpu *gpu, struct cllm_gpu_batch **batch_out, struct cllm_error *err)
@@ -296,15 +340,8 @@ enum cllm_status gpu_batch_launch(const struct cllm_gpu_batch *batch, cudaStream
     for (int k = 0; k < GPU_KERNELS; k++) {
         const struct gpu_launch *l = &batch->launches[k];
         if (l->count == 0) continue;
-        if (k == GPU_COPY) {
-            kernel_copy<<<l->count, FLOAT_THREADS, 0, stream>>>(d_chunks + l->first, bases);
-        } else if (k == GPU_BF16) {
-            kernel_decode_bf16<<<l->count, FLOAT_THREADS, l->shared_bytes, stream>>>(d_chunks + l->first, bases, d_tables,
-                                                                                     d_status);
-        } else {
-            kernel_decode_any<<<l->count, FLOAT_THREADS, l->shared_bytes, stream>>>(d_chunks + l->first, bases, d_tables,
-                                                                                    d_status);
-        }
+        kernels[k].function<<<l->count, kernels[k].threads, l->shared_bytes, stream>>>(d_chunks + l->first, bases, d_tables,
+                                                                                       d_status);
     }
     return cuda_try(cudaGetLastError(), "start decoding", err);
 }

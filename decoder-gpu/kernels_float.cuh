@@ -1,18 +1,20 @@
 /* kernels_float.cuh - the float form on the GPU. FORMAT.md 9.
  *
- * One thread block decodes one chunk, one thread one segment. Code words come from shared memory, where the part of the chunk
- * behind the raw planes is copied first; a look-up of 11 bits gives up to three symbols. Every ROUND_SYMBOLS symbols a warp turns
- * what its lanes have decoded from one-segment-a-lane into eight-elements-a-lane, joins it with the raw planes and stores 16
- * bytes a lane, whole 32-byte sectors.
+ * One thread block decodes one chunk, one thread half a segment: the lower half of the threads first halves, forwards, the upper
+ * half second halves, which are read backwards, word by word, each word's bits reversed, and so look like first halves. A look-up
+ * of 11 bits gives up to three symbols, which are put at the end of the last eight; whole words of four go to shared memory.
+ * When the lanes of a warp have a round of symbols each, all of a half segment where there is room, the warp goes through them
+ * row by row: raw planes and output are then read and written in whole lines, 16 bytes of output a lane.
  *
- * Two kernels: kernel_decode_bf16 for the chunks that cpack writes for BF16 tensors (32,768 elements, segments of 128 symbols,
- * or fewer whole segments), and kernel_decode_any for every other layout, size and alignment.
+ * kernel_decode_fast is for the chunks that cpack writes for BF16, F16 and F32; table and code words are copied to shared memory
+ * first. kernel_decode_any takes every other layout, size and alignment.
  *
- * Bytes moved per BF16 weight: 1.33 read, 2 written. Shared memory per block: look-up table 8 KiB, rings of symbols 16 KiB, code
- * words up to STAGE_BYTES; more than that per SM takes the L1 cache from the planes and is slower (bench/NOTES.md).
+ * It runs at nine tenths of what memory allows (bench/NOTES.md) because instructions are few: symbols are kept as the join wants
+ * them, an entry's fields lie where they need no mask, and of counters only the low bits are looked at.
  *
- * Bounds: nothing that is read from the payload reaches an address unchecked. Word indices are clamped to the chunk's own
- * bytes, element indices to the chunk's own count; segments that do not end where the next one starts set the chunk's status.
+ * Bounds: nothing that is read from the payload reaches an address unchecked. Segments that end behind the stream are not
+ * decoded; a half that runs away is stopped once a round, and until then stays within STAGE_PAD; element indices are checked
+ * against the chunk's own count; halves that do not meet are reported.
  */
 #ifndef CLLM_KERNELS_FLOAT_CUH
 #define CLLM_KERNELS_FLOAT_CUH
@@ -22,14 +24,12 @@
 
 #include "codec.h"
 
-#define FLOAT_THREADS 256
-#define FLOAT_WARPS (FLOAT_THREADS / 32)
+#define FLOAT_THREADS 256 /* of a block, at most */
 #define FLOAT_BLOCKS_PER_SM 4
-#define ROUND_SYMBOLS 32
-#define RING_BYTES 64 /* symbols of a lane: a round, and what a look-up may run ahead */
-#define STAGE_BYTES 11776
-#define BF16_SEGMENT_LOG2 7
-#define BF16_SEGMENT (1u << BF16_SEGMENT_LOG2)
+#define LARGE_ROUND 128 /* symbols of a lane between two joins: all of a half segment */
+#define SMALL_ROUND 64  /* the same where shared memory is short or half segments are long */
+#define RUNAWAY_WORDS 5 /* behind the last one, to which a half that runs away comes back */
+#define STAGE_PAD 224   /* bytes on either side of the code words: these words, 130 look-ups of 11 bits, and two words */
 
 /* One chunk as a kernel sees it; filled by the host from a validated index. */
 struct gpu_chunk {
@@ -67,81 +67,102 @@ static __device__ __forceinline__ void report(uint32_t *d_status, const struct g
     atomicMin(d_status, GPU_REASONS * chunk.index + reason);
 }
 
-/* What the next 11 bits of a stream decode to. An entry holds, from bit 0: bits taken (5), symbols found, 1 to 3 (3), and the
- * symbols, first one lowest (24). */
+/* Whether tables hold symbols with bit 0 moved above bit 7: where the symbol is an exponent one bit below a byte's boundary, the
+ * join then takes its two parts by masks alone. */
+CLLM_HOST_DEVICE bool gpu_rotates(const struct cllm_layout *layout)
+{
+    return layout->symbol_bits == 8 && layout->symbol_shift % 8 == 7;
+}
+
+/* What the next 11 bits of a stream decode to. An entry holds, from bit 0: bits taken (4), two zeros, the symbols, first one
+ * lowest (24), how many they are, 1 to 3 (2). */
 struct gpu_table {
     uint32_t entries[CLLM_CODE_ENTRIES];
-    uint8_t length[256]; /* bits of each symbol; all 0 where there is a single one */
+    uint8_t length[256]; /* bits of each symbol as it is in entries; all 0 where there is a single one. First: FORMAT.md 6.2's */
+    uint32_t rotates;
+    uint32_t unused[3]; /* to a multiple of 16 bytes */
+};
+
+/* The part of a table that the host writes. */
+struct gpu_table_seed {
+    struct cllm_table lengths;
+    uint32_t rotates;
 };
 
 /* --------------------------------------------------------------------------------------------------------- tables */
 
-/* One block per table, whose lengths are there. Each thread finds the canonical code words at the start of its patterns one after
- * the other. */
+/* The symbols that have a code word, in the order of their code words; returns how many. All threads of a block of 256. */
+static __device__ __forceinline__ unsigned rank_symbols(const uint8_t lengths[256], uint16_t counts[16], uint8_t ranked[256])
+{
+    const unsigned s = threadIdx.x, length = lengths[s];
+    if (s < 16) counts[s] = 0;
+    __syncthreads();
+    unsigned rank = 0, total = 0;
+    for (unsigned t = 0; t < 256; t++) {
+        const unsigned other = lengths[t];
+        total += other != 0;
+        rank += other != 0 && (other < length || (other == length && t < s));
+        if (s < 16 && other == s) counts[s]++;
+    }
+    if (length) ranked[rank] = (uint8_t)s;
+    __syncthreads();
+    return total;
+}
+
+/* The symbol whose code word the bits of `index` begin with, canonical: FORMAT.md 9. */
+static __device__ __forceinline__ struct cllm_code_entry find_code(unsigned index, const uint16_t counts[16],
+                                                                   const uint8_t ranked[256])
+{
+    unsigned code = 0, first_code = 0, first_rank = 0;
+    for (unsigned length = 1; length <= CLLM_CODE_BITS_MAX; length++) {
+        code = code << 1 | (index >> (length - 1) & 1);
+        first_code <<= 1;
+        if (code - first_code < counts[length]) return {ranked[first_rank + code - first_code], (uint8_t)length};
+        first_code += counts[length];
+        first_rank += counts[length];
+    }
+    return {ranked[0], CLLM_CODE_BITS_MAX}; /* complete codes do not come here */
+}
+
+/* One block of 256 threads per table, whose seed is there. */
 static __global__ void kernel_build_tables(struct gpu_table *d_tables)
 {
     __shared__ struct cllm_code_entry single[CLLM_CODE_ENTRIES];
-    __shared__ uint16_t first_code[CLLM_CODE_BITS_MAX + 2], first_rank[CLLM_CODE_BITS_MAX + 2];
+    __shared__ uint16_t counts[16];
     __shared__ uint8_t lengths[256], ranked[256];
-    __shared__ unsigned symbol_count;
     struct gpu_table *table = &d_tables[blockIdx.x];
-    for (unsigned s = threadIdx.x; s < 256; s += blockDim.x) lengths[s] = table->length[s];
+    const unsigned s = threadIdx.x, rotation = table->rotates ? 7 : 0;
+    lengths[s] = table->length[s];
     __syncthreads();
-    if (threadIdx.x == 0) {
-        unsigned code = 0, rank = 0;
-        for (unsigned length = 1; length <= CLLM_CODE_BITS_MAX; length++, code <<= 1) {
-            first_code[length] = (uint16_t)code;
-            first_rank[length] = (uint16_t)rank;
-            for (unsigned s = 0; s < 256; s++) {
-                if (lengths[s] == length) {
-                    ranked[rank++] = (uint8_t)s;
-                    code++;
-                }
-            }
-        }
-        first_rank[CLLM_CODE_BITS_MAX + 1] = (uint16_t)rank;
-        symbol_count = rank;
-    }
-    __syncthreads();
-    bool only = symbol_count == 1;
-    for (unsigned s = threadIdx.x; s < 256; s += blockDim.x) table->length[s] = only ? 0 : lengths[s];
-    for (unsigned i = threadIdx.x; i < CLLM_CODE_ENTRIES; i += blockDim.x) {
-        struct cllm_code_entry entry = {ranked[0], 0};
-        unsigned code = 0;
-        for (unsigned length = 1; length <= CLLM_CODE_BITS_MAX && !only; length++) {
-            code = code << 1 | (i >> (length - 1) & 1);
-            unsigned offset = code - first_code[length];
-            if (code >= first_code[length] && offset < (unsigned)(first_rank[length + 1] - first_rank[length])) {
-                entry.symbol = ranked[first_rank[length] + offset];
-                entry.bits = (uint8_t)length;
-                break;
-            }
-        }
+    const bool only = rank_symbols(lengths, counts, ranked) == 1;
+    for (unsigned i = s; i < CLLM_CODE_ENTRIES; i += 256) {
+        struct cllm_code_entry entry = only ? cllm_code_entry{ranked[0], 0} : find_code(i, counts, ranked);
+        entry.symbol = (uint8_t)(entry.symbol << rotation | entry.symbol >> (8 - rotation));
         single[i] = entry;
     }
+    table->length[(s << rotation | s >> (8 - rotation)) & 0xFF] = only ? 0 : lengths[s];
     __syncthreads();
-    for (unsigned i = threadIdx.x; i < CLLM_CODE_ENTRIES; i += blockDim.x) {
+    for (unsigned i = s; i < CLLM_CODE_ENTRIES; i += 256) {
         unsigned symbols = 0, count = 0, bits = 0;
         while (count < 3 && bits + single[i >> bits].bits <= CLLM_CODE_BITS_MAX) {
             symbols |= (unsigned)single[i >> bits].symbol << 8 * count++;
             bits += single[i >> bits].bits;
         }
-        table->entries[i] = bits | count << 5 | symbols << 8;
+        table->entries[i] = bits | symbols << 6 | count << 30;
     }
 }
 
 /* --------------------------------------------------------------------------------------------------- shared memory */
 
-/* What one chunk needs besides its planes. */
-struct gpu_stage {
-    struct gpu_table table;
-    uint4 words[STAGE_BYTES / 16];
-};
-
+/* Of a block; behind it the code words of kernel_decode_fast and STAGE_PAD bytes more. */
+template <unsigned THREADS, unsigned ROUND>
 struct gpu_shared {
-    alignas(RING_BYTES) uint8_t ring[FLOAT_THREADS][RING_BYTES];
-    uint32_t warp_bits[FLOAT_WARPS];
-    struct gpu_stage stage;
+    uint8_t ring[THREADS / 32][32 * ROUND]; /* symbols, ROUND for each lane */
+    struct gpu_table table;
+    uint32_t warp_bits[THREADS / 32];
+    uint32_t meeting[THREADS / 2]; /* where first halves end */
+    uint8_t pad[STAGE_PAD];
+    uint4 words[1];
 };
 
 static __device__ __forceinline__ uint32_t shared_address(const void *pointer)
@@ -156,36 +177,34 @@ static __device__ __forceinline__ uint32_t load_shared(uint32_t address)
     return value;
 }
 
-/* Where a lane keeps the symbols from `put` on, less the ring's own address: swizzled, so that neither lanes that store the same
- * word nor the 64-bit loads of the join meet in a bank more than twice. Eight bytes stay side by side. */
-static __device__ __forceinline__ uint32_t ring_swizzle(uint32_t lane_index)
+static __device__ __forceinline__ void store_shared(uint32_t address, uint32_t value)
 {
-    return (lane_index & 2) << 4 | (lane_index & 12) << 1;
+    asm volatile("st.shared.u32 [%0], %1;" : : "r"(address), "r"(value) : "memory");
 }
 
-/* --------------------------------------------------------------------------------------------------------- symbols */
+/* Where word `word` of a lane's symbols is in a warp's ring, which starts at a multiple of 1024: words of a lane 32 bytes apart,
+ * so that a counter of bits is an offset, and swizzled by XOR, so that no two of 32 lanes meet in a bank, neither where each
+ * stores the same word nor where the join loads words of few lanes. `word` comes as 32 times its number, other bits allowed. */
+template <unsigned ROUND>
+static __device__ __forceinline__ uint32_t ring_offset(uint32_t lane, uint32_t word_bits)
+{
+    const uint32_t own = (lane & 7) << 2 | (lane >> 3) * (8 * ROUND), swizzle = (lane >> 3) << 5;
+    return (word_bits & (8 * ROUND - 32)) ^ (word_bits >> 5 & (ROUND / 4 - 4)) ^ own ^ swizzle;
+}
 
-/* What one lane knows of its segment. Addresses are those of shared memory. */
-struct gpu_lane {
-    uint32_t low, high; /* the bits that come next, above two that are spent: masked, they are an entry's byte offset */
-    uint32_t available; /* how many bits; the stream position is 32 * next - available */
-    uint32_t next;      /* word that will be loaded next */
-    uint32_t put;       /* symbols in whole words of four so far */
-    uint32_t fill;      /* bits of `partial` in use: 0, 8, 16 or 24 */
-    uint32_t partial;
-    uint32_t ring; /* address and swizzle of this lane's ring */
-};
+/* ----------------------------------------------------------------------------------------------------------- code words */
 
-/* Words of code: in shared memory (STAGED) or where the chunk lies. No word beyond last_word is loaded. */
+/* The part of a chunk behind the 16-byte boundary at or before the end of its planes, as words: in shared memory (STAGED), or
+ * where the chunk lies. Bit positions count from that boundary; those of the mirror, from the end of the last word. */
 template <bool STAGED>
 struct gpu_words {
     const uint32_t *global;
     uint32_t address;
-    uint32_t last_word;
+    uint32_t count;
 
     __device__ __forceinline__ uint32_t at(uint32_t index) const
     {
-        index = min(index, last_word);
+        index = min(index, count - 1);
         return STAGED ? load_shared(address + 4 * index) : global[index];
     }
 
@@ -196,126 +215,190 @@ struct gpu_words {
     }
 };
 
-template <bool STAGED>
-static __device__ __forceinline__ struct gpu_lane start_lane(const gpu_words<STAGED> &words, const struct gpu_shared &shared,
+/* The words in one direction. A place is a word's address where STAGED, else its index, and may be outside. */
+template <bool STAGED, bool MIRRORED>
+struct gpu_reader {
+    gpu_words<STAGED> words;
+
+    __device__ __forceinline__ uint32_t place_of(uint32_t index) const
+    {
+        if (!STAGED) return index;
+        return MIRRORED ? words.address + 4 * (words.count - 1 - index) : words.address + 4 * index;
+    }
+
+    __device__ __forceinline__ uint32_t index_of(uint32_t place) const
+    {
+        if (!STAGED) return place;
+        return MIRRORED ? words.count - 1 - (uint32_t)((int32_t)(place - words.address) / 4) : (place - words.address) / 4;
+    }
+
+    __device__ __forceinline__ uint32_t take(uint32_t &place) const
+    {
+        uint32_t word;
+        if (STAGED) {
+            word = load_shared(place);
+            place = MIRRORED ? place - 4 : place + 4;
+        } else {
+            uint32_t index = min(place++, words.count - 1); /* one before the first is as good as the last: its bits are spent */
+            word = words.global[MIRRORED ? words.count - 1 - index : index];
+        }
+        return word;
+    }
+
+    /* A word that was taken, first bit of the direction lowest. Not part of take, because nvcc 13.0 makes four instructions of a
+     * reversal that is conditional. */
+    __device__ __forceinline__ uint32_t turn(uint32_t word) const
+    {
+        return MIRRORED ? __brev(word) : word;
+    }
+
+    /* Ends a run away. What eight symbols take less than RUNAWAY_WORDS - 2 words is still behind the end: such a half meets no
+     * other. */
+    __device__ __forceinline__ void stop(uint32_t &place) const
+    {
+        const uint32_t last = place_of(words.count + RUNAWAY_WORDS);
+        place = STAGED && MIRRORED ? max(place, last) : min(place, last);
+    }
+};
+
+/* --------------------------------------------------------------------------------------------------------------- symbols */
+
+/* What one lane knows of its half segment. */
+struct gpu_lane {
+    uint32_t first;        /* word of the stream */
+    uint32_t second;       /* the next one, not turned yet */
+    uint32_t place;        /* of the word behind them */
+    uint32_t bit;          /* low six bits: in `first`, the next bit that comes, less 2; the rest means nothing */
+    uint32_t put;          /* 8 times the symbols so far, less 32 */
+    uint32_t older, newer; /* the last eight symbols, the last one highest */
+    uint32_t ring;         /* address */
+};
+
+template <unsigned ROUND, bool STAGED, bool MIRRORED>
+static __device__ __forceinline__ struct gpu_lane start_lane(const gpu_reader<STAGED, MIRRORED> &reader, uint32_t ring,
                                                              uint32_t bit)
 {
-    uint32_t first = words.at(bit >> 5) >> (bit & 31);
-    uint32_t ring = shared_address(shared.ring[threadIdx.x]) | ring_swizzle(threadIdx.x % 32);
-    asm volatile("" : "+r"(ring)); /* kept in a register: computing it again costs more */
-    struct gpu_lane lane = {first << 2, first >> 30, 32 - (bit & 31), (bit >> 5) + 1, 0, 0, 0, ring};
+    struct gpu_lane lane = {};
+    lane.place = reader.place_of((bit + 30) / 32 - 1); /* less 2: what is masked from a window is an entry's byte offset */
+    lane.bit = (bit + 30) % 32;
+    lane.first = reader.turn(reader.take(lane.place));
+    lane.second = reader.take(lane.place);
+    lane.put = 0u - 32;
+    lane.ring = ring + ring_offset<ROUND>(threadIdx.x % 32, 0);
     return lane;
 }
 
-/* Afterwards 22 bits or more are available. */
-template <bool STAGED>
-static __device__ __forceinline__ void refill_window(const gpu_words<STAGED> &words, struct gpu_lane &lane)
+/* Appends the symbols of an entry and stores the last whole word of four, again where it was there already. */
+template <unsigned ROUND>
+static __device__ __forceinline__ void append(uint32_t entry, struct gpu_lane &lane)
 {
-    if (lane.available < 30) {
-        uint32_t word = words.at(lane.next++);
-        lane.low |= word << (lane.available + 2);
-        lane.high = __funnelshift_l(word, 0, lane.available + 2);
-        lane.available += 32;
+    uint32_t count;
+    asm("shr.u32 %0, %1, 30;"
+        : "=r"(count)
+        : "r"(entry)); /* hides it from the compiler, which would mask where it can multiply */
+    const uint32_t bits = 8 * count;
+    lane.older = __funnelshift_r(lane.older, lane.newer, bits);
+    lane.newer = __funnelshift_r(lane.newer, entry >> 6, bits);
+    lane.put += bits;
+    const uint32_t place = (lane.put & (8 * ROUND - 32)) ^ lane.ring ^ (lane.put >> 5 & (ROUND / 4 - 4));
+    store_shared(place, __funnelshift_l(lane.older, lane.newer, lane.put));
+}
+
+static __device__ __forceinline__ uint32_t look_up(uint32_t entries, uint32_t window)
+{
+    return load_shared((window & 4 * (CLLM_CODE_ENTRIES - 1)) + entries);
+}
+
+/* Goes on by the bits that entries have taken, 22 at most, to the next word if they end there. */
+template <bool STAGED, bool MIRRORED>
+static __device__ __forceinline__ void go_on(const gpu_reader<STAGED, MIRRORED> &reader, uint32_t taken, uint32_t second,
+                                             struct gpu_lane &lane)
+{
+    lane.bit += taken;
+    if (lane.bit & 32) {
+        lane.bit ^= 32;
+        lane.first = second;
+        lane.second = reader.take(lane.place);
     }
 }
 
-/* One look-up, 11 bits at most: appends its symbols, and stores a word whenever four are together. */
-static __device__ __forceinline__ void look_up(uint32_t entries_address, struct gpu_lane &lane)
-{
-    uint32_t entry = load_shared(entries_address + (lane.low & (CLLM_CODE_ENTRIES - 1) << 2));
-    uint32_t symbols = entry >> 8;
-    lane.low = __funnelshift_r(lane.low, lane.high, entry); /* by its low five bits */
-    lane.high = __funnelshift_r(lane.high, 0, entry);
-    lane.available -= entry & 31;
-    uint32_t spill = __funnelshift_l(symbols, 0, lane.fill);
-    lane.partial |= symbols << lane.fill;
-    lane.fill += entry >> 2 & 0x38;
-    uint32_t place = (lane.put & (RING_BYTES - 4)) ^ lane.ring;
-    asm volatile("{\n\t"
-                 ".reg .pred full;\n\t"
-                 "setp.ge.u32 full, %2, 32;\n\t"
-                 "@full st.shared.u32 [%3], %0;\n\t"
-                 "@full add.u32 %1, %1, 4;\n\t"
-                 "selp.u32 %0, %4, %0, full;\n\t"
-                 "}"
-                 : "+r"(lane.partial), "+r"(lane.put)
-                 : "r"(lane.fill), "r"(place), "r"(spill)
-                 : "memory");
-    lane.fill &= 31;
-}
-
-template <bool STAGED>
-static __device__ __forceinline__ void decode_until(const gpu_words<STAGED> &words, uint32_t entries_address, uint32_t put_wanted,
+/* Until `wanted` symbols are there, or one or two more: never so many that a word of the next round is complete. */
+template <unsigned ROUND, bool STAGED, bool MIRRORED>
+static __device__ __forceinline__ void decode_until(const gpu_reader<STAGED, MIRRORED> &reader, uint32_t entries, uint32_t wanted,
                                                     struct gpu_lane &lane)
 {
-    while (lane.put < put_wanted) {
-        refill_window(words, lane);
-        look_up(entries_address, lane);
-        look_up(entries_address, lane);
+    const int32_t enough = 8 * (int32_t)wanted - 32;
+    while ((int32_t)lane.put < enough - 24) {
+        const uint32_t second = reader.turn(lane.second);
+        const uint32_t window = __funnelshift_r(lane.first, second, lane.bit);
+        const uint32_t entry = look_up(entries, window);
+        const uint32_t other = look_up(entries, __funnelshift_r(window, 0, entry)); /* asked for before stores wait */
+        append<ROUND>(entry, lane);
+        append<ROUND>(other, lane);
+        go_on(reader, entry + other, second, lane);
     }
+    while ((int32_t)lane.put < enough) {
+        const uint32_t second = reader.turn(lane.second);
+        const uint32_t entry = look_up(entries, __funnelshift_r(lane.first, second, lane.bit));
+        append<ROUND>(entry, lane);
+        go_on(reader, entry, second, lane);
+    }
+    reader.stop(lane.place);
 }
 
-/* Eight symbols of the warp's lane `from`, at symbol `index`, a multiple of 8. */
-static __device__ __forceinline__ uint2 take_eight(const struct gpu_shared &shared, uint32_t from, uint32_t index)
+/* Bit behind symbol `symbol_count`: less what was decoded beyond it, eight symbols at most. */
+template <bool STAGED, bool MIRRORED>
+static __device__ __forceinline__ uint32_t end_of_lane(const gpu_reader<STAGED, MIRRORED> &reader, const uint8_t *length,
+                                                       struct gpu_lane lane, uint32_t symbol_count)
 {
-    const uint8_t *ring = shared.ring[threadIdx.x / 32 * 32 + from];
-    return *(const uint2 *)(ring + ((index & (RING_BYTES - 1)) ^ ring_swizzle(from)));
-}
-
-/* Takes back what the last look-ups decoded beyond the segment, then compares its end with where the next one starts; the last
- * one must end in the stream's last byte, whose unused bits are zero. */
-template <bool STAGED>
-static __device__ __forceinline__ bool check_segment(const gpu_words<STAGED> &words, const uint8_t *length,
-                                                     const struct gpu_lane &lane, uint32_t symbol_count, bool last,
-                                                     uint32_t expected_end, uint32_t end_bit)
-{
-    uint32_t end = 32 * lane.next - lane.available;
+    uint32_t end = 32 * (reader.index_of(lane.place) - 2) + (lane.bit & 31) + 2;
 #pragma unroll 1
-    for (uint32_t i = symbol_count; i < lane.put; i++) {
-        uint32_t word = load_shared((i & (RING_BYTES - 4)) ^ lane.ring);
-        end -= length[word >> i % 4 * 8 & 0xFF];
+    for (uint32_t extra = (lane.put + 32) / 8 - symbol_count; extra > 0; extra--) {
+        end -= length[lane.newer >> 24];
+        lane.newer = __funnelshift_l(lane.older, lane.newer, 8);
+        lane.older <<= 8;
     }
-#pragma unroll 1
-    for (uint32_t k = symbol_count > lane.put ? 8 * (symbol_count - lane.put) : 0; k < lane.fill; k += 8) {
-        end -= length[lane.partial >> k & 0xFF];
-    }
-    if (!last) return end == expected_end;
-    if ((end + 7) / 8 * 8 != end_bit) return false;
-    if (end % 8 != 0 && (words.at(end / 32) >> end % 32 & (0xFFu >> end % 8)) != 0) return false;
-    return true;
+    return end;
 }
 
 /* ------------------------------------------------------------------------------------------------------- a chunk's head */
 
-/* Positions in a chunk, in bits from the 16-byte boundary at or before the end of its planes. */
+/* Positions in a chunk, in bits as gpu_words has them. */
 struct gpu_head {
     uint32_t base;       /* bits of a segment, less what is stored for it */
     uint32_t width;      /* bits of a stored number */
     uint32_t delta_bit;  /* of the first one */
     uint32_t stream_bit; /* of the first code word */
-    uint32_t end_bit;
+    uint32_t end_bit;    /* of the last one's end */
     bool good;
 };
 
-static __device__ __forceinline__ uint32_t plane_boundary(const struct gpu_work &chunk)
+/* From where the head and what follows it are copied. */
+static __device__ __forceinline__ uint32_t plane_boundary(const struct gpu_chunk &chunk)
 {
     return chunk.plane_bytes & ~15u;
 }
 
+static __device__ __forceinline__ bool has_head(const struct gpu_chunk &chunk)
+{
+    return chunk.plane_bytes + CLLM_FLOAT_HEADER_BYTES <= chunk.stored_bytes;
+}
+
 template <bool STAGED>
-static __device__ __forceinline__ struct gpu_head read_head(const gpu_words<STAGED> &words, const struct gpu_work &chunk,
+static __device__ __forceinline__ struct gpu_head read_head(const gpu_words<STAGED> &words, const struct gpu_chunk &chunk,
                                                             uint32_t segment_count)
 {
-    uint32_t offset = chunk.plane_bytes & 15, end = chunk.stored_bytes - plane_boundary(chunk);
+    const uint32_t offset = chunk.plane_bytes & 15, end = chunk.stored_bytes - plane_boundary(chunk);
     struct gpu_head head;
     head.base = words.number(8 * offset, 16);
-    uint32_t rest = words.number(8 * offset + 16, 16);
+    const uint32_t rest = words.number(8 * offset + 16, 16), unused = rest >> 8;
     head.width = rest & 0xFF;
-    uint64_t delta_bytes = ((uint64_t)(segment_count - 1) * head.width + 7) / 8;
+    const uint64_t stream = offset + CLLM_FLOAT_HEADER_BYTES + ((uint64_t)(segment_count - 1) * head.width + 7) / 8;
     head.delta_bit = 8 * (offset + CLLM_FLOAT_HEADER_BYTES);
-    head.stream_bit = head.delta_bit + 8 * (uint32_t)delta_bytes;
-    head.end_bit = 8 * end;
-    head.good = head.width <= 16 && rest >> 8 == 0 && offset + CLLM_FLOAT_HEADER_BYTES + delta_bytes <= end;
+    head.stream_bit = 8 * (uint32_t)stream;
+    head.end_bit = 8 * end - unused;
+    head.good = head.width <= 16 && stream <= end && unused <= (stream < end ? 7 : 0);
+    if (head.good && unused > 0) head.good = words.number(head.end_bit, unused) == 0;
     return head;
 }
 
@@ -331,147 +414,331 @@ static __device__ __forceinline__ uint32_t scan_warp(uint32_t value, unsigned la
     return sum - value;
 }
 
-/* Sum over the threads below this one; *total_out over all. */
-static __device__ __forceinline__ uint32_t scan_block(uint32_t *warp_bits, uint32_t value, uint32_t *total_out)
+/* Where this thread's segment lies: its start is the sum of the lengths below it. */
+struct gpu_extent {
+    uint32_t start;
+    uint32_t end;
+};
+
+/* All threads; either half of the block computes the same. `*tile_start` goes on to the next tile, no further than end_bit + 1:
+ * the least that is too far. */
+template <unsigned THREADS, bool STAGED>
+static __device__ __forceinline__ struct gpu_extent find_segment(const gpu_words<STAGED> &words, const struct gpu_head &head,
+                                                                 uint32_t *warp_bits, uint32_t segment, uint32_t segment_count,
+                                                                 uint32_t *tile_start)
 {
-    const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    uint32_t before = scan_warp(value, lane), total = 0;
-    if (lane == 31) warp_bits[warp] = before + value;
+    const unsigned warp = threadIdx.x / 32, lane = threadIdx.x % 32, half_warps = THREADS / 64;
+    uint32_t bits = 0, total = 0;
+    if (segment + 1 < segment_count) bits = head.base + words.number(head.delta_bit + segment * head.width, head.width);
+    uint32_t before = scan_warp(bits, lane);
+    if (lane == 31) warp_bits[warp] = before + bits;
     __syncthreads();
+    const unsigned first_warp = warp < half_warps ? 0 : half_warps;
 #pragma unroll
-    for (unsigned w = 0; w < FLOAT_WARPS; w++) {
-        uint32_t bits = warp_bits[w];
-        if (w < warp) before += bits;
-        total += bits;
+    for (unsigned w = 0; w < half_warps; w++) {
+        const uint32_t others = warp_bits[first_warp + w];
+        if (first_warp + w < warp) before += others;
+        total += others;
     }
-    *total_out = total;
-    return before;
+    struct gpu_extent extent = {*tile_start + before, *tile_start + before + bits};
+    if (segment + 1 == segment_count) extent.end = max(head.end_bit, extent.start);
+    *tile_start = min(*tile_start + total, head.end_bit + 1);
+    return extent;
 }
 
 static __device__ __forceinline__ void copy_pieces(const void *from, void *to, uint32_t pieces)
 {
-    for (uint32_t i = threadIdx.x; i < pieces; i += FLOAT_THREADS) {
+    for (uint32_t i = threadIdx.x; i < pieces; i += blockDim.x) {
         __pipeline_memcpy_async((uint4 *)to + i, (const uint4 *)from + i, 16);
     }
 }
 
-/* --------------------------------------------------------------------------------------------------------------- BF16 */
-
-/* Starts to copy the chunk's table and what lies behind its plane. */
-static __device__ __forceinline__ void copy_stage(const struct gpu_work &chunk, const struct gpu_table *d_tables,
-                                                  struct gpu_stage &stage)
-{
-    copy_pieces(&d_tables[chunk.table], &stage.table, sizeof stage.table / 16);
-    copy_pieces(chunk.stored + plane_boundary(chunk), stage.words, (chunk.stored_bytes - plane_boundary(chunk) + 15) / 16);
-}
-
-/* Eight elements from eight symbols and their sign-and-mantissa bytes. */
-static __device__ __forceinline__ uint4 join_bf16(uint2 symbols, uint2 plane)
-{
-    uint32_t out[4];
-#pragma unroll
-    for (int k = 0; k < 4; k++) {
-        uint32_t s = k < 2 ? symbols.x : symbols.y, r = k < 2 ? plane.x : plane.y;
-        uint32_t exponents = __byte_perm(s, 0, k & 1 ? 0x4342 : 0x4140), raw = __byte_perm(r, 0, k & 1 ? 0x4342 : 0x4140);
-        out[k] = (raw << 8 & 0x80008000u) | exponents << 7 | (raw & 0x007F007Fu);
-    }
-    return make_uint4(out[0], out[1], out[2], out[3]);
-}
-
-/* Where a lane joins: eight elements of each of four segments, a round further each time. */
-struct gpu_place {
-    const uint8_t *plane;
-    uint8_t *out;
-    bool there[4];
+/* What a thread works on in one tile. */
+struct gpu_half {
+    uint32_t segment;
+    uint32_t start;        /* bit of the stream, or of its mirror */
+    uint32_t symbol_count; /* 0 where there is nothing to decode */
+    bool good;             /* the segment lies within the stream */
 };
 
-static __device__ __forceinline__ struct gpu_place place_lane(const struct gpu_work &chunk)
+template <unsigned THREADS, bool STAGED>
+static __device__ __forceinline__ struct gpu_half find_half(const gpu_words<STAGED> &words, const struct gpu_head &head,
+                                                            uint32_t *warp_bits, const struct gpu_chunk &chunk, uint32_t tile,
+                                                            uint32_t segment_count, uint32_t *tile_start)
 {
-    const uint32_t row = threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 8;
-    const uint32_t first = (threadIdx.x / 32 * 32 + row) * BF16_SEGMENT + column;
-    struct gpu_place place = {chunk.stored + first, chunk.out + 2 * (size_t)first, {}};
-#pragma unroll
-    for (unsigned g = 0; g < 4; g++) place.there[g] = first + 8 * g * BF16_SEGMENT < chunk.element_count;
-    return place;
+    const bool mirrored = threadIdx.x >= THREADS / 2;
+    const uint32_t per_half = 1u << (chunk.layout.segment_log2 - 1);
+    struct gpu_half half;
+    half.segment = tile + (mirrored ? threadIdx.x - THREADS / 2 : threadIdx.x);
+    const struct gpu_extent extent = find_segment<THREADS>(words, head, warp_bits, half.segment, segment_count, tile_start);
+    const bool exists = half.segment < segment_count;
+    half.good = !exists || extent.end <= head.end_bit;
+    half.symbol_count = 0;
+    if (exists && half.good) {
+        const uint32_t symbols = min(2 * per_half, chunk.element_count - half.segment * 2 * per_half);
+        half.symbol_count = mirrored ? symbols - min(symbols, per_half) : min(symbols, per_half);
+    }
+    half.start = mirrored ? 32 * words.count - extent.end : extent.start;
+    if (!exists || !half.good) half.start = mirrored ? 0 : 32; /* something that can be read */
+    return half;
 }
 
-/* Eight raw bytes. The rest of their 128-byte line is wanted in the next rounds: it may come to the L2 cache now. */
-static __device__ __forceinline__ uint2 load_plane(const uint8_t *plane)
+/* Whether the two halves of a segment meet; asked of all threads, answered by those of second halves. */
+template <unsigned THREADS>
+static __device__ __forceinline__ bool halves_meet(uint32_t *meeting, uint32_t end, uint32_t word_count)
+{
+    const uint32_t segments = THREADS / 2;
+    const bool mirrored = threadIdx.x >= segments;
+    if (!mirrored) meeting[threadIdx.x] = end;
+    __syncthreads();
+    return !mirrored || meeting[threadIdx.x - segments] == 32 * word_count - end;
+}
+
+/* ----------------------------------------------------------------------------------------------- BF16, F16 and F32 */
+
+enum gpu_element { GPU_ELEMENT_BF16, GPU_ELEMENT_F16, GPU_ELEMENT_F32 };
+
+/* Bits of `a` where the mask has ones, else of `b`: one instruction, if it is asked for. */
+static __device__ __forceinline__ uint32_t select_bits(uint32_t mask, uint32_t a, uint32_t b)
+{
+    uint32_t selected;
+    asm("lop3.b32 %0, %1, %2, %3, 0xCA;" : "=r"(selected) : "r"(mask), "r"(a), "r"(b));
+    return selected;
+}
+
+/* Two BF16 elements a word: from four rotated symbols and their sign-and-mantissa bytes, four elements. */
+static __device__ __forceinline__ uint2 join_bf16(uint32_t symbols, uint32_t plane)
+{
+    const uint32_t high = select_bits(0x80808080, plane, symbols), low = select_bits(0x80808080, symbols, plane);
+    return make_uint2(__byte_perm(low, high, 0x5140), __byte_perm(low, high, 0x7362));
+}
+
+/* Four F16 elements: the symbols are their upper bytes. */
+static __device__ __forceinline__ uint2 join_f16(uint32_t symbols, uint32_t plane)
+{
+    return make_uint2(__byte_perm(plane, symbols, 0x5140), __byte_perm(plane, symbols, 0x7362));
+}
+
+/* Four F32 elements from rotated symbols and three planes. */
+static __device__ __forceinline__ uint4 join_f32(uint32_t symbols, const uint32_t plane[3])
+{
+    const uint2 upper = join_bf16(symbols, plane[2]), lower = join_f16(plane[1], plane[0]);
+    return make_uint4(__byte_perm(lower.x, upper.x, 0x5410), __byte_perm(lower.x, upper.x, 0x7632),
+                      __byte_perm(lower.y, upper.y, 0x5410), __byte_perm(lower.y, upper.y, 0x7632));
+}
+
+/* Raw bytes. The rest of their 128-byte line is wanted in the next rounds: it may come to the L2 cache now. */
+static __device__ __forceinline__ uint2 load_eight(const uint8_t *plane)
 {
     uint2 value;
     asm volatile("ld.global.nc.L2::128B.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "l"(plane));
     return value;
 }
 
-static __device__ __forceinline__ void load_planes(const struct gpu_place &place, uint32_t round, uint2 plane[4])
+static __device__ __forceinline__ uint32_t load_four(const uint8_t *plane)
 {
-#pragma unroll
-    for (unsigned g = 0; g < 4; g++) {
-        if (place.there[g]) plane[g] = load_plane(place.plane + round + 8 * g * BF16_SEGMENT);
-    }
+    uint32_t value;
+    asm volatile("ld.global.nc.L2::128B.u32 %0, [%1];" : "=r"(value) : "l"(plane));
+    return value;
 }
 
-/* All symbols of a warp's 32 segments, round by round. `plane` holds the raw bits of the first. */
-static __device__ __forceinline__ void decode_warp_bf16(const struct gpu_place &place, const gpu_words<true> &words,
-                                                        const struct gpu_shared &shared, struct gpu_lane &lane, bool has_segment,
-                                                        uint2 plane[4])
+/* How the lanes of a warp share the elements of a round: 16 bytes of output each, COLUMNS lanes side by side in a row, a row
+ * per half segment; ROWS rows in each of STEPS steps. */
+template <gpu_element ELEMENT, unsigned ROUND>
+struct gpu_shape {
+    static constexpr uint32_t BYTES = ELEMENT == GPU_ELEMENT_F32 ? 4 : 2, SYMBOLS = 16 / BYTES, COLUMNS = ROUND / SYMBOLS,
+                              ROWS = 32 / COLUMNS, STEPS = 32 / ROWS, PLANES = BYTES - 1,
+                              PLANE_WORDS = PLANES * SYMBOLS / 4, /* that a lane loads in a step */
+        BATCH = ELEMENT == GPU_ELEMENT_F32 ? 4 : 8;               /* steps whose planes are loaded together */
+
+    /* Which of the warp's 32 rows: of row `r` of a step those bits that keep the lanes out of each other's banks, of the step
+     * the others. row_of(r) ^ row_of_step(g) is the row. */
+    static constexpr uint32_t SPREAD = ROUND / 16; /* 8, or 4 where a row's words leave another bank bit free */
+    static __device__ __forceinline__ uint32_t row_of(uint32_t r)
+    {
+        return r * SPREAD;
+    }
+    static __device__ __forceinline__ constexpr uint32_t row_of_step(uint32_t g)
+    {
+        return ROWS == 1 ? g : g % SPREAD + g / SPREAD * (SPREAD * ROWS);
+    }
+};
+
+/* Where a lane joins. */
+template <gpu_element ELEMENT, unsigned ROUND>
+struct gpu_place {
+    const uint8_t *plane;   /* first byte of a round, in row 0 of the steps */
+    uint8_t *out;           /* the same of the output */
+    uint32_t element_count; /* distance of planes */
+    int32_t left;           /* elements of the chunk from there on */
+    uint32_t stride;        /* elements from row to row */
+    uint32_t ring;          /* address of the warp's symbols */
+    uint32_t offset;        /* of the first ones that are joined */
+};
+
+template <gpu_element ELEMENT, unsigned ROUND, unsigned HALF_LOG2, unsigned THREADS>
+static __device__ __forceinline__ gpu_place<ELEMENT, ROUND> place_lane(const struct gpu_work &chunk, uint32_t ring, uint32_t tile)
 {
-    const uint32_t row = threadIdx.x % 32 / 4, column = threadIdx.x % 4 * 8;
-    const uint32_t entries_address = shared_address(shared.stage.table.entries);
-#pragma unroll 1
-    for (uint32_t round = 0; round < BF16_SEGMENT; round += ROUND_SYMBOLS) {
-        if (round > 0) load_planes(place, round, plane);
-        decode_until(words, entries_address, has_segment ? round + ROUND_SYMBOLS : 0, lane);
-        __syncwarp();
+    typedef gpu_shape<ELEMENT, ROUND> shape;
+    const uint32_t half_log2 = HALF_LOG2 ? HALF_LOG2 : chunk.layout.segment_log2 - 1u, segments = THREADS / 2;
+    const bool mirrored = threadIdx.x >= segments;
+    const uint32_t warp_segment = tile + (threadIdx.x & ~31u) - (mirrored ? segments : 0);
+    const uint32_t row = shape::row_of(threadIdx.x % 32 / shape::COLUMNS);
+    const uint32_t column = threadIdx.x % shape::COLUMNS * shape::SYMBOLS;
+    const uint32_t first = ((2 * (warp_segment + row) + mirrored) << half_log2) + column;
+    return {chunk.stored + first,
+            chunk.out + (size_t)shape::BYTES * first,
+            chunk.element_count,
+            (int32_t)(chunk.element_count - first),
+            2u << half_log2,
+            ring,
+            ring_offset<ROUND>(row, 8 * column)};
+}
+
+/* The planes of BATCH steps from step `g` on. */
+template <gpu_element ELEMENT, unsigned ROUND>
+static __device__ __forceinline__ void
+load_planes(const gpu_place<ELEMENT, ROUND> &place, uint32_t stride, unsigned g,
+            uint32_t planes[gpu_shape<ELEMENT, ROUND>::BATCH][gpu_shape<ELEMENT, ROUND>::PLANE_WORDS])
+{
+    typedef gpu_shape<ELEMENT, ROUND> shape;
 #pragma unroll
-        for (unsigned g = 0; g < 4; g++) {
-            uint2 symbols = take_eight(shared, 8 * g + row, round + column);
-            if (place.there[g]) __stcs((uint4 *)(place.out + 2 * round + 16 * g * BF16_SEGMENT), join_bf16(symbols, plane[g]));
+    for (unsigned k = 0; k < shape::BATCH; k++) {
+        const uint32_t ahead = shape::row_of_step(g + k) * stride;
+        if ((int32_t)ahead >= place.left) continue;
+        const uint8_t *from = place.plane + ahead;
+        if (ELEMENT == GPU_ELEMENT_F32) {
+#pragma unroll
+            for (unsigned p = 0; p < shape::PLANES; p++) planes[k][p] = load_four(from + (size_t)p * place.element_count);
+        } else {
+            const uint2 eight = load_eight(from);
+            planes[k][0] = eight.x, planes[k][1] = eight.y;
         }
-        __syncwarp();
     }
 }
 
-/* One chunk per block: BF16, its elements whole segments of 128, at most 256 of them, at most STAGE_BYTES behind its plane. */
-static __global__ void __launch_bounds__(FLOAT_THREADS, FLOAT_BLOCKS_PER_SM)
-    kernel_decode_bf16(const struct gpu_chunk *d_chunks, struct gpu_bases bases, const struct gpu_table *d_tables,
+/* Asks for the planes to come to the L2 cache while symbols are decoded. Not where they are several: those of all blocks that
+ * run at once would not fit. */
+template <unsigned THREADS>
+static __device__ __forceinline__ void prefetch_planes(const struct gpu_work &chunk)
+{
+    for (uint32_t line = 128 * threadIdx.x; line < chunk.plane_bytes; line += 128 * THREADS)
+        asm volatile("prefetch.global.L2 [%0];" : : "l"(chunk.stored + line));
+}
+
+/* 16 bytes of output of step `g`. */
+template <gpu_element ELEMENT, unsigned ROUND>
+static __device__ __forceinline__ uint4 join_step(const gpu_place<ELEMENT, ROUND> &place, unsigned g,
+                                                  const uint32_t planes[gpu_shape<ELEMENT, ROUND>::PLANE_WORDS])
+{
+    const uint32_t row = gpu_shape<ELEMENT, ROUND>::row_of_step(g), far = (row >> 3) * (8 * ROUND);
+    const uint32_t offset = place.offset ^ ring_offset<ROUND>(row, 0) ^ far; /* what a XOR changes lies below bit 9 */
+    const uint32_t symbols = load_shared(place.ring + offset + far);
+    if (ELEMENT == GPU_ELEMENT_F32) return join_f32(symbols, planes);
+    const uint32_t more =
+        load_shared(place.ring + (offset ^ 32) + far); /* the next word: words of 8 symbols start at even ones */
+    const uint2 a = ELEMENT == GPU_ELEMENT_BF16 ? join_bf16(symbols, planes[0]) : join_f16(symbols, planes[0]);
+    const uint2 b = ELEMENT == GPU_ELEMENT_BF16 ? join_bf16(more, planes[1]) : join_f16(more, planes[1]);
+    return make_uint4(a.x, a.y, b.x, b.y);
+}
+
+/* Joins and stores a round of a warp; `planes` holds the raw bits of its first batch of steps. */
+template <gpu_element ELEMENT, unsigned ROUND>
+static __device__ __forceinline__ void
+join_round(const gpu_place<ELEMENT, ROUND> &place, uint32_t stride,
+           uint32_t planes[gpu_shape<ELEMENT, ROUND>::BATCH][gpu_shape<ELEMENT, ROUND>::PLANE_WORDS])
+{
+    typedef gpu_shape<ELEMENT, ROUND> shape;
+#pragma unroll
+    for (unsigned g = 0; g < shape::STEPS; g++) {
+        if (g > 0 && g % shape::BATCH == 0) load_planes<ELEMENT, ROUND>(place, stride, g, planes);
+        const uint4 elements = join_step<ELEMENT, ROUND>(place, g, planes[g % shape::BATCH]);
+        const uint32_t ahead = shape::row_of_step(g) * stride;
+        if ((int32_t)ahead < place.left) __stcs((uint4 *)(place.out + shape::BYTES * (size_t)ahead), elements);
+    }
+}
+
+/* All rounds of a warp's 32 half segments; `planes` holds the raw bits of the first batch. Returns where this lane's ends. The
+ * directions part only for the symbols: a join for each would be too much code for the instruction cache. */
+template <gpu_element ELEMENT, unsigned ROUND, unsigned HALF_LOG2>
+static __device__ __forceinline__ uint32_t decode_warp(
+    const gpu_words<true> &words, const struct gpu_table &table, gpu_place<ELEMENT, ROUND> place, const struct gpu_half &half,
+    uint32_t per_half, bool mirrored, uint32_t planes[gpu_shape<ELEMENT, ROUND>::BATCH][gpu_shape<ELEMENT, ROUND>::PLANE_WORDS])
+{
+    const gpu_reader<true, false> forwards = {words};
+    const gpu_reader<true, true> backwards = {words};
+    const uint32_t stride = HALF_LOG2 ? 2u << HALF_LOG2 : place.stride, entries = shared_address(table.entries);
+    struct gpu_lane lane =
+        mirrored ? start_lane<ROUND>(backwards, place.ring, half.start) : start_lane<ROUND>(forwards, place.ring, half.start);
+#pragma unroll 1
+    for (uint32_t round = ROUND;; round += ROUND) {
+        const uint32_t wanted = min(round, half.symbol_count);
+        if (mirrored) decode_until<ROUND>(backwards, entries, wanted, lane);
+        else decode_until<ROUND>(forwards, entries, wanted, lane);
+        __syncwarp();
+        join_round<ELEMENT, ROUND>(place, stride, planes);
+        if (round >= per_half) break;
+        __syncwarp();
+        place.plane += ROUND, place.out += ROUND * gpu_shape<ELEMENT, ROUND>::BYTES, place.left -= ROUND;
+        load_planes<ELEMENT, ROUND>(place, stride, 0, planes);
+    }
+    return mirrored ? end_of_lane(backwards, table.length, lane, half.symbol_count)
+                    : end_of_lane(forwards, table.length, lane, half.symbol_count);
+}
+
+/* One chunk per block, of a number of elements that is a multiple of 8 and in segments of 2 * ROUND or more. HALF_LOG2 is
+ * that of half a segment where it is known, else 0. */
+template <gpu_element ELEMENT, unsigned ROUND, unsigned HALF_LOG2, unsigned THREADS>
+static __global__ void __launch_bounds__(THREADS, FLOAT_BLOCKS_PER_SM *FLOAT_THREADS / THREADS)
+    kernel_decode_fast(const struct gpu_chunk *d_chunks, struct gpu_bases bases, const struct gpu_table *d_tables,
                        uint32_t *d_status)
 {
-    extern __shared__ uint4 shared_memory[];
-    struct gpu_shared &shared = *(struct gpu_shared *)shared_memory;
+    extern __shared__ __align__(2048) uint8_t shared_memory[];
+    gpu_shared<THREADS, ROUND> &shared = *(gpu_shared<THREADS, ROUND> *)shared_memory;
     const struct gpu_work chunk(d_chunks[blockIdx.x], bases);
-    copy_stage(chunk, d_tables, shared.stage);
+    if (!has_head(chunk)) {
+        if (threadIdx.x == 0) report(d_status, chunk, GPU_BAD_HEADER);
+        return;
+    }
+    if (gpu_shape<ELEMENT, ROUND>::PLANES == 1) prefetch_planes<THREADS>(chunk);
+    copy_pieces(&d_tables[chunk.table], &shared.table, sizeof shared.table / 16);
+    copy_pieces(chunk.stored + plane_boundary(chunk), shared.words, (chunk.stored_bytes - plane_boundary(chunk) + 15) / 16);
     __pipeline_commit();
-    const struct gpu_place place = place_lane(chunk);
-    uint2 plane[4];
-    load_planes(place, 0, plane);
+    const uint32_t ring = shared_address(shared.ring[threadIdx.x / 32]);
+    uint32_t planes[gpu_shape<ELEMENT, ROUND>::BATCH][gpu_shape<ELEMENT, ROUND>::PLANE_WORDS];
+    gpu_place<ELEMENT, ROUND> place = place_lane<ELEMENT, ROUND, HALF_LOG2, THREADS>(chunk, ring, 0);
+    const uint32_t stride = HALF_LOG2 ? 2u << HALF_LOG2 : place.stride;
+    load_planes<ELEMENT, ROUND>(place, stride, 0, planes);
     __pipeline_wait_prior(0);
     __syncthreads();
 
-    const uint32_t segment_count = chunk.element_count / BF16_SEGMENT;
-    const uint32_t last_word = (chunk.stored_bytes - plane_boundary(chunk) + 3) / 4 - 1;
-    const gpu_words<true> words = {nullptr, shared_address(shared.stage.words), last_word};
+    const uint32_t per_half = HALF_LOG2 ? 1u << HALF_LOG2 : 1u << (chunk.layout.segment_log2 - 1);
+    const uint32_t segment_count = (chunk.element_count + 2 * per_half - 1) / (2 * per_half);
+    const gpu_words<true> words = {nullptr, shared_address(shared.words), (chunk.stored_bytes - plane_boundary(chunk) + 3) / 4};
     const struct gpu_head head = read_head(words, chunk, segment_count);
     if (!head.good) {
         if (threadIdx.x == 0) report(d_status, chunk, GPU_BAD_HEADER);
         return;
     }
-    const bool has_segment = threadIdx.x < segment_count, last = threadIdx.x + 1 == segment_count;
-    uint32_t bits = 0, total;
-    if (has_segment && !last) bits = head.base + words.number(head.delta_bit + threadIdx.x * head.width, head.width);
-    const uint32_t start = head.stream_bit + scan_block(shared.warp_bits, bits, &total);
-    struct gpu_lane lane = start_lane(words, shared, start);
-    decode_warp_bf16(place, words, shared, lane, has_segment, plane);
-    if (has_segment) {
-        bool good = check_segment(words, shared.stage.table.length, lane, BF16_SEGMENT, last, start + bits, head.end_bit);
-        if (!good) report(d_status, chunk, GPU_BAD_SEGMENT);
+    uint32_t tile_start = head.stream_bit;
+    for (uint32_t tile = 0; tile < segment_count; tile += THREADS / 2) {
+        if (tile > 0) {
+            place = place_lane<ELEMENT, ROUND, HALF_LOG2, THREADS>(chunk, ring, tile);
+            load_planes<ELEMENT, ROUND>(place, stride, 0, planes);
+        }
+        const struct gpu_half half = find_half<THREADS>(words, head, shared.warp_bits, chunk, tile, segment_count, &tile_start);
+        const uint32_t end = decode_warp<ELEMENT, ROUND, HALF_LOG2>(words, shared.table, place, half, per_half,
+                                                                    threadIdx.x >= THREADS / 2, planes);
+        const bool meets = halves_meet<THREADS>(shared.meeting, end, words.count);
+        if (half.segment < segment_count && !(half.good && meets)) report(d_status, chunk, GPU_BAD_SEGMENT);
     }
 }
 
 /* ----------------------------------------------------------------------------------------------------------------- copies */
 
 /* A piece per block, whatever its alignment; vectors where both sides allow. */
-static __global__ void kernel_copy(const struct gpu_chunk *d_chunks, struct gpu_bases bases)
+static __global__ void __launch_bounds__(FLOAT_THREADS)
+    kernel_copy(const struct gpu_chunk *d_chunks, struct gpu_bases bases, const struct gpu_table *, uint32_t *)
 {
     const struct gpu_work piece(d_chunks[blockIdx.x], bases);
     const uint32_t whole = (uintptr_t)piece.out % 16 == 0 && (uintptr_t)piece.stored % 16 == 0 ? piece.stored_bytes / 16 : 0;
@@ -482,10 +749,11 @@ static __global__ void kernel_copy(const struct gpu_chunk *d_chunks, struct gpu_
 /* ----------------------------------------------------------------------------------------------------------- any layout */
 
 /* Element `index` from its symbol and its raw bits, byte by byte: any layout, any alignment. */
-static __device__ __forceinline__ void join_any(const struct gpu_work &chunk, const struct cllm_layout &layout, uint32_t index,
-                                                uint8_t symbol)
+static __device__ __forceinline__ void join_any(const struct gpu_work &chunk, uint32_t index, uint8_t symbol)
 {
+    const struct cllm_layout &layout = chunk.layout;
     const unsigned bits = cllm_layout_remainder_bits(&layout), planes = bits / 8, rest = bits % 8;
+    if (gpu_rotates(&layout)) symbol = (uint8_t)(symbol << 1 | symbol >> 7);
     uint64_t remainder = 0;
     for (unsigned p = 0; p < planes; p++) remainder |= (uint64_t)chunk.stored[(size_t)p * chunk.element_count + index] << 8 * p;
     if (rest) {
@@ -503,67 +771,65 @@ static __device__ __forceinline__ void join_any(const struct gpu_work &chunk, co
     }
 }
 
-/* One chunk per block, 256 segments at a time; code words are read where they lie. */
+/* As decode_warp, for any layout: of one half segment after the other, an element a thread: neighbours store side by side. */
+template <bool MIRRORED>
+static __device__ uint32_t decode_warp_any(const gpu_words<false> &words, const struct gpu_work &chunk,
+                                           const struct gpu_table &table, const uint8_t *ring, const struct gpu_half &half)
+{
+    const gpu_reader<false, MIRRORED> reader = {words};
+    const uint32_t per_half = 1u << (chunk.layout.segment_log2 - 1), lane_index = threadIdx.x % 32;
+    const uint32_t wanted = (half.symbol_count + 3) & ~3u; /* whole words of the ring */
+    struct gpu_lane lane = start_lane<SMALL_ROUND>(reader, shared_address(ring), half.start);
+    for (uint32_t round = 0; round < per_half; round += SMALL_ROUND) {
+        decode_until<SMALL_ROUND>(reader, shared_address(table.entries), min(round + SMALL_ROUND, wanted), lane);
+        __syncwarp();
+        for (uint32_t k = lane_index; k < 32 * SMALL_ROUND; k += 32) {
+            const uint32_t from = k / SMALL_ROUND, symbol_index = round + k % SMALL_ROUND;
+            const uint64_t segment = half.segment - lane_index + from;
+            const uint64_t index = (2 * segment + MIRRORED) * per_half + symbol_index;
+            const uint8_t symbol = ring[ring_offset<SMALL_ROUND>(from, 8 * symbol_index) + symbol_index % 4];
+            if (symbol_index < per_half && index < chunk.element_count) join_any(chunk, (uint32_t)index, symbol);
+        }
+        __syncwarp();
+    }
+    return end_of_lane(reader, table.length, lane, half.symbol_count);
+}
+
+/* One chunk per block, 128 segments at a time; code words are read where they lie. */
 static __global__ void __launch_bounds__(FLOAT_THREADS)
     kernel_decode_any(const struct gpu_chunk *d_chunks, struct gpu_bases bases, const struct gpu_table *d_tables,
                       uint32_t *d_status)
 {
-    extern __shared__ uint4 shared_memory[];
-    struct gpu_shared &shared = *(struct gpu_shared *)shared_memory;
+    extern __shared__ __align__(2048) uint8_t shared_memory[];
+    gpu_shared<FLOAT_THREADS, SMALL_ROUND> &shared = *(gpu_shared<FLOAT_THREADS, SMALL_ROUND> *)shared_memory;
     const struct gpu_work chunk(d_chunks[blockIdx.x], bases);
-    const struct gpu_table &table = shared.stage.table;
-    copy_pieces(&d_tables[chunk.table], &shared.stage.table, sizeof table / 16);
+    if (!has_head(chunk)) {
+        if (threadIdx.x == 0) report(d_status, chunk, GPU_BAD_HEADER);
+        return;
+    }
+    copy_pieces(&d_tables[chunk.table], &shared.table, sizeof shared.table / 16);
     __pipeline_commit();
     __pipeline_wait_prior(0);
     __syncthreads();
 
-    const uint32_t per_segment = 1u << chunk.layout.segment_log2, lane_index = threadIdx.x % 32;
-    const uint32_t segment_count = (uint32_t)(((uint64_t)chunk.element_count + per_segment - 1) >> chunk.layout.segment_log2);
+    const uint64_t per_segment = 1u << chunk.layout.segment_log2;
+    const uint32_t segment_count = (uint32_t)((chunk.element_count + per_segment - 1) / per_segment);
     const uint32_t *global = (const uint32_t *)(chunk.stored + plane_boundary(chunk));
-    const gpu_words<false> words = {global, 0, (chunk.stored_bytes - plane_boundary(chunk) + 3) / 4 - 1};
+    const gpu_words<false> words = {global, 0, (chunk.stored_bytes - plane_boundary(chunk) + 3) / 4};
     const struct gpu_head head = read_head(words, chunk, segment_count);
     if (!head.good) {
         if (threadIdx.x == 0) report(d_status, chunk, GPU_BAD_HEADER);
         return;
     }
     uint32_t tile_start = head.stream_bit;
-    for (uint32_t tile = 0; tile < segment_count; tile += FLOAT_THREADS) {
-        const uint32_t segment = tile + threadIdx.x;
-        const bool has_segment = segment < segment_count, last = segment + 1 == segment_count;
-        uint32_t bits = 0, total, symbol_count = 0;
-        if (has_segment && !last) bits = head.base + words.number(head.delta_bit + segment * head.width, head.width);
-        if (has_segment) symbol_count = min(per_segment, chunk.element_count - (segment << chunk.layout.segment_log2));
-        const uint32_t start = tile_start + scan_block(shared.warp_bits, bits, &total);
-        struct gpu_lane lane = start_lane(words, shared, start);
-        const uint32_t warp_first = tile + threadIdx.x / 32 * 32;
-        for (uint32_t round = 0; round < per_segment; round += ROUND_SYMBOLS) {
-            decode_until(words, shared_address(table.entries), min(round + ROUND_SYMBOLS, symbol_count) & ~3u, lane);
-            /* The last word of a segment whose symbols are no multiple of four is still in `partial`. */
-            if ((symbol_count & 3) != 0 && symbol_count < round + ROUND_SYMBOLS) {
-                while (lane.put + lane.fill / 8 < symbol_count) {
-                    refill_window(words, lane);
-                    look_up(shared_address(table.entries), lane);
-                }
-                uint32_t *place = (uint32_t *)__cvta_shared_to_generic((lane.put & (RING_BYTES - 4)) ^ lane.ring);
-                if (lane.put < symbol_count) *place = lane.partial;
-            }
-            __syncwarp();
-            for (uint32_t from = 0; from < 32; from++) { /* a lane's round, an element a thread: neighbours store side by side */
-                uint64_t first = (uint64_t)(warp_first + from) << chunk.layout.segment_log2;
-                uint64_t index = first + round + lane_index;
-                uint8_t symbol =
-                    shared.ring[threadIdx.x / 32 * 32 + from][((round + lane_index) & (RING_BYTES - 1)) ^ ring_swizzle(from)];
-                if (round + lane_index < per_segment && index < chunk.element_count)
-                    join_any(chunk, chunk.layout, (uint32_t)index, symbol);
-            }
-            __syncwarp();
-        }
-        if (has_segment) {
-            bool good = check_segment(words, table.length, lane, symbol_count, last, start + bits, head.end_bit);
-            if (!good) report(d_status, chunk, GPU_BAD_SEGMENT);
-        }
-        tile_start += total;
-        __syncthreads(); /* before warp_bits is used again */
+    for (uint32_t tile = 0; tile < segment_count; tile += FLOAT_THREADS / 2) {
+        const struct gpu_half half =
+            find_half<FLOAT_THREADS>(words, head, shared.warp_bits, chunk, tile, segment_count, &tile_start);
+        const uint8_t *ring = shared.ring[threadIdx.x / 32];
+        const uint32_t end = threadIdx.x < FLOAT_THREADS / 2 ? decode_warp_any<false>(words, chunk, shared.table, ring, half)
+                                                             : decode_warp_any<true>(words, chunk, shared.table, ring, half);
+        const bool meets = halves_meet<FLOAT_THREADS>(shared.meeting, end, words.count);
+        if (half.segment < segment_count && !(half.good && meets)) report(d_status, chunk, GPU_BAD_SEGMENT);
     }
 }
 
