@@ -151,7 +151,7 @@ JOBS ?= $(shell nproc)
 BUILD = +$(Q)$(MAKE) --no-print-directory $(if $(filter --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 RUN_TESTS = tests/run --build
 
-.PHONY: demo test check check-property check-gpu sanitize valgrind bench bench-ratio coverage
+.PHONY: demo test check check-property check-gpu sanitize-gpu sanitize valgrind bench bench-ratio coverage
 demo: ## install what is missing, then pack, verify, restore and run the small model
 	$(Q)tools/install-packages build
 	$(BUILD) config=release B=build/release tools
@@ -168,6 +168,11 @@ check-property: ## nightly: CASES=100000 random checkpoints from SEED= (default 
 check-gpu: ## only the tests that need a GPU; REQUIRE_GPU=1: a skipped one is a failure
 	$(BUILD) tools $(GPU_TESTS)
 	$(Q)$(RUN_TESTS) $(B) $(if $(REQUIRE_GPU),--no-skips) --gpu $(if $(CU_SRC),built,absent) $(GPU_TESTS)
+sanitize-gpu: ## the parity tests, fewer of them, under each tool of compute-sanitizer
+	$(BUILD) $(PARITY)
+	$(Q)for tool in memcheck racecheck initcheck; do for test in $(PARITY); do \
+	    echo "$$tool $$test"; CLLM_GPU_TEST=small $(CUDA_HOME)/bin/compute-sanitizer --tool $$tool --error-exitcode 1 $$test || exit; \
+	    done; done
 sanitize: ## unit and command-line tests under AddressSanitizer and UBSan
 	$(BUILD) config=asan B=build/asan test-programs
 	$(Q)$(RUN_TESTS) build/asan --timeout 1200 $(patsubst $(B)/%,build/asan/%,$(UNIT)) tests/cli
