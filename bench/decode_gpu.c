@@ -1,7 +1,8 @@
-/* decode_gpu.c - how fast a GPU decodes BF16 chunks in its memory: output bytes per second, beside a device-to-device copy, from
- * what cpack stores for Gaussian weights. Median of repeated runs, timed by device events; output compared with the input.
+/* decode_gpu.c - how fast a GPU decodes chunks in its memory: output bytes per second of prepared batches, beside a
+ * device-to-device copy, from what cpack stores for Gaussian weights. Median of repeated runs, timed by device events; output
+ * compared with the input.
  *
- *   build/release/bench/decode_gpu [-r RUNS] [-g GIB]      GIB: decoded GiB in flight, 2 unless told (1 Gi weights)
+ *   build/release/bench/decode_gpu [-r RUNS] [-g GIB] [-d DTYPE]   GIB: decoded GiB in flight, 2 unless told (1 Gi BF16 weights)
  */
 #include "cllm_decode_gpu.h"
 #include "group.h"
@@ -18,6 +19,8 @@
 
 #define RUNS_MAX 99
 #define SAMPLE_BYTES ((size_t)64 << 20) /* distinct weights; the rest are copies at other addresses */
+#define TENSOR_BYTES ((size_t)32 << 20) /* of the small tensors: 4096 x 4096 in BF16 */
+#define GROUPS_PER_TENSOR (TENSOR_BYTES / CLLM_GROUP_BYTES)
 
 /* A context on the first GPU, or null, said once, where there is none: make bench goes on. */
 static struct cllm_gpu *open_gpu(void)
@@ -53,70 +56,100 @@ struct sample {
     struct cllm_data *groups; /* one data object per group */
     struct cllm_chunk *chunks;
     struct cllm_table *tables;
+    size_t group_count;
     size_t chunk_count;
-    size_t chunks_per_group;
 };
 
+/* ---------------------------------------------------------------------------------------------------------------- weights */
+
 /* Splitmix64 and Box-Muller. */
-static void fill_gaussian(uint8_t *bytes, size_t element_count)
+static float next_gaussian(uint64_t *state)
 {
+    uint64_t z = (*state += UINT64_C(0x9E3779B97F4A7C15));
+    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
+    z ^= z >> 31;
+    double radius = sqrt(-2 * log(((double)(z >> 32) + 1) / 4294967297.0));
+    return (float)(0.02 * radius * cos(6.283185307179586 * (double)(z & 0xFFFFFFFF) / 4294967296.0));
+}
+
+/* Rounded to nearest even; for values below 65504. */
+static uint16_t half_of(float value, uint32_t bits)
+{
+    const uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    if (fabsf(value) < 6.103515625e-05f) return (uint16_t)(sign | (uint16_t)lrintf(fabsf(value) * 16777216));
+    bits = (bits & 0x7FFFFFFF) + 0xFFF + (bits >> 13 & 1);
+    return (uint16_t)(sign | (uint16_t)((bits >> 13) - (112u << 10)));
+}
+
+static void fill_gaussian(uint8_t *bytes, size_t byte_count, const char *dtype)
+{
+    const size_t element_bytes = strcmp(dtype, "F32") == 0 ? 4 : 2;
     uint64_t state = 1;
-    for (size_t i = 0; i < element_count; i++) {
-        uint64_t z = (state += UINT64_C(0x9E3779B97F4A7C15));
-        z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-        z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-        z ^= z >> 31;
-        double radius = sqrt(-2 * log(((double)(z >> 32) + 1) / 4294967297.0));
-        float value = (float)(0.02 * radius * cos(6.283185307179586 * (double)(z & 0xFFFFFFFF) / 4294967296.0));
+    for (size_t i = 0; i < byte_count / element_bytes; i++) {
+        const float value = next_gaussian(&state);
         uint32_t bits;
         memcpy(&bits, &value, sizeof bits);
-        bits += 0x7FFF + (bits >> 16 & 1);
-        bytes[2 * i] = (uint8_t)(bits >> 16);
-        bytes[2 * i + 1] = (uint8_t)(bits >> 24);
+        if (strcmp(dtype, "BF16") == 0) bits = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+        if (strcmp(dtype, "F16") == 0) bits = half_of(value, bits);
+        memcpy(bytes + i * element_bytes, &bits, element_bytes); /* the host is little-endian */
     }
 }
 
-static void encode_sample(struct sample *sample)
+static void add_group(struct sample *sample, size_t g, struct cllm_group *group, const struct cllm_plan *plan)
+{
+    struct cllm_error err;
+    const size_t per_group = CLLM_GROUP_BYTES / plan->chunk_bytes;
+    uint32_t count = 0, table_count = 0;
+    memcpy(cllm_group_input(group), sample->decoded + g * CLLM_GROUP_BYTES, CLLM_GROUP_BYTES);
+    stop_on(cllm_group_encode(group, plan, CLLM_GROUP_BYTES, &err), &err);
+    const struct cllm_encoded_chunk *encoded = cllm_group_chunks(group, &count);
+    struct cllm_chunk *chunks = sample->chunks + g * per_group;
+    for (uint32_t k = 0; k < count; k++) {
+        if (encoded[k].chunk.table_index >= table_count) table_count = encoded[k].chunk.table_index + 1u;
+        chunks[k] = encoded[k].chunk;
+        chunks[k].stored_offset = sample->stored_bytes;
+        memcpy(sample->stored + sample->stored_bytes, encoded[k].stored, chunks[k].stored_bytes);
+        sample->stored_bytes += (chunks[k].stored_bytes + 15) & ~(size_t)15;
+    }
+    struct cllm_table *tables = sample->tables + g * per_group;
+    memcpy(tables, cllm_group_tables(group), table_count * sizeof *tables);
+    sample->groups[g] = (struct cllm_data){.layout = plan->layout,
+                                           .chunk_bytes = plan->chunk_bytes,
+                                           .chunk_count = count,
+                                           .chunks = chunks,
+                                           .tables = tables,
+                                           .table_count = table_count};
+}
+
+static void encode_sample(struct sample *sample, const char *dtype)
 {
     struct cllm_error err;
     struct cllm_group *group = NULL;
-    const struct cllm_plan plan = cllm_plan_make(cllm_dtype_find("BF16", 4), SAMPLE_BYTES);
-    const size_t group_count = SAMPLE_BYTES / CLLM_GROUP_BYTES;
-    sample->chunks_per_group = CLLM_GROUP_BYTES / plan.chunk_bytes;
-    sample->chunk_count = group_count * sample->chunks_per_group;
+    const struct cllm_plan plan = cllm_plan_make(cllm_dtype_find(dtype, strlen(dtype)), SAMPLE_BYTES);
+    sample->group_count = SAMPLE_BYTES / CLLM_GROUP_BYTES;
+    sample->chunk_count = SAMPLE_BYTES / plan.chunk_bytes;
     sample->decoded = malloc(SAMPLE_BYTES);
     sample->stored = calloc(1, SAMPLE_BYTES);
-    sample->groups = calloc(group_count, sizeof *sample->groups);
+    sample->groups = calloc(sample->group_count, sizeof *sample->groups);
     sample->chunks = calloc(sample->chunk_count, sizeof *sample->chunks);
     sample->tables = calloc(sample->chunk_count, sizeof *sample->tables);
-    fill_gaussian(sample->decoded, SAMPLE_BYTES / 2);
+    fill_gaussian(sample->decoded, SAMPLE_BYTES, dtype);
     stop_on(cllm_group_create(&group, &err), &err);
-    for (size_t g = 0; g < group_count; g++) {
-        uint32_t count = 0, table_count = 0;
-        memcpy(cllm_group_input(group), sample->decoded + g * CLLM_GROUP_BYTES, CLLM_GROUP_BYTES);
-        stop_on(cllm_group_encode(group, &plan, CLLM_GROUP_BYTES, &err), &err);
-        const struct cllm_encoded_chunk *chunks = cllm_group_chunks(group, &count);
-        for (uint32_t k = 0; k < count; k++) {
-            if (chunks[k].chunk.table_index >= table_count) table_count = chunks[k].chunk.table_index + 1u;
-        }
-        struct cllm_table *own = sample->tables + g * sample->chunks_per_group;
-        memcpy(own, cllm_group_tables(group), table_count * sizeof *own);
-        sample->groups[g] = (struct cllm_data){.layout = plan.layout,
-                                               .chunk_bytes = plan.chunk_bytes,
-                                               .chunk_count = count,
-                                               .chunks = sample->chunks + g * sample->chunks_per_group,
-                                               .tables = own,
-                                               .table_count = table_count};
-        for (uint32_t k = 0; k < count; k++) {
-            struct cllm_chunk *chunk = &sample->chunks[g * sample->chunks_per_group + k];
-            *chunk = chunks[k].chunk;
-            chunk->stored_offset = sample->stored_bytes;
-            memcpy(sample->stored + sample->stored_bytes, chunks[k].stored, chunk->stored_bytes);
-            sample->stored_bytes += (chunk->stored_bytes + 15) & ~(size_t)15;
-        }
-    }
+    for (size_t g = 0; g < sample->group_count; g++) add_group(sample, g, group, &plan);
     cllm_group_destroy(group);
 }
+
+static void free_sample(struct sample *sample)
+{
+    free(sample->decoded);
+    free(sample->stored);
+    free(sample->groups);
+    free(sample->chunks);
+    free(sample->tables);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- measuring */
 
 static int compare_floats(const void *a, const void *b)
 {
@@ -124,23 +157,17 @@ static int compare_floats(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static float median_ms(float *times, unsigned count)
-{
-    qsort(times, count, sizeof *times, compare_floats);
-    return times[count / 2];
-}
-
 struct subject {
     struct cllm_gpu *gpu;
-    const struct cllm_gpu_item *items;
-    size_t item_count;
+    struct cllm_gpu_batch **batches;
+    size_t batch_count;
     void *d_stored;
     void *d_decoded;
-    size_t copy_bytes;
+    size_t decoded_bytes;
 };
 
-/* Milliseconds of the device between two events around `work`, median of `runs` after two that do not count. */
-static float measure(struct subject *s, unsigned runs, void (*work)(struct subject *))
+/* Seconds of the device between two events around `work`, median of `runs` after two that do not count. */
+static double measure(struct subject *s, unsigned runs, void (*work)(struct subject *))
 {
     float times[RUNS_MAX];
     cudaEvent_t start, stop;
@@ -157,27 +184,30 @@ static float measure(struct subject *s, unsigned runs, void (*work)(struct subje
     }
     cudaEventDestroy(start);
     cudaEventDestroy(stop);
-    return median_ms(times, runs);
+    qsort(times, runs, sizeof *times, compare_floats);
+    return 1e-3 * times[runs / 2];
 }
 
 static void run_decode(struct subject *s)
 {
     struct cllm_error err;
-    stop_on(cllm_gpu_decode(s->gpu, s->items, s->item_count, &err), &err);
+    for (size_t b = 0; b < s->batch_count; b++)
+        stop_on(cllm_gpu_batch_decode(s->batches[b], NULL, s->d_stored, s->d_decoded, &err), &err);
 }
 
 static void run_copy(struct subject *s)
 {
-    cudaMemcpyAsync(s->d_decoded, (uint8_t *)s->d_decoded + s->copy_bytes, s->copy_bytes, cudaMemcpyDeviceToDevice,
-                    cllm_gpu_stream(s->gpu));
+    const size_t half = s->decoded_bytes / 2;
+    cudaMemcpyAsync(s->d_decoded, (uint8_t *)s->d_decoded + half, half, cudaMemcpyDeviceToDevice, cllm_gpu_stream(s->gpu));
 }
 
-static void check_output(const struct subject *s, const struct sample *sample, size_t copies)
+static void check_output(const struct subject *s, const struct sample *sample)
 {
     struct cllm_error err;
     uint8_t *out = malloc(SAMPLE_BYTES);
-    for (size_t c = 0; c<copies; c += copies> 1 ? copies - 1 : 1) {
-        stop_on(cllm_gpu_download(s->gpu, out, (uint8_t *)s->d_decoded + c * SAMPLE_BYTES, SAMPLE_BYTES, &err), &err);
+    for (size_t b = 0; b < s->batch_count; b++) stop_on(cllm_gpu_batch_check(s->batches[b], NULL, NULL, NULL, &err), &err);
+    for (size_t at = 0; at < s->decoded_bytes; at += SAMPLE_BYTES) {
+        stop_on(cllm_gpu_download(s->gpu, out, (uint8_t *)s->d_decoded + at, SAMPLE_BYTES, &err), &err);
         stop_on(cllm_gpu_finish(s->gpu, NULL, &err), &err);
         if (memcmp(out, sample->decoded, SAMPLE_BYTES) != 0) {
             fprintf(stderr, "decode_gpu: the output differs from the input\n");
@@ -187,57 +217,124 @@ static void check_output(const struct subject *s, const struct sample *sample, s
     free(out);
 }
 
+/* Batches of `groups_per_batch` groups each, over all copies of the sample. */
+static void create_batches(struct subject *s, const struct sample *sample, size_t groups_per_batch)
+{
+    struct cllm_error err;
+    const size_t group_count = s->decoded_bytes / CLLM_GROUP_BYTES;
+    struct cllm_gpu_span *spans = calloc(group_count, sizeof *spans);
+    s->batch_count = group_count / groups_per_batch;
+    s->batches = calloc(s->batch_count, sizeof(struct cllm_gpu_batch *));
+    for (size_t g = 0; g < group_count; g++) {
+        const struct cllm_data *data = &sample->groups[g % sample->group_count];
+        spans[g] = (struct cllm_gpu_span){
+            .data = data,
+            .chunk_count = data->chunk_count,
+            .stored_offset = g / sample->group_count * sample->stored_bytes + data->chunks[0].stored_offset,
+            .out_offset = g * CLLM_GROUP_BYTES,
+        };
+    }
+    for (size_t b = 0; b < s->batch_count; b++) {
+        const struct cllm_gpu_span *first = spans + b * groups_per_batch;
+        stop_on(cllm_gpu_batch_create(s->gpu, first, groups_per_batch, &s->batches[b], &err), &err);
+    }
+    free(spans);
+}
+
+static void destroy_batches(struct subject *s)
+{
+    for (size_t b = 0; b < s->batch_count; b++) cllm_gpu_batch_destroy(s->batches[b]);
+    free(s->batches);
+}
+
+/* Decoded at another place each time, so that a wrong byte cannot be an earlier run's. */
+static double measure_batches(struct subject *s, const struct sample *sample, size_t groups_per_batch, unsigned runs)
+{
+    create_batches(s, sample, groups_per_batch);
+    cudaMemset(s->d_decoded, 0xA5, s->decoded_bytes);
+    const double seconds = measure(s, runs, run_decode);
+    check_output(s, sample);
+    destroy_batches(s);
+    return seconds;
+}
+
+struct result {
+    const char *dtype;
+    double ratio;
+    double out_tbs;
+    double copy_tbs;
+    double tensor_us;
+};
+
+static struct result measure_dtype(struct cllm_gpu *gpu, const char *dtype, size_t copies, unsigned runs)
+{
+    struct cllm_error err;
+    struct sample sample = {0};
+    struct subject s = {.gpu = gpu, .decoded_bytes = copies * SAMPLE_BYTES};
+    encode_sample(&sample, dtype);
+    stop_on(cllm_gpu_allocate(gpu, copies * sample.stored_bytes, &s.d_stored, &err), &err);
+    stop_on(cllm_gpu_allocate(gpu, s.decoded_bytes, &s.d_decoded, &err), &err);
+    for (size_t c = 0; c < copies; c++) {
+        uint8_t *d_stored = (uint8_t *)s.d_stored + c * sample.stored_bytes;
+        stop_on(cllm_gpu_upload(gpu, d_stored, sample.stored, sample.stored_bytes, &err), &err);
+    }
+    const size_t group_count = copies * sample.group_count;
+    struct result result = {.dtype = dtype};
+    result.ratio = ((double)sample.stored_bytes + 16.0 * (double)sample.chunk_count) / (double)SAMPLE_BYTES;
+    result.out_tbs = (double)s.decoded_bytes / measure_batches(&s, &sample, group_count, runs) / 1e12;
+    result.tensor_us = 1e6 * measure_batches(&s, &sample, GROUPS_PER_TENSOR, runs) / ((double)s.decoded_bytes / TENSOR_BYTES);
+    result.copy_tbs = (double)s.decoded_bytes / measure(&s, runs, run_copy) / 1e12;
+    cllm_gpu_free(gpu, s.d_stored);
+    cllm_gpu_free(gpu, s.d_decoded);
+    free_sample(&sample);
+    return result;
+}
+
+static void print_result(const struct result *r)
+{
+    const double roof_tbs = r->copy_tbs / (1 + r->ratio);
+    printf("| %5s | %9.2f | %11.3f | %19.3f | %30.3f | %15.1f %% | %24.1f |\n", r->dtype, 100 * r->ratio, r->out_tbs,
+           r->out_tbs * (1 + r->ratio), r->copy_tbs, 100 * r->out_tbs / roof_tbs, r->tensor_us);
+}
+
 int main(int argc, char **argv)
 {
+    static const char *const dtypes[] = {"BF16", "F16", "F32"};
     unsigned runs = 11, gib = 2;
+    const char *only = NULL;
     int option;
-    while ((option = getopt(argc, argv, "r:g:")) != -1) {
-        unsigned value = optarg ? (unsigned)atoi(optarg) : 0;
+    while ((option = getopt(argc, argv, "r:g:d:")) != -1) {
+        unsigned value = option != 'd' && optarg ? (unsigned)atoi(optarg) : 1;
         if (option == '?' || value < 1 || value > RUNS_MAX) {
-            fprintf(stderr, "usage: decode_gpu [-r RUNS] [-g GIB]\n");
+            fprintf(stderr, "usage: decode_gpu [-r RUNS] [-g GIB] [-d BF16|F16|F32]\n");
             return 2;
         }
         if (option == 'r') runs = value;
-        else gib = value;
+        else if (option == 'g') gib = value;
+        else only = optarg;
     }
-    struct cllm_error err;
-    struct sample sample = {0};
-    struct subject s = {0};
-    const size_t copies = ((size_t)gib << 30) / SAMPLE_BYTES, decoded_bytes = copies * SAMPLE_BYTES;
-    s.gpu = open_gpu();
-    if (!s.gpu) return 0;
-    encode_sample(&sample);
-    s.item_count = copies * sample.chunk_count;
-    struct cllm_gpu_item *items = calloc(s.item_count, sizeof *items);
-    stop_on(cllm_gpu_allocate(s.gpu, copies * sample.stored_bytes, &s.d_stored, &err), &err);
-    stop_on(cllm_gpu_allocate(s.gpu, decoded_bytes, &s.d_decoded, &err), &err);
-    for (size_t c = 0; c < copies; c++) {
-        uint8_t *d_stored = (uint8_t *)s.d_stored + c * sample.stored_bytes;
-        stop_on(cllm_gpu_upload(s.gpu, d_stored, sample.stored, sample.stored_bytes, &err), &err);
-        for (size_t k = 0; k < sample.chunk_count; k++) {
-            items[c * sample.chunk_count + k] =
-                (struct cllm_gpu_item){&sample.groups[k / sample.chunks_per_group], (uint32_t)(k % sample.chunks_per_group),
-                                       d_stored + sample.chunks[k].stored_offset,
-                                       (uint8_t *)s.d_decoded + c * SAMPLE_BYTES + k * sample.groups[0].chunk_bytes};
-        }
+    struct cllm_gpu *gpu = open_gpu();
+    if (!gpu) return 0;
+    struct result results[3];
+    printf("%s, Gaussian weights, %u GiB decoded by one prepared batch; median of %u runs\n\n", cllm_gpu_name(gpu), gib, runs);
+    printf("| dtype | stored, %% | output TB/s | input + output TB/s | device copy, read + write TB/s | share of the roof | µs a "
+           "tensor of 32 MiB* |\n");
+    printf("|-------|----------:|------------:|--------------------:|-------------------------------:|------------------:|------"
+           "-------------------:|\n");
+    for (size_t k = 0; k < 3; k++) {
+        if (only && strcmp(only, dtypes[k]) != 0) continue;
+        results[k] = measure_dtype(gpu, dtypes[k], ((size_t)gib << 30) / SAMPLE_BYTES, runs);
+        print_result(&results[k]);
     }
-    s.items = items;
-    s.copy_bytes = decoded_bytes / 2;
-    double decode_s = 1e-3 * measure(&s, runs, run_decode);
-    check_output(&s, &sample, copies);
-    double copy_tbs = 2.0 * (double)s.copy_bytes / (1e-3 * measure(&s, runs, run_copy)) / 1e12;
-    double ratio = ((double)sample.stored_bytes + 16.0 * (double)sample.chunk_count) / (double)SAMPLE_BYTES;
-    double out_tbs = (double)decoded_bytes / decode_s / 1e12, roof_tbs = copy_tbs / (1 + ratio);
-    printf("%s, %zu Gi weights of Gaussian BF16, median of %u runs; with descriptors and tables sent each time\n\n",
-           cllm_gpu_name(s.gpu), decoded_bytes >> 31, runs);
-    printf("| stored, %% of BF16 | output TB/s | input + output TB/s | device copy, read + write TB/s | share of the roof |\n");
-    printf("|------------------:|------------:|--------------------:|-------------------------------:|------------------:|\n");
-    printf("| %17.2f | %11.3f | %19.3f | %30.3f | %15.1f %% |\n\n", 100 * ratio, out_tbs, out_tbs * (1 + ratio), copy_tbs,
-           100 * out_tbs / roof_tbs);
-    printf("{\"bench\":\"decode_gpu\",\"gpu\":\"%s\",\"decoded_bytes\":%zu,\"stored_ratio\":%.4f,\"output_tbs\":%.3f,\"copy_"
-           "tbs\":%.3f}\n",
-           cllm_gpu_name(s.gpu), decoded_bytes, ratio, out_tbs, copy_tbs);
-    cllm_gpu_destroy(s.gpu);
+    printf("\n* each in a batch of its own, %u in a row\n\n", (unsigned)(((size_t)gib << 30) / TENSOR_BYTES));
+    for (size_t k = 0; k < 3; k++) {
+        if (only && strcmp(only, dtypes[k]) != 0) continue;
+        printf("{\"bench\":\"decode_gpu\",\"gpu\":\"%s\",\"dtype\":\"%s\",\"decoded_bytes\":%zu,\"stored_ratio\":%.4f,"
+               "\"output_tbs\":%.3f,\"copy_tbs\":%.3f,\"tensor_us\":%.1f}\n",
+               cllm_gpu_name(gpu), dtypes[k], (size_t)gib << 30, results[k].ratio, results[k].out_tbs, results[k].copy_tbs,
+               results[k].tensor_us);
+    }
+    cllm_gpu_destroy(gpu);
     return 0;
 }
 
