@@ -66,6 +66,7 @@ int main(int argc, char **argv)
 {
     struct cllm_gpu_engine_tuning tuning = {.run_bytes = 8u << 20, .lane_count = 32, .huge_pages = true};
     unsigned threads = 0, times = 5;
+    setvbuf(stdout, NULL, _IOLBF, 0);
     for (int option; (option = getopt(argc, argv, "r:l:t:n:p")) != -1;) {
         if (option == 'r') tuning.run_bytes = (uint32_t)atoi(optarg) << 20;
         else if (option == 'l') tuning.lane_count = (unsigned)atoi(optarg);
