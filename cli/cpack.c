@@ -104,9 +104,9 @@ static int test(const struct cpack_options *options, const char *const *operands
 {
     struct cllm_verify_request request = {.common = options->common};
     struct cllm_error err = {0};
-    if (cllm_device_open(&options->device, operands, operand_count, &request.engine, &err)) return cllm_fatal_error(&err);
+    if (cllm_engine_open(&options->device, operands, operand_count, &request.engine, &err)) return cllm_fatal_error(&err);
     int code = cllm_verify_containers(&request, operands, operand_count);
-    cllm_device_close(request.engine);
+    cllm_engine_close(request.engine);
     return code;
 }
 

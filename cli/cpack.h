@@ -9,7 +9,7 @@ struct cpack_options {
     struct cllm_common_options common;
     const char *output;               /* -o, or null */
     const char *file_name;            /* --file, or null */
-    struct cllm_device_choice device; /* --device */
+    struct cllm_engine_choice device; /* --device */
     bool device_given;
     bool force;
     bool remove_source;

@@ -271,7 +271,7 @@ int cpack_restore(const struct cpack_options *options, const char *container)
     if (status) return cllm_fatal_error(&err);
 
     struct restoring restoring = {.options = options, .reader = reader, .index = cllm_reader_index(reader)};
-    if (cllm_device_open(&options->device, &container, 1, &restoring.engine, &err)) {
+    if (cllm_engine_open(&options->device, &container, 1, &restoring.engine, &err)) {
         cllm_reader_close(reader);
         return cllm_fatal_error(&err);
     }
@@ -280,7 +280,7 @@ int cpack_restore(const struct cpack_options *options, const char *container)
     cllm_meter_stop(&restoring.meter);
     if (!status && strcmp(options->output, "-") != 0) status = report_success(&restoring, container, &err);
     cllm_reader_close(reader);
-    cllm_device_close(restoring.engine);
+    cllm_engine_close(restoring.engine);
     if (!status && options->remove_source && unlink(container) != 0) {
         status = cllm_fail(&err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot remove %s: %s", cllm_shown(container), strerror(errno));
     }

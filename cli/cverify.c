@@ -49,7 +49,7 @@ static const struct option long_options[] = {CLLM_COMMON_LONG,
                                              {0}};
 
 static enum cllm_status parse_options(int argc, char **argv, struct cllm_verify_request *request,
-                                      struct cllm_device_choice *choice_out, struct cllm_error *err)
+                                      struct cllm_engine_choice *choice_out, struct cllm_error *err)
 {
     enum cllm_status status = CLLM_OK;
     opterr = 0;
@@ -66,21 +66,21 @@ static enum cllm_status parse_options(int argc, char **argv, struct cllm_verify_
     return status;
 }
 
-static int run_on(const struct cllm_device_choice *choice, struct cllm_verify_request *request, const char *const *operands,
+static int run_on(const struct cllm_engine_choice *choice, struct cllm_verify_request *request, const char *const *operands,
                   int operand_count)
 {
     struct cllm_error err = {0};
-    struct cllm_device_choice used = *choice;
+    struct cllm_engine_choice used = *choice;
     if (choice->device == CLLM_DEVICE_CUDA && request->tag)
         return cllm_fatal_usage("--tag prints the SHA-256 of files, which --device cuda does not recompute");
     if (choice->device == CLLM_DEVICE_AUTO && (request->quick || request->tag)) used.device = CLLM_DEVICE_CPU;
-    if (cllm_device_open(&used, operands, operand_count, &request->engine, &err)) return cllm_fatal_error(&err);
+    if (cllm_engine_open(&used, operands, operand_count, &request->engine, &err)) return cllm_fatal_error(&err);
     int code = cllm_verify_containers(request, operands, operand_count);
-    cllm_device_close(request->engine);
+    cllm_engine_close(request->engine);
     return code;
 }
 
-static int run(const struct cllm_device_choice *choice, struct cllm_verify_request *request, const char *const *operands,
+static int run(const struct cllm_engine_choice *choice, struct cllm_verify_request *request, const char *const *operands,
                int operand_count)
 {
     if (operand_count == 0) return cllm_fatal_usage("which container?");
@@ -95,7 +95,7 @@ int main(int argc, char **argv)
 {
     struct cllm_verify_request request = {0};
     struct cllm_error err = {0};
-    struct cllm_device_choice choice = {CLLM_DEVICE_AUTO, 0};
+    struct cllm_engine_choice choice = {CLLM_DEVICE_AUTO, 0};
     cllm_message_start(argv[0]);
     cllm_signals_catch();
     enum cllm_status status = parse_options(argc, argv, &request, &choice, &err);

@@ -18,7 +18,7 @@ static bool is_large(const char *const *containers, int container_count)
     return bytes >= AUTO_GPU_MIN_BYTES;
 }
 
-enum cllm_status cllm_device_open(const struct cllm_device_choice *choice, const char *const *containers, int container_count,
+enum cllm_status cllm_engine_open(const struct cllm_engine_choice *choice, const char *const *containers, int container_count,
                                   const struct cllm_engine **engine_out, struct cllm_error *err)
 {
     const bool asked = choice->device == CLLM_DEVICE_CUDA;
@@ -31,7 +31,7 @@ enum cllm_status cllm_device_open(const struct cllm_device_choice *choice, const
     return cllm_fail_context(err, CLLM_E_DEVICE, "--device cuda");
 }
 
-void cllm_device_close(const struct cllm_engine *engine)
+void cllm_engine_close(const struct cllm_engine *engine)
 {
     cllm_gpu_engine_destroy(engine);
 }
