@@ -176,7 +176,7 @@ void crun_engine_note_memory(struct crun_engine *engine)
 static enum cllm_status start_gpu(const struct crun_engine_options *options, struct crun_engine *engine, struct cllm_error *err)
 {
     struct cllm_device_memory memory;
-    enum cllm_status status = cllm_engine_open(options->device_index, &engine->device, err);
+    enum cllm_status status = cllm_device_open(options->device_index, &engine->device, err);
     if (!status) status = cllm_device_memory(engine->device, &memory, err);
     if (status) return status;
     engine->device_name = cllm_device_name(engine->device);
@@ -272,6 +272,6 @@ void crun_engine_close(struct crun_engine *engine)
 {
     cllm_forward_destroy(engine->forward);
     cllm_weights_gpu_destroy(engine->weights);
-    cllm_engine_close(engine->device);
+    cllm_device_close(engine->device);
     *engine = (struct crun_engine){0};
 }
