@@ -3,13 +3,13 @@
 
 #include "bytes.h"
 
-#define SLOT_BYTES (UINT64_C(4) << 20) /* copies of this size reach the link's speed */
-#define SLOT_COUNT 8u
-#define MODEST_SLOT_BYTES (UINT64_C(2) << 20)
+#define SLOT_BYTES (UINT64_C(8) << 20) /* takes longer to copy than to decode: bench/NOTES.md */
+#define SLOT_COUNT 4u
+#define MODEST_SLOT_BYTES (UINT64_C(4) << 20)
 #define MODEST_SLOT_COUNT 4u /* holds what arrives while a layer is computed */
 #define SMALLEST_SLOT_BYTES (UINT64_C(512) << 10)
 #define SMALLEST_SLOT_COUNT 2u
-#define LAYER_MATRICES 7 /* a part is of one matrix */
+#define LAYER_MATRICES 7 /* a part has at least one table of each matrix in it */
 #define MODEST_SHARE 16  /* the budget's part that buffers may have where layers must be streamed for them */
 #define SMALL_ALLOCATIONS_BYTES (UINT64_C(2) << 20) /* histograms, flags, logits */
 

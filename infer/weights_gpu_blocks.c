@@ -153,49 +153,62 @@ static void add_matrix(struct cllm_block *block, const struct cllm_weight *weigh
     block->raw_bytes += aligned(matrix->raw_bytes, CLLM_BLOCK_ALIGNMENT);
 }
 
-/* The part that starts at `first_chunk`: as many chunks of one way as fit a slot, at least one. */
-static struct cllm_block_part part_at(const struct cllm_data *data, uint32_t first_chunk, uint64_t slot_bytes)
+/* The span that starts at `first_chunk`: as many chunks of one way as there is room for, at least one. */
+static struct cllm_block_span span_at(const struct cllm_data *data, uint32_t first_chunk, uint64_t room_bytes)
 {
-    struct cllm_block_part part = {.first_chunk = first_chunk};
-    const uint32_t run = cllm_gpu_run_chunks(data, first_chunk, data->chunk_count - first_chunk, &part.decodes);
-    uint64_t payload = 0;
-    while (part.chunk_count < run) {
-        const struct cllm_chunk *chunk = &data->chunks[first_chunk + part.chunk_count];
-        if (part.chunk_count > 0 && payload + payload_of(chunk) > slot_bytes) break;
-        payload += payload_of(chunk);
-        part.out_bytes += chunk->decoded_bytes;
-        part.chunk_count++;
+    struct cllm_block_span span = {.first_chunk = first_chunk};
+    const uint32_t run = cllm_gpu_run_chunks(data, first_chunk, data->chunk_count - first_chunk, &span.decodes);
+    while (span.chunk_count < run) {
+        const struct cllm_chunk *chunk = &data->chunks[first_chunk + span.chunk_count];
+        if (span.chunk_count > 0 && span.payload_bytes + payload_of(chunk) > room_bytes) break;
+        span.payload_bytes += payload_of(chunk);
+        span.out_bytes += chunk->decoded_bytes;
+        span.chunk_count++;
     }
-    part.payload_bytes = (uint32_t)payload;
-    return part;
+    return span;
 }
 
-/* Writes the parts to `parts`, or only counts them where that is null. */
-static size_t cut_block(const struct cllm_reader *reader, const struct cllm_block *block, uint64_t slot_bytes,
-                        struct cllm_block_part *parts)
+/* Cuts a block into spans and parts, or only counts them where block->spans is null. */
+static void cut_block(const struct cllm_reader *reader, uint64_t slot_bytes, struct cllm_block *block)
 {
-    size_t count = 0;
+    struct cllm_block_part part = {0};
+    block->span_count = block->part_count = 0;
     for (unsigned m = 0; m < block->matrix_count; m++) {
         const struct cllm_data *data = data_of(reader, block->matrices[m].weight);
-        for (uint32_t c = 0; c < data->chunk_count; count++) {
-            struct cllm_block_part part = part_at(data, c, slot_bytes);
-            part.data_index = block->matrices[m].weight->tensor->data_index;
-            part.out_offset = block->matrices[m].raw_offset + (uint64_t)c * data->chunk_bytes;
-            c += part.chunk_count;
-            if (parts) parts[count] = part;
+        for (uint32_t c = 0; c < data->chunk_count;) {
+            struct cllm_block_span span = span_at(data, c, slot_bytes - part.payload_bytes);
+            if (part.payload_bytes + span.payload_bytes > slot_bytes && part.span_count > 0) {
+                if (block->parts) block->parts[block->part_count] = part;
+                block->part_count++;
+                part = (struct cllm_block_part){0};
+                continue;
+            }
+            span.data_index = block->matrices[m].weight->tensor->data_index;
+            span.payload_offset = part.payload_bytes;
+            span.out_offset = block->matrices[m].raw_offset + (uint64_t)c * data->chunk_bytes;
+            if (part.span_count == 0) part.spans = block->spans + (block->spans ? block->span_count : 0);
+            part.span_count++;
+            part.payload_bytes += span.payload_bytes;
+            part.out_bytes += span.out_bytes;
+            if (block->spans) block->spans[block->span_count] = span;
+            block->span_count++;
+            c += span.chunk_count;
         }
     }
-    return count;
+    if (block->parts) block->parts[block->part_count] = part;
+    block->part_count++;
 }
 
 static enum cllm_status complete_block(const struct cllm_reader *reader, uint64_t slot_bytes, struct cllm_blocks *blocks,
                                        struct cllm_block *block, struct cllm_error *err)
 {
     if (block->fate == CLLM_BLOCK_ABSENT) return CLLM_OK;
-    block->part_count = cut_block(reader, block, slot_bytes, NULL);
+    cut_block(reader, slot_bytes, block);
+    block->spans = calloc(block->span_count, sizeof *block->spans);
     block->parts = calloc(block->part_count, sizeof *block->parts);
-    if (!block->parts) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %zu parts", block->part_count);
-    cut_block(reader, block, slot_bytes, block->parts);
+    if (!block->spans || !block->parts)
+        return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %zu parts", block->part_count);
+    cut_block(reader, slot_bytes, block);
     blocks->raw_bytes += block->raw_bytes;
     for (size_t i = 0; block->fate == CLLM_BLOCK_STREAMED && i < block->part_count; i++) {
         block->parts[i].arena_offset = blocks->arena_bytes;
@@ -233,7 +246,10 @@ enum cllm_status cllm_blocks_create(const struct cllm_reader *reader, const stru
 
 void cllm_blocks_free(struct cllm_blocks *blocks)
 {
-    for (size_t i = 0; blocks->blocks && i < blocks->block_count; i++) free(blocks->blocks[i].parts);
+    for (size_t i = 0; blocks->blocks && i < blocks->block_count; i++) {
+        free(blocks->blocks[i].spans);
+        free(blocks->blocks[i].parts);
+    }
     free(blocks->blocks);
     *blocks = (struct cllm_blocks){0};
 }
@@ -247,10 +263,11 @@ void cllm_part_filler_free(struct cllm_part_filler *filler)
     *filler = (struct cllm_part_filler){0};
 }
 
-static enum cllm_status fill_decoded(const struct cllm_reader *reader, const struct cllm_block_part *part, uint32_t chunk_index,
+/* One chunk, decoded here. */
+static enum cllm_status fill_decoded(const struct cllm_reader *reader, uint32_t data_index, uint32_t chunk_index,
                                      struct cllm_part_filler *filler, uint8_t *out, struct cllm_error *err)
 {
-    const struct cllm_data *data = &cllm_reader_index(reader)->data[part->data_index];
+    const struct cllm_data *data = &cllm_reader_index(reader)->data[data_index];
     const struct cllm_chunk *chunk = &data->chunks[chunk_index];
     const size_t needed = cllm_chunk_buffer_bytes(chunk);
     if (needed > filler->stored_capacity) {
@@ -261,28 +278,41 @@ static enum cllm_status fill_decoded(const struct cllm_reader *reader, const str
         filler->stored_capacity = needed;
     }
     enum cllm_status status = filler->decoder ? CLLM_OK : cllm_decoder_create(&filler->decoder, err);
-    if (!status) status = cllm_reader_read_chunk(reader, part->data_index, chunk_index, filler->stored, needed, err);
+    if (!status) status = cllm_reader_read_chunk(reader, data_index, chunk_index, filler->stored, needed, err);
     if (status) return status;
     status = cllm_decode_chunk(filler->decoder, data, chunk, filler->stored, out, err);
-    return status ? cllm_reader_blame_chunk(reader, part->data_index, chunk_index, status, err) : CLLM_OK;
+    return status ? cllm_reader_blame_chunk(reader, data_index, chunk_index, status, err) : CLLM_OK;
+}
+
+/* Reading a run zeroes the slack behind it, where the next span is read afterwards. */
+static enum cllm_status fill_span(const struct cllm_reader *reader, const struct cllm_block_span *span,
+                                  struct cllm_part_filler *filler, uint8_t *payload, struct cllm_error *err)
+{
+    const struct cllm_data *data = &cllm_reader_index(reader)->data[span->data_index];
+    const struct cllm_chunk *chunks = &data->chunks[span->first_chunk];
+    enum cllm_status status = CLLM_OK;
+    if (span->decodes) {
+        status = cllm_reader_read_run(reader, span->data_index, span->first_chunk, span->chunk_count, payload, err);
+    }
+    for (uint32_t k = 0; !status && k < span->chunk_count; k++) {
+        const uint32_t chunk_index = span->first_chunk + k;
+        if (span->decodes) {
+            const uint8_t *stored = payload + (chunks[k].stored_offset - chunks[0].stored_offset);
+            status = cllm_reader_check_chunk(reader, span->data_index, chunk_index, stored, err);
+        } else {
+            uint8_t *out = payload + (size_t)k * data->chunk_bytes;
+            status = fill_decoded(reader, span->data_index, chunk_index, filler, out, err);
+        }
+    }
+    return status;
 }
 
 enum cllm_status cllm_part_fill(const struct cllm_reader *reader, const struct cllm_block_part *part,
                                 struct cllm_part_filler *filler, uint8_t *payload, struct cllm_error *err)
 {
-    const struct cllm_data *data = &cllm_reader_index(reader)->data[part->data_index];
-    const struct cllm_chunk *chunks = &data->chunks[part->first_chunk];
     enum cllm_status status = CLLM_OK;
-    if (part->decodes) {
-        status = cllm_reader_read_run(reader, part->data_index, part->first_chunk, part->chunk_count, payload, err);
-    }
-    for (uint32_t k = 0; !status && k < part->chunk_count; k++) {
-        if (part->decodes) {
-            const uint8_t *stored = payload + (chunks[k].stored_offset - chunks[0].stored_offset);
-            status = cllm_reader_check_chunk(reader, part->data_index, part->first_chunk + k, stored, err);
-        } else {
-            status = fill_decoded(reader, part, part->first_chunk + k, filler, payload + (size_t)k * data->chunk_bytes, err);
-        }
+    for (size_t i = 0; !status && i < part->span_count; i++) {
+        status = fill_span(reader, &part->spans[i], filler, payload + part->spans[i].payload_offset, err);
     }
     return status;
 }

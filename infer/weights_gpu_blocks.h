@@ -13,7 +13,7 @@
 #define CLLM_BLOCK_MATRICES 7 /* of a layer */
 #define CLLM_BLOCK_ALIGNMENT 256u
 
-/* Bytes between parts in host memory: decoders read ahead. */
+/* Bytes behind a part in host memory: decoders read ahead. */
 #define CLLM_PART_SLACK_BYTES 64u
 
 enum cllm_block_fate { CLLM_BLOCK_ABSENT, CLLM_BLOCK_RAW, CLLM_BLOCK_PACKED, CLLM_BLOCK_STREAMED };
@@ -25,14 +25,23 @@ struct cllm_block_matrix {
     struct cllm_gpu_matrix placed; /* once it is */
 };
 
-/* Consecutive chunks of one matrix that go through a slot together. */
-struct cllm_block_part {
+/* Consecutive chunks of one matrix that go the same way. */
+struct cllm_block_span {
     uint32_t data_index;
     uint32_t first_chunk;
     uint32_t chunk_count;
-    bool decodes;           /* on the device; otherwise they are decoded before they are copied */
-    uint32_t payload_bytes; /* what is copied: stored bytes with their padding, or decoded bytes */
-    uint64_t out_offset;    /* of the decoded bytes in the block */
+    bool decodes;            /* on the device; otherwise they are decoded before they are copied */
+    uint64_t payload_offset; /* in the part */
+    uint64_t payload_bytes;  /* what is copied: stored bytes with their padding, or decoded bytes */
+    uint64_t out_offset;     /* of the decoded bytes in the block */
+    uint64_t out_bytes;
+};
+
+/* Spans that go through a slot together: a decode takes long enough to begin that it should have much to do. */
+struct cllm_block_part {
+    const struct cllm_block_span *spans;
+    size_t span_count;
+    uint64_t payload_bytes;
     uint64_t out_bytes;
     uint64_t arena_offset;        /* streamed from host memory: where the payload lies */
     struct cllm_gpu_batch *batch; /* streamed: prepared */
@@ -44,6 +53,8 @@ struct cllm_block {
     unsigned matrix_count;
     struct cllm_block_matrix matrices[CLLM_BLOCK_MATRICES]; /* of a layer: query, key, value, output, gate, up, down */
     uint64_t raw_bytes;
+    struct cllm_block_span *spans; /* of all parts */
+    size_t span_count;
     struct cllm_block_part *parts;
     size_t part_count;
     void *d_memory; /* of one that stays */

@@ -67,27 +67,30 @@ enum cllm_status cllm_ring_copy(struct cllm_ring *ring, const struct cllm_ring_e
 
 /* ---------------------------------------------------------------------------------------------------------- decoding */
 
-static enum cllm_status describe_items(struct cllm_ring *ring, const struct cllm_block_part *part, uint8_t *d_stored,
-                                       uint8_t *d_out, struct cllm_error *err)
+static enum cllm_status reserve_items(struct cllm_ring *ring, size_t count, struct cllm_error *err)
 {
-    const struct cllm_data *data = &cllm_reader_index(ring->reader)->data[part->data_index];
-    const struct cllm_chunk *chunks = &data->chunks[part->first_chunk];
-    if (part->chunk_count > ring->item_capacity) {
-        free(ring->items);
-        ring->item_capacity = 0;
-        ring->items = calloc(part->chunk_count, sizeof *ring->items);
-        if (!ring->items) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %u chunks", part->chunk_count);
-        ring->item_capacity = part->chunk_count;
-    }
-    for (uint32_t k = 0; k < part->chunk_count; k++) {
-        ring->items[k] = (struct cllm_gpu_item){
+    if (count <= ring->item_capacity) return CLLM_OK;
+    free(ring->items);
+    ring->item_capacity = 0;
+    ring->items = calloc(count, sizeof *ring->items);
+    if (!ring->items) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %zu chunks", count);
+    ring->item_capacity = count;
+    return CLLM_OK;
+}
+
+static void describe_items(const struct cllm_ring *ring, const struct cllm_block_span *span, uint8_t *d_stored, uint8_t *d_out,
+                           struct cllm_gpu_item *items)
+{
+    const struct cllm_data *data = &cllm_reader_index(ring->reader)->data[span->data_index];
+    const struct cllm_chunk *chunks = &data->chunks[span->first_chunk];
+    for (uint32_t k = 0; k < span->chunk_count; k++) {
+        items[k] = (struct cllm_gpu_item){
             .data = data,
-            .chunk_index = part->first_chunk + k,
+            .chunk_index = span->first_chunk + k,
             .d_stored = d_stored + (chunks[k].stored_offset - chunks[0].stored_offset),
             .d_out = d_out + (uint64_t)k * data->chunk_bytes,
         };
     }
-    return CLLM_OK;
 }
 
 enum cllm_status cllm_ring_check(struct cllm_ring *ring, struct cllm_error *err)
@@ -100,14 +103,26 @@ enum cllm_status cllm_ring_check(struct cllm_ring *ring, struct cllm_error *err)
     return cllm_reader_blame_chunk(ring->reader, data_index, item->chunk_index, status, err);
 }
 
+/* Copies what was decoded before, and has the rest decoded in one call. */
 static enum cllm_status decode_once(struct cllm_ring *ring, const struct cllm_block_part *part, uint8_t *d_stored,
                                     uint8_t *d_block, struct cllm_error *err)
 {
-    uint8_t *d_out = d_block + part->out_offset;
-    if (!part->decodes) return cllm_device_copy(ring->device, d_out, d_stored, part->out_bytes, ring->decode_stream, err);
+    size_t item_count = 0;
     enum cllm_status status = cllm_ring_check(ring, err);
-    if (!status) status = describe_items(ring, part, d_stored, d_out, err);
-    return status ? status : cllm_gpu_decode(ring->gpu, ring->items, part->chunk_count, err);
+    for (size_t i = 0; i < part->span_count; i++) item_count += part->spans[i].chunk_count;
+    if (!status) status = reserve_items(ring, item_count, err);
+    item_count = 0;
+    for (size_t i = 0; !status && i < part->span_count; i++) {
+        const struct cllm_block_span *span = &part->spans[i];
+        uint8_t *d_from = d_stored + span->payload_offset, *d_out = d_block + span->out_offset;
+        if (span->decodes) {
+            describe_items(ring, span, d_from, d_out, ring->items + item_count);
+            item_count += span->chunk_count;
+        } else {
+            status = cllm_device_copy(ring->device, d_out, d_from, span->out_bytes, ring->decode_stream, err);
+        }
+    }
+    return status || item_count == 0 ? status : cllm_gpu_decode(ring->gpu, ring->items, item_count, err);
 }
 
 /* Of a part without a batch: the event of its slot says when it was decoded before. */
@@ -148,14 +163,21 @@ enum cllm_status cllm_ring_decode(struct cllm_ring *ring, void *d_block, struct 
 
 enum cllm_status cllm_ring_prepare(struct cllm_ring *ring, struct cllm_block_part *part, struct cllm_error *err)
 {
-    const struct cllm_gpu_span span = {
-        .data = &cllm_reader_index(ring->reader)->data[part->data_index],
-        .first_chunk = part->first_chunk,
-        .chunk_count = part->chunk_count,
-        .out_offset = part->out_offset,
-        .decoded = !part->decodes,
-    };
-    enum cllm_status status = cllm_gpu_batch_create(ring->gpu, &span, 1, &part->batch, err);
+    struct cllm_gpu_span *spans = calloc(part->span_count, sizeof *spans);
+    if (!spans) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %zu spans", part->span_count);
+    for (size_t i = 0; i < part->span_count; i++) {
+        const struct cllm_block_span *span = &part->spans[i];
+        spans[i] = (struct cllm_gpu_span){
+            .data = &cllm_reader_index(ring->reader)->data[span->data_index],
+            .first_chunk = span->first_chunk,
+            .chunk_count = span->chunk_count,
+            .stored_offset = span->payload_offset,
+            .out_offset = span->out_offset,
+            .decoded = !span->decodes,
+        };
+    }
+    enum cllm_status status = cllm_gpu_batch_create(ring->gpu, spans, part->span_count, &part->batch, err);
+    free(spans);
     for (int i = 0; !status && ring->timed && i < 2; i++) {
         status = cllm_device_event_create(ring->device, true, &part->events[i], err);
     }
@@ -166,9 +188,12 @@ enum cllm_status cllm_ring_check_batches(struct cllm_ring *ring, const struct cl
 {
     enum cllm_status status = CLLM_OK;
     for (size_t i = 0; !status && i < block->part_count; i++) {
+        const struct cllm_block_part *part = &block->parts[i];
         uint32_t bad_chunk = 0;
-        status = cllm_gpu_batch_check(block->parts[i].batch, ring->decode_stream, NULL, &bad_chunk, err);
-        if (status == CLLM_E_CORRUPT) cllm_reader_blame_chunk(ring->reader, block->parts[i].data_index, bad_chunk, status, err);
+        size_t bad_span = 0;
+        status = cllm_gpu_batch_check(part->batch, ring->decode_stream, &bad_span, &bad_chunk, err);
+        if (status == CLLM_E_CORRUPT && bad_span < part->span_count)
+            cllm_reader_blame_chunk(ring->reader, part->spans[bad_span].data_index, bad_chunk, status, err);
     }
     return status;
 }

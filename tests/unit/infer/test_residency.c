@@ -217,9 +217,9 @@ static void test_small_budgets_get_small_slots(void **state)
     request.budget_bytes = 450 * MIB;
     const struct cllm_residency_plan plan = decide(&request);
     assert_true(plan.slot_bytes < ample && plan.slot_bytes >= request.chunk_bytes && plan.slot_count >= 2);
-    request.chunk_bytes = 5 * MIB;
+    request.chunk_bytes = 9 * MIB;
     request.budget_bytes = 4 * GIB;
-    assert_int_equal(decide(&request).slot_bytes, 5 * MIB);
+    assert_int_equal(decide(&request).slot_bytes, 9 * MIB);
 }
 
 static void test_a_tied_head_stays(void **state)

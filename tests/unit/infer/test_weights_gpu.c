@@ -49,7 +49,8 @@ struct played_stream {
 };
 
 struct cllm_gpu_batch {
-    struct cllm_gpu_span span;
+    struct cllm_gpu_span *spans;
+    size_t span_count;
     bool bad;
 };
 
@@ -80,9 +81,8 @@ static uint64_t hash_of(const void *bytes, uint64_t count)
     return hash;
 }
 
-static void do_decode(const struct op *op)
+static void decode_span(const struct op *op, const struct cllm_gpu_span *span)
 {
-    const struct cllm_gpu_span *span = &op->batch->span;
     for (uint32_t k = 0; k < span->chunk_count; k++) {
         const struct cllm_chunk *chunk = &span->data->chunks[span->first_chunk + k];
         const uint64_t moved = (uint64_t)k * span->data->chunk_bytes;
@@ -99,6 +99,11 @@ static void do_decode(const struct op *op)
         if (cllm_decode_chunk(played.decoder, span->data, chunk, buffer, out, NULL)) op->batch->bad = true;
         free(buffer);
     }
+}
+
+static void do_decode(const struct op *op)
+{
+    for (size_t i = 0; i < op->batch->span_count; i++) decode_span(op, &op->batch->spans[i]);
 }
 
 static void survey(const struct op *op, uint64_t histogram[CLLM_PACK12_BINS])
@@ -407,14 +412,28 @@ size_t cllm_gpu_scratch_bytes(size_t item_count)
     return 25000 * item_count;
 }
 
+static struct cllm_gpu_batch *new_batch(const struct cllm_gpu_span *spans, size_t span_count)
+{
+    struct cllm_gpu_batch *batch = calloc(1, sizeof *batch);
+    assert_non_null(batch);
+    batch->spans = calloc(span_count, sizeof *spans);
+    assert_non_null(batch->spans);
+    memcpy(batch->spans, spans, span_count * sizeof *spans);
+    batch->span_count = span_count;
+    return batch;
+}
+
+static void free_batch(struct cllm_gpu_batch *batch)
+{
+    free(batch->spans);
+    free(batch);
+}
+
 enum cllm_status cllm_gpu_batch_create(struct cllm_gpu *gpu, const struct cllm_gpu_span *spans, size_t span_count,
                                        struct cllm_gpu_batch **batch_out, struct cllm_error *err)
 {
     (void)err;
-    assert_int_equal(span_count, 1);
-    *batch_out = calloc(1, sizeof **batch_out);
-    assert_non_null(*batch_out);
-    (*batch_out)->span = spans[0];
+    *batch_out = new_batch(spans, span_count);
     if (played.bad_batch > 0) (*batch_out)->bad = --played.bad_batch == 0;
     played.batch_count++;
     return finish_stream(gpu->stream);
@@ -424,7 +443,7 @@ void cllm_gpu_batch_destroy(struct cllm_gpu_batch *batch)
 {
     if (!batch) return;
     played.batch_count--;
-    free(batch);
+    free_batch(batch);
 }
 
 enum cllm_status cllm_gpu_batch_decode(const struct cllm_gpu_batch *batch, void *stream, const void *d_stored, void *d_out,
@@ -438,9 +457,9 @@ enum cllm_status cllm_gpu_batch_decode(const struct cllm_gpu_batch *batch, void 
 enum cllm_status cllm_gpu_batch_check(const struct cllm_gpu_batch *batch, void *stream, size_t *bad_span_out,
                                       uint32_t *bad_chunk_out, struct cllm_error *err)
 {
-    (void)bad_span_out;
     enum cllm_status status = finish_stream(stream);
-    *bad_chunk_out = batch->span.first_chunk;
+    *bad_span_out = batch->span_count - 1;
+    *bad_chunk_out = batch->spans[batch->span_count - 1].first_chunk;
     return !status && batch->bad ? cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "does not decode") : status;
 }
 
@@ -456,9 +475,7 @@ enum cllm_status cllm_gpu_decode(struct cllm_gpu *gpu, const struct cllm_gpu_ite
         struct cllm_gpu_span span = {.data = items[i].data, .first_chunk = items[i].chunk_index, .chunk_count = 1};
         assert_true(call_count < sizeof calls / sizeof *calls);
         struct cllm_gpu_batch **batch = &calls[call_count++];
-        *batch = calloc(1, sizeof **batch);
-        assert_non_null(*batch);
-        (*batch)->span = span;
+        *batch = new_batch(&span, 1);
         status = cllm_gpu_batch_decode(*batch, gpu->stream, items[i].d_stored, items[i].d_out, err);
     }
     return status;
@@ -578,7 +595,7 @@ static void expect_nothing_left(void)
     assert_int_equal(played.pinned_count, 0);
     assert_int_equal(played.event_count, 0);
     assert_int_equal(played.batch_count, 0);
-    for (size_t i = 0; i < call_count; i++) free(calls[i]);
+    for (size_t i = 0; i < call_count; i++) free_batch(calls[i]);
     call_count = 0;
 }
 
@@ -607,7 +624,7 @@ static struct cllm_residency_plan plan_of(enum cllm_residency choice, uint32_t c
         .cache_layers = cached,
     };
     TEST_REQUIRE(cllm_residency_decide(&request, &plan, &err) == CLLM_OK, &err);
-    plan.slot_bytes = given.sizes.chunk_bytes;
+    plan.slot_bytes = given.sizes.chunk_bytes * (1 + played.random.state % 3); /* parts of one span and of several */
     return plan;
 }
 
