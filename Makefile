@@ -83,6 +83,7 @@ CLI := $(B)/cli.a
 TOOLS := $(patsubst cli/%.c,$(B)/%,$(wildcard $(PROGRAMS:%=cli/%.c)))
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/*/test_*.c))
 PARITY := $(patsubst %.c,$(B)/%,$(wildcard tests/parity/test_*.c))
+GPU_SCRIPTS := $(wildcard tests/cli/*_gpu.sh)
 GPU_TESTS := $(filter $(B)/tests/decoder-gpu/% %_cuda,$(UNIT)) $(PARITY)
 # A program of tests/tools is NAME.c and any NAME_*.c beside it.
 parts = $(wildcard $(1:.c=_*.c))
@@ -166,8 +167,8 @@ check-property: ## nightly: CASES=100000 random checkpoints from SEED= (default 
 	$(BUILD) $(B)/tests/encoder/test_property
 	$(Q)$(B)/tests/encoder/test_property $(or $(CASES),100000) $(or $(SEED),$$(date +%Y%m%d))
 check-gpu: ## only the tests that need a GPU; REQUIRE_GPU=1: a skipped one is a failure
-	$(BUILD) tools $(GPU_TESTS)
-	$(Q)$(RUN_TESTS) $(B) $(if $(REQUIRE_GPU),--no-skips) --gpu $(if $(CU_SRC),built,absent) $(GPU_TESTS)
+	$(BUILD) tools test-tools $(GPU_TESTS)
+	$(Q)$(RUN_TESTS) $(B) $(if $(REQUIRE_GPU),--no-skips) --gpu $(if $(CU_SRC),built,absent) $(GPU_TESTS) $(GPU_SCRIPTS)
 sanitize-gpu: ## the parity tests, fewer of them, under each tool of compute-sanitizer
 	$(BUILD) $(PARITY)
 	$(Q)for tool in memcheck racecheck initcheck; do for test in $(PARITY); do \

@@ -5,6 +5,14 @@
 . tests/cli/lib.sh
 cd "$WORK" || exit 1
 
+# Here the CPU computes, also where there is a GPU; test_crun_gpu.sh has the GPU.
+mkdir programs
+# shellcheck disable=SC2016 # for the script to expand
+printf '#!/bin/sh\nexec "%s" --device cpu "$@"\n' "$CRUN" >programs/crun
+chmod +x programs/crun
+ANYWHERE=$CRUN
+CRUN=$WORK/programs/crun
+
 # model DIRECTORY [KEY=JSON]...: a small random Llama checkpoint without tokenizer; the rest changes config.json (KEY=- deletes),
 # and dtype=F32|F16|BF16 the weights. Ids are below 40.
 model() {
@@ -153,8 +161,31 @@ for value in "1 x" "-1" "4294967296" "1;2" ""; do
 done
 expect "an id outside the vocabulary is a usage error" 2 "$CRUN" base.cllm --prompt-ids "1 40" -n 1
 says "and says what was found and expected" 'token id 40, expected one below 40' stderr
-expect "--device cuda has no device" 11 "$CRUN" base.cllm --prompt-ids 1 --device cuda
-says "and says what to do" '--device cpu' stderr
+for option in "--vram x" "--vram 0" "--vram -1" "--ram x" "--residency packet" "--cache-layers x" "--runs 0" "--prompt-tokens 0"; do
+    # shellcheck disable=SC2086 # an option and its value
+    expect "$option is a usage error" 2 "$CRUN" base.cllm --prompt-ids 1 $option
+done
+expect "cached layers where all stay are a usage error" 2 "$CRUN" base.cllm --prompt-ids 1 --residency raw --cache-layers 2
+expect "two budgets are a usage error" 2 "$CRUN" base.cllm --prompt-ids 1 --vram 1GiB --vram 2GiB
+expect "bench with a prompt is a usage error" 2 "$CRUN" bench base.cllm -p x
+expect "bench without a model looks for a model of that name" 9 "$CRUN" bench
+expect "bench and two models are a usage error" 2 "$CRUN" bench base.cllm words
+run "$ANYWHERE" base.cllm --prompt-ids 1 -n 1 --device cuda
+if [ "$code" -eq 11 ]; then
+    says "--device cuda without a GPU says what to do" '--device cpu' stderr
+    expect "--device auto without a GPU is the CPU" 0 "$ANYWHERE" --stats base.cllm --prompt-ids 1 -n 1
+    says "and statistics say so" 'device +CPU' stderr
+    expect "GPU options do no harm there" 0 "$ANYWHERE" base.cllm --prompt-ids 1 -n 1 --vram 1GiB --residency stream --cache-layers 1
+else
+    skip "--device cuda without a GPU" "there is one"
+fi
+expect "bench on the CPU" 0 "$CRUN" bench base.cllm -n 8 --prompt-tokens 4 --runs 2
+says "bench: speed" 'generation, tokens/s +[0-9.]+' stdout
+says "bench: verdict" '^cpu: [0-9.]+ tokens/s' stdout
+expect "bench as JSON" 0 "$CRUN" bench base.cllm --json -n 8 --prompt-tokens 4 --runs 2
+is_json "bench: figures of one column" stdout "d['generated_tokens']==8 and d['prompt_tokens']==4 and d['runs']==2 and len(d['columns'])==1 and d['columns'][0]['generated_tokens_per_second']>0 and d['columns'][0]['logits_identical']"
+expect "bench in a small context" 0 "$CRUN" bench base.cllm --json -c 10
+is_json "bench: prompt and output fill it" stdout "d['prompt_tokens']==5 and d['generated_tokens']==5"
 expect "unknown device is a usage error" 2 "$CRUN" base.cllm --prompt-ids 1 --device tpu
 expect "missing model is an I/O error" 9 "$CRUN" absent.cllm --prompt-ids 1
 expect "a model that is not a container is malformed" 3 "$CRUN" base/model.safetensors --prompt-ids 1
