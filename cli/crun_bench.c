@@ -24,7 +24,7 @@ struct column {
     struct cllm_residency_plan plan;
     struct crun_engine_vram vram;
     struct crun_engine_memory memory;
-    struct cllm_device_speed speed;
+    struct cllm_gpu_device_speed speed;
     double start_seconds, load_seconds, first_token_seconds;
     double prompt_per_second, generate_per_second; /* medians */
     double generate_seconds;                       /* of all timed runs */

@@ -168,25 +168,25 @@ static void announce(const struct crun_engine *engine)
 
 void crun_engine_note_memory(struct crun_engine *engine)
 {
-    struct cllm_device_memory memory;
-    if (!engine->device || cllm_device_memory(engine->device, &memory, NULL)) return;
+    struct cllm_gpu_device_memory memory;
+    if (!engine->device || cllm_gpu_device_memory(engine->device, &memory, NULL)) return;
     if (memory.free_bytes < engine->memory.free_least) engine->memory.free_least = memory.free_bytes;
 }
 
 static enum cllm_status start_gpu(const struct crun_engine_options *options, struct crun_engine *engine, struct cllm_error *err)
 {
-    struct cllm_device_memory memory;
-    enum cllm_status status = cllm_device_open(options->device_index, &engine->device, err);
-    if (!status) status = cllm_device_memory(engine->device, &memory, err);
+    struct cllm_gpu_device_memory memory;
+    enum cllm_status status = cllm_gpu_device_open(options->device_index, &engine->device, err);
+    if (!status) status = cllm_gpu_device_memory(engine->device, &memory, err);
     if (status) return status;
-    engine->device_name = cllm_device_name(engine->device);
+    engine->device_name = cllm_gpu_device_name(engine->device);
     engine->memory = (struct crun_engine_memory){memory.total_bytes, memory.free_bytes, memory.free_bytes};
     engine->budget_bytes = options->vram_bytes ? options->vram_bytes : default_budget(memory.free_bytes);
     if (engine->budget_bytes > memory.free_bytes) {
         cllm_warn("--vram is more than the %llu MiB that are free", (unsigned long long)memory.free_bytes >> 20);
         engine->budget_bytes = memory.free_bytes;
     }
-    return cllm_device_measure(engine->device, engine->budget_bytes / PROBE_SHARE, &engine->speed, err);
+    return cllm_gpu_device_measure(engine->device, engine->budget_bytes / PROBE_SHARE, &engine->speed, err);
 }
 
 static enum cllm_status load_gpu(const struct crun_engine_options *options, const struct cllm_reader *reader,
@@ -272,6 +272,6 @@ void crun_engine_close(struct crun_engine *engine)
 {
     cllm_forward_destroy(engine->forward);
     cllm_weights_gpu_destroy(engine->weights);
-    cllm_device_close(engine->device);
+    cllm_gpu_device_close(engine->device);
     *engine = (struct crun_engine){0};
 }

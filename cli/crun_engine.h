@@ -40,7 +40,7 @@ struct crun_engine {
     /* The rest for a GPU alone. */
     struct cllm_gpu_device *device;
     struct cllm_weights_gpu *weights;
-    struct cllm_device_speed speed;
+    struct cllm_gpu_device_speed speed;
     struct cllm_residency_plan plan;
     uint64_t budget_bytes;
     struct crun_engine_memory memory;

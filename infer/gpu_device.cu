@@ -30,7 +30,7 @@ static enum cllm_status use(const struct cllm_gpu_device *device, struct cllm_er
     return attempt(cudaSetDevice(device->index), "use the GPU", err);
 }
 
-enum cllm_status cllm_device_open(unsigned device_index, struct cllm_gpu_device **device_out, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_open(unsigned device_index, struct cllm_gpu_device **device_out, struct cllm_error *err)
 {
     int count = 0;
     cudaDeviceProp properties;
@@ -55,17 +55,18 @@ enum cllm_status cllm_device_open(unsigned device_index, struct cllm_gpu_device 
     return CLLM_OK;
 }
 
-void cllm_device_close(struct cllm_gpu_device *device)
+void cllm_gpu_device_close(struct cllm_gpu_device *device)
 {
     free(device);
 }
 
-const char *cllm_device_name(const struct cllm_gpu_device *device)
+const char *cllm_gpu_device_name(const struct cllm_gpu_device *device)
 {
     return device->name;
 }
 
-enum cllm_status cllm_device_memory(struct cllm_gpu_device *device, struct cllm_device_memory *memory_out, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_memory(struct cllm_gpu_device *device, struct cllm_gpu_device_memory *memory_out,
+                                        struct cllm_error *err)
 {
     size_t free_bytes = 0, total_bytes = 0;
     enum cllm_status status = use(device, err);
@@ -76,8 +77,8 @@ enum cllm_status cllm_device_memory(struct cllm_gpu_device *device, struct cllm_
 
 /* ---------------------------------------------------------------------------------------------------------- memory */
 
-enum cllm_status cllm_device_allocate(struct cllm_gpu_device *device, uint64_t byte_count, void **d_memory_out,
-                                      struct cllm_error *err)
+enum cllm_status cllm_gpu_device_allocate(struct cllm_gpu_device *device, uint64_t byte_count, void **d_memory_out,
+                                          struct cllm_error *err)
 {
     *d_memory_out = NULL;
     enum cllm_status status = use(device, err);
@@ -86,13 +87,13 @@ enum cllm_status cllm_device_allocate(struct cllm_gpu_device *device, uint64_t b
     return status ? cllm_fail_context(err, status, "%llu bytes", (unsigned long long)byte_count) : CLLM_OK;
 }
 
-void cllm_device_free(struct cllm_gpu_device *device, void *d_memory)
+void cllm_gpu_device_free(struct cllm_gpu_device *device, void *d_memory)
 {
     if (d_memory && cudaSetDevice(device->index) == cudaSuccess) cudaFree(d_memory);
 }
 
-enum cllm_status cllm_device_pin(struct cllm_gpu_device *device, void *memory, uint64_t byte_count, void **d_memory_out,
-                                 struct cllm_error *err)
+enum cllm_status cllm_gpu_device_pin(struct cllm_gpu_device *device, void *memory, uint64_t byte_count, void **d_memory_out,
+                                     struct cllm_error *err)
 {
     enum cllm_status status = use(device, err);
     const unsigned flags = cudaHostRegisterPortable | cudaHostRegisterMapped;
@@ -103,14 +104,14 @@ enum cllm_status cllm_device_pin(struct cllm_gpu_device *device, void *memory, u
     return status;
 }
 
-void cllm_device_unpin(struct cllm_gpu_device *device, void *memory)
+void cllm_gpu_device_unpin(struct cllm_gpu_device *device, void *memory)
 {
     if (memory && cudaSetDevice(device->index) == cudaSuccess) cudaHostUnregister(memory);
 }
 
 /* --------------------------------------------------------------------------------------------------- streams, events */
 
-enum cllm_status cllm_device_stream_create(struct cllm_gpu_device *device, void **stream_out, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_stream_create(struct cllm_gpu_device *device, void **stream_out, struct cllm_error *err)
 {
     cudaStream_t stream = NULL;
     enum cllm_status status = use(device, err);
@@ -119,18 +120,19 @@ enum cllm_status cllm_device_stream_create(struct cllm_gpu_device *device, void 
     return status;
 }
 
-void cllm_device_stream_destroy(struct cllm_gpu_device *device, void *stream)
+void cllm_gpu_device_stream_destroy(struct cllm_gpu_device *device, void *stream)
 {
     if (stream && cudaSetDevice(device->index) == cudaSuccess) cudaStreamDestroy((cudaStream_t)stream);
 }
 
-enum cllm_status cllm_device_stream_finish(struct cllm_gpu_device *device, void *stream, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_stream_finish(struct cllm_gpu_device *device, void *stream, struct cllm_error *err)
 {
     enum cllm_status status = use(device, err);
     return status ? status : attempt(cudaStreamSynchronize((cudaStream_t)stream), "finish the GPU's work", err);
 }
 
-enum cllm_status cllm_device_event_create(struct cllm_gpu_device *device, bool timed, void **event_out, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_event_create(struct cllm_gpu_device *device, bool timed, void **event_out,
+                                              struct cllm_error *err)
 {
     cudaEvent_t event = NULL;
     const unsigned flags = cudaEventBlockingSync | (timed ? 0 : cudaEventDisableTiming);
@@ -140,31 +142,31 @@ enum cllm_status cllm_device_event_create(struct cllm_gpu_device *device, bool t
     return status;
 }
 
-void cllm_device_event_destroy(struct cllm_gpu_device *device, void *event)
+void cllm_gpu_device_event_destroy(struct cllm_gpu_device *device, void *event)
 {
     if (event && cudaSetDevice(device->index) == cudaSuccess) cudaEventDestroy((cudaEvent_t)event);
 }
 
-enum cllm_status cllm_device_event_record(struct cllm_gpu_device *device, void *event, void *stream, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_event_record(struct cllm_gpu_device *device, void *event, void *stream, struct cllm_error *err)
 {
     enum cllm_status status = use(device, err);
     return status ? status : attempt(cudaEventRecord((cudaEvent_t)event, (cudaStream_t)stream), "record an event", err);
 }
 
-enum cllm_status cllm_device_event_wait(struct cllm_gpu_device *device, void *event, void *stream, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_event_wait(struct cllm_gpu_device *device, void *event, void *stream, struct cllm_error *err)
 {
     enum cllm_status status = use(device, err);
     return status ? status : attempt(cudaStreamWaitEvent((cudaStream_t)stream, (cudaEvent_t)event, 0), "wait for an event", err);
 }
 
-enum cllm_status cllm_device_event_finish(struct cllm_gpu_device *device, void *event, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_event_finish(struct cllm_gpu_device *device, void *event, struct cllm_error *err)
 {
     enum cllm_status status = use(device, err);
     return status ? status : attempt(cudaEventSynchronize((cudaEvent_t)event), "finish the GPU's work", err);
 }
 
-enum cllm_status cllm_device_event_seconds(struct cllm_gpu_device *device, void *start, void *end, double *seconds_out,
-                                           struct cllm_error *err)
+enum cllm_status cllm_gpu_device_event_seconds(struct cllm_gpu_device *device, void *start, void *end, double *seconds_out,
+                                               struct cllm_error *err)
 {
     float milliseconds = 0;
     enum cllm_status status = use(device, err);
@@ -173,8 +175,8 @@ enum cllm_status cllm_device_event_seconds(struct cllm_gpu_device *device, void 
     return status;
 }
 
-enum cllm_status cllm_device_copy(struct cllm_gpu_device *device, void *to, const void *from, uint64_t byte_count, void *stream,
-                                  struct cllm_error *err)
+enum cllm_status cllm_gpu_device_copy(struct cllm_gpu_device *device, void *to, const void *from, uint64_t byte_count,
+                                      void *stream, struct cllm_error *err)
 {
     enum cllm_status status = use(device, err);
     if (status || byte_count == 0) return status;
@@ -201,25 +203,25 @@ static enum cllm_status time_copy(const struct probe *probe, void *to, const voi
     *seconds_out = 1e9;
     for (int i = 0; !status && i < PROBE_ROUNDS; i++) {
         double seconds = 0;
-        status = cllm_device_event_record(probe->device, probe->start, probe->stream, err);
-        if (!status) status = cllm_device_copy(probe->device, to, from, byte_count, probe->stream, err);
-        if (!status) status = cllm_device_event_record(probe->device, probe->end, probe->stream, err);
-        if (!status) status = cllm_device_event_finish(probe->device, probe->end, err);
-        if (!status) status = cllm_device_event_seconds(probe->device, probe->start, probe->end, &seconds, err);
+        status = cllm_gpu_device_event_record(probe->device, probe->start, probe->stream, err);
+        if (!status) status = cllm_gpu_device_copy(probe->device, to, from, byte_count, probe->stream, err);
+        if (!status) status = cllm_gpu_device_event_record(probe->device, probe->end, probe->stream, err);
+        if (!status) status = cllm_gpu_device_event_finish(probe->device, probe->end, err);
+        if (!status) status = cllm_gpu_device_event_seconds(probe->device, probe->start, probe->end, &seconds, err);
         if (!status && seconds > 0 && seconds < *seconds_out) *seconds_out = seconds;
     }
     return status;
 }
 
-static enum cllm_status run_probe(struct probe *probe, struct cllm_device_speed *speed_out, struct cllm_error *err)
+static enum cllm_status run_probe(struct probe *probe, struct cllm_gpu_device_speed *speed_out, struct cllm_error *err)
 {
     double link_seconds = 0, copy_seconds = 0;
-    enum cllm_status status = cllm_device_stream_create(probe->device, &probe->stream, err);
-    if (!status) status = cllm_device_event_create(probe->device, true, &probe->start, err);
-    if (!status) status = cllm_device_event_create(probe->device, true, &probe->end, err);
+    enum cllm_status status = cllm_gpu_device_stream_create(probe->device, &probe->stream, err);
+    if (!status) status = cllm_gpu_device_event_create(probe->device, true, &probe->start, err);
+    if (!status) status = cllm_gpu_device_event_create(probe->device, true, &probe->end, err);
     if (!status) status = attempt(cudaMallocHost(&probe->host, probe->link_bytes), "pin host memory", err);
-    if (!status) status = cllm_device_allocate(probe->device, probe->copy_bytes, &probe->d_from, err);
-    if (!status) status = cllm_device_allocate(probe->device, probe->copy_bytes, &probe->d_to, err);
+    if (!status) status = cllm_gpu_device_allocate(probe->device, probe->copy_bytes, &probe->d_from, err);
+    if (!status) status = cllm_gpu_device_allocate(probe->device, probe->copy_bytes, &probe->d_to, err);
     if (!status) status = time_copy(probe, probe->d_to, probe->host, probe->link_bytes, &link_seconds, err);
     if (!status) status = time_copy(probe, probe->d_to, probe->d_from, probe->copy_bytes, &copy_seconds, err);
     if (status) return status;
@@ -228,8 +230,8 @@ static enum cllm_status run_probe(struct probe *probe, struct cllm_device_speed 
     return CLLM_OK;
 }
 
-enum cllm_status cllm_device_measure(struct cllm_gpu_device *device, uint64_t limit_bytes, struct cllm_device_speed *speed_out,
-                                     struct cllm_error *err)
+enum cllm_status cllm_gpu_device_measure(struct cllm_gpu_device *device, uint64_t limit_bytes,
+                                         struct cllm_gpu_device_speed *speed_out, struct cllm_error *err)
 {
     struct probe probe = {};
     probe.device = device;
@@ -239,11 +241,11 @@ enum cllm_status cllm_device_measure(struct cllm_gpu_device *device, uint64_t li
     *speed_out = {0, 0};
     enum cllm_status status = use(device, err);
     if (!status) status = run_probe(&probe, speed_out, err);
-    cllm_device_free(device, probe.d_from);
-    cllm_device_free(device, probe.d_to);
+    cllm_gpu_device_free(device, probe.d_from);
+    cllm_gpu_device_free(device, probe.d_to);
     cudaFreeHost(probe.host);
-    cllm_device_event_destroy(device, probe.start);
-    cllm_device_event_destroy(device, probe.end);
-    cllm_device_stream_destroy(device, probe.stream);
+    cllm_gpu_device_event_destroy(device, probe.start);
+    cllm_gpu_device_event_destroy(device, probe.end);
+    cllm_gpu_device_stream_destroy(device, probe.stream);
     return status;
 }

@@ -110,12 +110,12 @@ static enum cllm_status allocate_host(struct pinned *pinned, uint64_t byte_count
 
 static enum cllm_status pin(struct cllm_weights_gpu *weights, struct pinned *pinned, uint64_t byte_count, struct cllm_error *err)
 {
-    return cllm_device_pin(weights->device, pinned->bytes, byte_count, &pinned->d_bytes, err);
+    return cllm_gpu_device_pin(weights->device, pinned->bytes, byte_count, &pinned->d_bytes, err);
 }
 
 static void free_pinned(struct cllm_weights_gpu *weights, struct pinned *pinned)
 {
-    if (pinned->d_bytes) cllm_device_unpin(weights->device, pinned->bytes);
+    if (pinned->d_bytes) cllm_gpu_device_unpin(weights->device, pinned->bytes);
     free(pinned->bytes);
     *pinned = (struct pinned){0};
 }
@@ -131,7 +131,7 @@ static enum cllm_status allocate_resident(struct cllm_weights_gpu *weights, uint
                          "a larger budget, or streaming, has room for them",
                          (unsigned long long)needed >> 20, (unsigned long long)weights->resident_limit >> 20);
     }
-    enum cllm_status status = cllm_device_allocate(weights->device, byte_count, d_memory_out, err);
+    enum cllm_status status = cllm_gpu_device_allocate(weights->device, byte_count, d_memory_out, err);
     if (!status) weights->resident_bytes = needed;
     return status;
 }
@@ -218,8 +218,8 @@ static enum cllm_status load_vectors(struct cllm_weights_gpu *weights, struct cl
         offset += vector_stride(vector.weight);
     }
     void *stream = weights->ring.copy_stream;
-    if (!status) status = cllm_device_copy(weights->device, weights->d_vectors, floats, bytes, stream, err);
-    if (!status) status = cllm_device_stream_finish(weights->device, stream, err);
+    if (!status) status = cllm_gpu_device_copy(weights->device, weights->d_vectors, floats, bytes, stream, err);
+    if (!status) status = cllm_gpu_device_stream_finish(weights->device, stream, err);
     free(floats);
     return status;
 }
@@ -264,7 +264,7 @@ static enum cllm_status decoded_place(struct cllm_weights_gpu *weights, struct c
                 const struct cllm_block *other = &weights->blocks.blocks[i];
                 if (other->fate != CLLM_BLOCK_RAW && other->raw_bytes > bytes) bytes = other->raw_bytes;
             }
-            status = cllm_device_allocate(weights->device, bytes, d_place, err);
+            status = cllm_gpu_device_allocate(weights->device, bytes, d_place, err);
         }
     }
     *d_place_out = *d_place;
@@ -290,10 +290,10 @@ static enum cllm_status count_block(struct cllm_weights_gpu *weights, struct cll
                                     weights->d_counts + (size_t)m * CLLM_PACK12_BINS, stream, err);
     }
     if (!status) {
-        status = cllm_device_copy(weights->device, weights->counts.bytes, weights->d_counts,
-                                  (uint64_t)block->matrix_count * CLLM_PACK12_BINS * sizeof(uint64_t), stream, err);
+        status = cllm_gpu_device_copy(weights->device, weights->counts.bytes, weights->d_counts,
+                                      (uint64_t)block->matrix_count * CLLM_PACK12_BINS * sizeof(uint64_t), stream, err);
     }
-    if (!status) status = cllm_device_event_record(weights->device, weights->counted, stream, err);
+    if (!status) status = cllm_gpu_device_event_record(weights->device, weights->counted, stream, err);
     if (!status) weights->unsettled = block;
     return status;
 }
@@ -338,7 +338,7 @@ static enum cllm_status pack_block(struct cllm_weights_gpu *weights, struct cllm
     void *stream = weights->ring.decode_stream;
     weights->unsettled = NULL;
     if (!block) return CLLM_OK;
-    enum cllm_status status = cllm_device_event_finish(weights->device, weights->counted, err);
+    enum cllm_status status = cllm_gpu_device_event_finish(weights->device, weights->counted, err);
     if (status) return status;
     const struct settlement settlement = settle(weights, block);
     status = allocate_resident(weights, settlement.bytes, &block->d_memory, err);
@@ -349,13 +349,13 @@ static enum cllm_status pack_block(struct cllm_weights_gpu *weights, struct cllm
             status = cllm_pack12_write(d_raw, matrix->placed.shape, &settlement.choices[m], d_to, &matrix->placed, stream, err);
             continue;
         }
-        status = cllm_device_copy(weights->device, d_to, d_raw, matrix->raw_bytes, stream, err);
+        status = cllm_gpu_device_copy(weights->device, d_to, d_raw, matrix->raw_bytes, stream, err);
         matrix->placed.form = (enum cllm_gpu_form)matrix->weight->type;
         matrix->placed.d_elements = d_to;
     }
     if (is_layer(weights, block)) return status;
-    if (!status) status = cllm_device_stream_finish(weights->device, stream, err);
-    cllm_device_free(weights->device, weights->d_unpacked);
+    if (!status) status = cllm_gpu_device_stream_finish(weights->device, stream, err);
+    cllm_gpu_device_free(weights->device, weights->d_unpacked);
     weights->d_unpacked = NULL;
     return status;
 }
@@ -412,7 +412,7 @@ static enum cllm_status prepare_load(void *user, void *job_memory, bool *more_ou
     job->weights = weights;
     const bool to_arena = job->entry.block->fate == CLLM_BLOCK_STREAMED;
     job->payload = to_arena ? weights->arena.bytes + job->entry.part->arena_offset : job->buffer;
-    return to_arena ? CLLM_OK : cllm_device_event_finish(weights->device, job->copied, err);
+    return to_arena ? CLLM_OK : cllm_gpu_device_event_finish(weights->device, job->copied, err);
 }
 
 static enum cllm_status fill_job(void *user, void *job_memory, struct cllm_error *err)
@@ -444,8 +444,8 @@ static enum cllm_status finish_load(void *user, void *job_memory, struct cllm_er
 static void free_jobs(struct cllm_weights_gpu *weights, struct jobs *jobs)
 {
     for (unsigned i = 0; jobs->jobs && i < jobs->count; i++) {
-        if (jobs->jobs[i].copied) (void)!cllm_device_event_finish(weights->device, jobs->jobs[i].copied, NULL);
-        cllm_device_event_destroy(weights->device, jobs->jobs[i].copied);
+        if (jobs->jobs[i].copied) (void)!cllm_gpu_device_event_finish(weights->device, jobs->jobs[i].copied, NULL);
+        cllm_gpu_device_event_destroy(weights->device, jobs->jobs[i].copied);
         cllm_part_filler_free(&jobs->jobs[i].filler);
     }
     free(jobs->jobs);
@@ -466,7 +466,7 @@ static enum cllm_status create_jobs(struct cllm_weights_gpu *weights, unsigned c
     for (unsigned i = 0; !status && i < count; i++) {
         jobs->pointers[i] = &jobs->jobs[i];
         jobs->jobs[i].buffer = buffered ? jobs->buffers.bytes + i * stride : NULL;
-        if (buffered) status = cllm_device_event_create(weights->device, false, &jobs->jobs[i].copied, err);
+        if (buffered) status = cllm_gpu_device_event_create(weights->device, false, &jobs->jobs[i].copied, err);
     }
     return status;
 }
@@ -480,7 +480,7 @@ static enum cllm_status load_blocks(struct cllm_weights_gpu *weights, struct cll
     while (!status && cllm_ring_pending(&weights->ring) > 0) status = decode_loaded(weights, err);
     if (!status) status = cllm_ring_check(&weights->ring, err);
     if (!status) status = pack_block(weights, err);
-    if (!status) status = cllm_device_stream_finish(weights->device, weights->ring.decode_stream, err);
+    if (!status) status = cllm_gpu_device_stream_finish(weights->device, weights->ring.decode_stream, err);
     free_jobs(weights, &jobs);
     return status;
 }
@@ -513,7 +513,7 @@ static enum cllm_status await_scratch(struct cllm_weights_gpu *weights, bool pat
     pthread_mutex_unlock(&streaming->lock);
     if (patient && stop) return cllm_fail(err, CLLM_E_INTERRUPTED, CLLM_NO_OFFSET, "streaming ends");
     if (!*free_out || streaming->decoding_visit == 0) return CLLM_OK;
-    return cllm_device_event_wait(weights->device, streaming->released, weights->ring.decode_stream, err);
+    return cllm_gpu_device_event_wait(weights->device, streaming->released, weights->ring.decode_stream, err);
 }
 
 /* The decoding of a whole layer is queued. What it decodes to is judged the first time: the bytes are the same ever after. */
@@ -522,7 +522,7 @@ static enum cllm_status complete_visit(struct cllm_weights_gpu *weights, struct 
     struct streaming *streaming = &weights->streaming;
     const bool first_round = streaming->decoding_visit < weights->plan.streamed_count;
     enum cllm_status status = first_round ? cllm_ring_check_batches(&weights->ring, block, err) : CLLM_OK;
-    if (!status) status = cllm_device_event_record(weights->device, streaming->ready, weights->ring.decode_stream, err);
+    if (!status) status = cllm_gpu_device_event_record(weights->device, streaming->ready, weights->ring.decode_stream, err);
     if (status) return status;
     pthread_mutex_lock(&streaming->lock);
     streaming->decoding_visit++;
@@ -559,7 +559,7 @@ static enum cllm_status prepare_stream(void *user, void *job_memory, bool *more_
         (void)next_entry(weights, is_streamed, &job->entry);
     }
     job->payload = job->buffer ? job->buffer : weights->arena.bytes + job->entry.part->arena_offset;
-    return job->buffer ? cllm_device_event_finish(weights->device, job->copied, err) : CLLM_OK;
+    return job->buffer ? cllm_gpu_device_event_finish(weights->device, job->copied, err) : CLLM_OK;
 }
 
 static enum cllm_status fill_stream(void *user, void *job_memory, struct cllm_error *err)
@@ -617,8 +617,8 @@ static enum cllm_status start_streaming(struct cllm_weights_gpu *weights, struct
         }
     }
     if (!status && !weights->plan.from_disk) status = pin(weights, &weights->arena, weights->blocks.arena_bytes, err);
-    if (!status) status = cllm_device_event_create(weights->device, false, &streaming->ready, err);
-    if (!status) status = cllm_device_event_create(weights->device, false, &streaming->released, err);
+    if (!status) status = cllm_gpu_device_event_create(weights->device, false, &streaming->ready, err);
+    if (!status) status = cllm_gpu_device_event_create(weights->device, false, &streaming->released, err);
     if (status) return status;
     if (pthread_create(&streaming->thread, NULL, run_streaming, weights) != 0)
         return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "cannot start a thread");
@@ -650,7 +650,7 @@ static enum cllm_status await_layer(struct cllm_weights_gpu *weights, void *stre
     const enum cllm_status status = streaming->ready_count > streaming->released_count ? CLLM_OK : streaming->status;
     if (status && err) *err = streaming->error;
     pthread_mutex_unlock(&streaming->lock);
-    return status ? status : cllm_device_event_wait(weights->device, streaming->ready, stream, err);
+    return status ? status : cllm_gpu_device_event_wait(weights->device, streaming->ready, stream, err);
 }
 
 static enum cllm_status acquire(struct cllm_gpu_source *source, uint32_t layer_index, void *stream,
@@ -667,7 +667,7 @@ static enum cllm_status release(struct cllm_gpu_source *source, uint32_t layer_i
     struct cllm_weights_gpu *weights = (struct cllm_weights_gpu *)source;
     struct streaming *streaming = &weights->streaming;
     if (!cllm_residency_is_streamed(&weights->plan, layer_index)) return CLLM_OK;
-    enum cllm_status status = cllm_device_event_record(weights->device, streaming->released, stream, err);
+    enum cllm_status status = cllm_gpu_device_event_record(weights->device, streaming->released, stream, err);
     pthread_mutex_lock(&streaming->lock);
     streaming->released_count++;
     pthread_cond_broadcast(&streaming->changed);
@@ -705,11 +705,11 @@ static enum cllm_status prepare_counts(struct cllm_weights_gpu *weights, struct 
 {
     const uint64_t bytes = (uint64_t)CLLM_BLOCK_MATRICES * CLLM_PACK12_BINS * sizeof(uint64_t);
     void *d_counts = NULL;
-    enum cllm_status status = cllm_device_allocate(weights->device, bytes, &d_counts, err);
+    enum cllm_status status = cllm_gpu_device_allocate(weights->device, bytes, &d_counts, err);
     weights->d_counts = d_counts;
     if (!status) status = allocate_host(&weights->counts, bytes, err);
     if (!status) status = pin(weights, &weights->counts, bytes, err);
-    if (!status) status = cllm_device_event_create(weights->device, false, &weights->counted, err);
+    if (!status) status = cllm_gpu_device_event_create(weights->device, false, &weights->counted, err);
     return status;
 }
 
@@ -739,7 +739,7 @@ static enum cllm_status load(struct cllm_weights_gpu *weights, const struct cllm
     describe_layers(weights);
     if (weights->plan.streamed_count > 0) return CLLM_OK;
     cllm_ring_close(&weights->ring);
-    cllm_device_free(weights->device, weights->d_scratch);
+    cllm_gpu_device_free(weights->device, weights->d_scratch);
     weights->d_scratch = NULL;
     return CLLM_OK;
 }
@@ -777,11 +777,11 @@ static void free_blocks(struct cllm_weights_gpu *weights)
 {
     for (size_t i = 0; weights->blocks.blocks && i < weights->blocks.block_count; i++) {
         struct cllm_block *block = &weights->blocks.blocks[i];
-        cllm_device_free(weights->device, block->d_memory);
+        cllm_gpu_device_free(weights->device, block->d_memory);
         for (size_t p = 0; block->parts && p < block->part_count; p++) {
             cllm_gpu_batch_destroy(block->parts[p].batch);
-            cllm_device_event_destroy(weights->device, block->parts[p].events[0]);
-            cllm_device_event_destroy(weights->device, block->parts[p].events[1]);
+            cllm_gpu_device_event_destroy(weights->device, block->parts[p].events[0]);
+            cllm_gpu_device_event_destroy(weights->device, block->parts[p].events[1]);
         }
     }
     cllm_blocks_free(&weights->blocks);
@@ -793,13 +793,13 @@ void cllm_weights_gpu_destroy(struct cllm_weights_gpu *weights)
     stop_streaming(weights);
     free_blocks(weights); /* batches before the ring's context; freeing waits for the device */
     cllm_ring_close(&weights->ring);
-    cllm_device_event_destroy(weights->device, weights->streaming.ready);
-    cllm_device_event_destroy(weights->device, weights->streaming.released);
-    cllm_device_event_destroy(weights->device, weights->counted);
-    cllm_device_free(weights->device, weights->d_vectors);
-    cllm_device_free(weights->device, weights->d_scratch);
-    cllm_device_free(weights->device, weights->d_unpacked);
-    cllm_device_free(weights->device, weights->d_counts);
+    cllm_gpu_device_event_destroy(weights->device, weights->streaming.ready);
+    cllm_gpu_device_event_destroy(weights->device, weights->streaming.released);
+    cllm_gpu_device_event_destroy(weights->device, weights->counted);
+    cllm_gpu_device_free(weights->device, weights->d_vectors);
+    cllm_gpu_device_free(weights->device, weights->d_scratch);
+    cllm_gpu_device_free(weights->device, weights->d_unpacked);
+    cllm_gpu_device_free(weights->device, weights->d_counts);
     free_pinned(weights, &weights->counts);
     free_pinned(weights, &weights->arena);
     free_pinned(weights, &weights->host_embedding);

@@ -16,15 +16,15 @@ enum cllm_status cllm_ring_open(struct cllm_ring *ring, struct cllm_gpu_device *
                                .slot_count = plan->slot_count,
                                .timed = options->timed};
     enum cllm_status status = cllm_gpu_create(options->device_index, &ring->gpu, err);
-    if (!status) status = cllm_device_stream_create(device, &ring->copy_stream, err);
-    if (!status) status = cllm_device_stream_create(device, &ring->decode_stream, err);
+    if (!status) status = cllm_gpu_device_stream_create(device, &ring->copy_stream, err);
+    if (!status) status = cllm_gpu_device_stream_create(device, &ring->decode_stream, err);
     if (!status) status = cllm_gpu_set_stream(ring->gpu, ring->decode_stream, err);
-    if (!status) status = cllm_device_allocate(device, ring->slot_count * ring->slot_bytes, &d_slots, err);
+    if (!status) status = cllm_gpu_device_allocate(device, ring->slot_count * ring->slot_bytes, &d_slots, err);
     ring->d_slots = d_slots;
     for (unsigned i = 0; !status && i < ring->slot_count; i++) {
-        status = cllm_device_event_create(device, false, &ring->copied[i], err);
-        if (!status) status = cllm_device_event_create(device, ring->timed, &ring->decoded[i], err);
-        if (!status && ring->timed) status = cllm_device_event_create(device, true, &ring->started[i], err);
+        status = cllm_gpu_device_event_create(device, false, &ring->copied[i], err);
+        if (!status) status = cllm_gpu_device_event_create(device, ring->timed, &ring->decoded[i], err);
+        if (!status && ring->timed) status = cllm_gpu_device_event_create(device, true, &ring->started[i], err);
     }
     return status;
 }
@@ -33,17 +33,17 @@ void cllm_ring_close(struct cllm_ring *ring)
 {
     struct cllm_gpu_device *device = ring->device;
     if (!device) return;
-    if (ring->copy_stream) (void)!cllm_device_stream_finish(device, ring->copy_stream, NULL);
-    if (ring->decode_stream) (void)!cllm_device_stream_finish(device, ring->decode_stream, NULL);
+    if (ring->copy_stream) (void)!cllm_gpu_device_stream_finish(device, ring->copy_stream, NULL);
+    if (ring->decode_stream) (void)!cllm_gpu_device_stream_finish(device, ring->decode_stream, NULL);
     cllm_gpu_destroy(ring->gpu);
-    cllm_device_free(device, ring->d_slots);
+    cllm_gpu_device_free(device, ring->d_slots);
     for (unsigned i = 0; i < CLLM_RING_SLOTS_MAX; i++) {
-        cllm_device_event_destroy(device, ring->copied[i]);
-        cllm_device_event_destroy(device, ring->decoded[i]);
-        cllm_device_event_destroy(device, ring->started[i]);
+        cllm_gpu_device_event_destroy(device, ring->copied[i]);
+        cllm_gpu_device_event_destroy(device, ring->decoded[i]);
+        cllm_gpu_device_event_destroy(device, ring->started[i]);
     }
-    cllm_device_stream_destroy(device, ring->copy_stream);
-    cllm_device_stream_destroy(device, ring->decode_stream);
+    cllm_gpu_device_stream_destroy(device, ring->copy_stream);
+    cllm_gpu_device_stream_destroy(device, ring->decode_stream);
     free(ring->items);
     *ring = (struct cllm_ring){0};
 }
@@ -53,13 +53,13 @@ enum cllm_status cllm_ring_copy(struct cllm_ring *ring, const struct cllm_ring_e
 {
     const unsigned slot = ring->copied_count % ring->slot_count;
     ring->entries[slot] = *entry;
-    enum cllm_status status = cllm_device_event_wait(ring->device, ring->decoded[slot], ring->copy_stream, err);
+    enum cllm_status status = cllm_gpu_device_event_wait(ring->device, ring->decoded[slot], ring->copy_stream, err);
     if (!status) {
-        status = cllm_device_copy(ring->device, ring->d_slots + slot * ring->slot_bytes, payload, entry->part->payload_bytes,
-                                  ring->copy_stream, err);
+        status = cllm_gpu_device_copy(ring->device, ring->d_slots + slot * ring->slot_bytes, payload, entry->part->payload_bytes,
+                                      ring->copy_stream, err);
     }
-    if (!status) status = cllm_device_event_record(ring->device, ring->copied[slot], ring->copy_stream, err);
-    if (!status && copied) status = cllm_device_event_record(ring->device, copied, ring->copy_stream, err);
+    if (!status) status = cllm_gpu_device_event_record(ring->device, ring->copied[slot], ring->copy_stream, err);
+    if (!status && copied) status = cllm_gpu_device_event_record(ring->device, copied, ring->copy_stream, err);
     ring->copied_count++;
     ring->work.copied_bytes += entry->part->payload_bytes;
     return status;
@@ -119,7 +119,7 @@ static enum cllm_status decode_once(struct cllm_ring *ring, const struct cllm_bl
             describe_items(ring, span, d_from, d_out, ring->items + item_count);
             item_count += span->chunk_count;
         } else {
-            status = cllm_device_copy(ring->device, d_out, d_from, span->out_bytes, ring->decode_stream, err);
+            status = cllm_gpu_device_copy(ring->device, d_out, d_from, span->out_bytes, ring->decode_stream, err);
         }
     }
     return status || item_count == 0 ? status : cllm_gpu_decode(ring->gpu, ring->items, item_count, err);
@@ -129,8 +129,8 @@ static enum cllm_status decode_once(struct cllm_ring *ring, const struct cllm_bl
 static void collect_slot_time(struct cllm_ring *ring, unsigned slot)
 {
     double seconds = 0;
-    if (cllm_device_event_finish(ring->device, ring->decoded[slot], NULL)) return;
-    if (cllm_device_event_seconds(ring->device, ring->started[slot], ring->decoded[slot], &seconds, NULL)) return;
+    if (cllm_gpu_device_event_finish(ring->device, ring->decoded[slot], NULL)) return;
+    if (cllm_gpu_device_event_seconds(ring->device, ring->started[slot], ring->decoded[slot], &seconds, NULL)) return;
     ring->work.timed_seconds += seconds;
     ring->work.timed_count++;
 }
@@ -143,16 +143,16 @@ enum cllm_status cllm_ring_decode(struct cllm_ring *ring, void *d_block, struct 
     const bool has_events = part->events[0] != NULL;
     void *start = has_events ? part->events[0] : ring->started[slot];
     if (ring->timed && !has_events && ring->decoded_count >= ring->slot_count) collect_slot_time(ring, slot);
-    enum cllm_status status = cllm_device_event_wait(ring->device, ring->copied[slot], ring->decode_stream, err);
-    if (!status && ring->timed) status = cllm_device_event_record(ring->device, start, ring->decode_stream, err);
+    enum cllm_status status = cllm_gpu_device_event_wait(ring->device, ring->copied[slot], ring->decode_stream, err);
+    if (!status && ring->timed) status = cllm_gpu_device_event_record(ring->device, start, ring->decode_stream, err);
     if (!status) {
         status = part->batch ? cllm_gpu_batch_decode(part->batch, ring->decode_stream, d_stored, d_block, err)
                              : decode_once(ring, part, d_stored, d_block, err);
     }
     if (!status && ring->timed && has_events) {
-        status = cllm_device_event_record(ring->device, part->events[1], ring->decode_stream, err);
+        status = cllm_gpu_device_event_record(ring->device, part->events[1], ring->decode_stream, err);
     }
-    if (!status) status = cllm_device_event_record(ring->device, ring->decoded[slot], ring->decode_stream, err);
+    if (!status) status = cllm_gpu_device_event_record(ring->device, ring->decoded[slot], ring->decode_stream, err);
     ring->decoded_count++;
     ring->work.decode_count++;
     ring->work.decoded_bytes += part->out_bytes;
@@ -179,7 +179,7 @@ enum cllm_status cllm_ring_prepare(struct cllm_ring *ring, struct cllm_block_par
     enum cllm_status status = cllm_gpu_batch_create(ring->gpu, spans, part->span_count, &part->batch, err);
     free(spans);
     for (int i = 0; !status && ring->timed && i < 2; i++) {
-        status = cllm_device_event_create(ring->device, true, &part->events[i], err);
+        status = cllm_gpu_device_event_create(ring->device, true, &part->events[i], err);
     }
     return status;
 }
@@ -203,7 +203,7 @@ void cllm_ring_collect_times(struct cllm_ring *ring, const struct cllm_block *bl
     for (size_t i = 0; i < block->part_count; i++) {
         double seconds = 0;
         void *const *events = block->parts[i].events;
-        if (!events[1] || cllm_device_event_seconds(ring->device, events[0], events[1], &seconds, NULL)) continue;
+        if (!events[1] || cllm_gpu_device_event_seconds(ring->device, events[0], events[1], &seconds, NULL)) continue;
         ring->work.timed_seconds += seconds;
         ring->work.timed_count++;
     }

@@ -192,36 +192,37 @@ struct cllm_gpu_device {
 };
 static struct cllm_gpu_device the_device;
 
-enum cllm_status cllm_device_open(unsigned device_index, struct cllm_gpu_device **device_out, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_open(unsigned device_index, struct cllm_gpu_device **device_out, struct cllm_error *err)
 {
     (void)device_index, (void)err;
     *device_out = &the_device;
     return CLLM_OK;
 }
 
-void cllm_device_close(struct cllm_gpu_device *device)
+void cllm_gpu_device_close(struct cllm_gpu_device *device)
 {
     (void)device;
 }
 
-const char *cllm_device_name(const struct cllm_gpu_device *device)
+const char *cllm_gpu_device_name(const struct cllm_gpu_device *device)
 {
     (void)device;
     return "played";
 }
 
-enum cllm_status cllm_device_memory(struct cllm_gpu_device *device, struct cllm_device_memory *memory_out, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_memory(struct cllm_gpu_device *device, struct cllm_gpu_device_memory *memory_out,
+                                        struct cllm_error *err)
 {
     (void)device, (void)err;
-    *memory_out = (struct cllm_device_memory){UINT64_C(1) << 40, UINT64_C(1) << 40};
+    *memory_out = (struct cllm_gpu_device_memory){UINT64_C(1) << 40, UINT64_C(1) << 40};
     return CLLM_OK;
 }
 
-enum cllm_status cllm_device_measure(struct cllm_gpu_device *device, uint64_t limit_bytes, struct cllm_device_speed *speed_out,
-                                     struct cllm_error *err)
+enum cllm_status cllm_gpu_device_measure(struct cllm_gpu_device *device, uint64_t limit_bytes,
+                                         struct cllm_gpu_device_speed *speed_out, struct cllm_error *err)
 {
     (void)device, (void)limit_bytes, (void)err;
-    *speed_out = (struct cllm_device_speed){1e9, 1e9};
+    *speed_out = (struct cllm_gpu_device_speed){1e9, 1e9};
     return CLLM_OK;
 }
 
@@ -230,8 +231,8 @@ static uint64_t in_granules(uint64_t byte_count)
     return (byte_count + CLLM_DEVICE_GRANULE_BYTES - 1) / CLLM_DEVICE_GRANULE_BYTES * CLLM_DEVICE_GRANULE_BYTES;
 }
 
-enum cllm_status cllm_device_allocate(struct cllm_gpu_device *device, uint64_t byte_count, void **d_memory_out,
-                                      struct cllm_error *err)
+enum cllm_status cllm_gpu_device_allocate(struct cllm_gpu_device *device, uint64_t byte_count, void **d_memory_out,
+                                          struct cllm_error *err)
 {
     (void)device;
     *d_memory_out = NULL;
@@ -248,7 +249,7 @@ enum cllm_status cllm_device_allocate(struct cllm_gpu_device *device, uint64_t b
 }
 
 /* Waits for the device, as the real one does. */
-void cllm_device_free(struct cllm_gpu_device *device, void *d_memory)
+void cllm_gpu_device_free(struct cllm_gpu_device *device, void *d_memory)
 {
     (void)device;
     if (!d_memory) return;
@@ -260,8 +261,8 @@ void cllm_device_free(struct cllm_gpu_device *device, void *d_memory)
     free(memory);
 }
 
-enum cllm_status cllm_device_pin(struct cllm_gpu_device *device, void *memory, uint64_t byte_count, void **d_memory_out,
-                                 struct cllm_error *err)
+enum cllm_status cllm_gpu_device_pin(struct cllm_gpu_device *device, void *memory, uint64_t byte_count, void **d_memory_out,
+                                     struct cllm_error *err)
 {
     (void)device, (void)byte_count, (void)err;
     played.pinned_count++;
@@ -269,13 +270,13 @@ enum cllm_status cllm_device_pin(struct cllm_gpu_device *device, void *memory, u
     return CLLM_OK;
 }
 
-void cllm_device_unpin(struct cllm_gpu_device *device, void *memory)
+void cllm_gpu_device_unpin(struct cllm_gpu_device *device, void *memory)
 {
     (void)device, (void)memory;
     played.pinned_count--;
 }
 
-enum cllm_status cllm_device_stream_create(struct cllm_gpu_device *device, void **stream_out, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_stream_create(struct cllm_gpu_device *device, void **stream_out, struct cllm_error *err)
 {
     (void)device, (void)err;
     struct played_stream *stream = calloc(1, sizeof *stream);
@@ -287,7 +288,7 @@ enum cllm_status cllm_device_stream_create(struct cllm_gpu_device *device, void 
     return CLLM_OK;
 }
 
-void cllm_device_stream_destroy(struct cllm_gpu_device *device, void *stream_memory)
+void cllm_gpu_device_stream_destroy(struct cllm_gpu_device *device, void *stream_memory)
 {
     (void)device;
     struct played_stream *stream = stream_memory;
@@ -301,13 +302,14 @@ void cllm_device_stream_destroy(struct cllm_gpu_device *device, void *stream_mem
     }
 }
 
-enum cllm_status cllm_device_stream_finish(struct cllm_gpu_device *device, void *stream, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_stream_finish(struct cllm_gpu_device *device, void *stream, struct cllm_error *err)
 {
     (void)device, (void)err;
     return finish_stream(stream);
 }
 
-enum cllm_status cllm_device_event_create(struct cllm_gpu_device *device, bool timed, void **event_out, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_event_create(struct cllm_gpu_device *device, bool timed, void **event_out,
+                                              struct cllm_error *err)
 {
     (void)device, (void)timed, (void)err;
     *event_out = calloc(1, sizeof(struct played_event));
@@ -316,7 +318,7 @@ enum cllm_status cllm_device_event_create(struct cllm_gpu_device *device, bool t
     return CLLM_OK;
 }
 
-void cllm_device_event_destroy(struct cllm_gpu_device *device, void *event)
+void cllm_gpu_device_event_destroy(struct cllm_gpu_device *device, void *event)
 {
     (void)device;
     if (!event) return;
@@ -324,21 +326,21 @@ void cllm_device_event_destroy(struct cllm_gpu_device *device, void *event)
     free(event);
 }
 
-enum cllm_status cllm_device_event_record(struct cllm_gpu_device *device, void *event, void *stream, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_event_record(struct cllm_gpu_device *device, void *event, void *stream, struct cllm_error *err)
 {
     (void)device, (void)err;
     enqueue(stream, (struct op){.kind = OP_RECORD, .event = event});
     return CLLM_OK;
 }
 
-enum cllm_status cllm_device_event_wait(struct cllm_gpu_device *device, void *event, void *stream, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_event_wait(struct cllm_gpu_device *device, void *event, void *stream, struct cllm_error *err)
 {
     (void)device, (void)err;
     enqueue(stream, (struct op){.kind = OP_WAIT, .event = event});
     return CLLM_OK;
 }
 
-enum cllm_status cllm_device_event_finish(struct cllm_gpu_device *device, void *event_memory, struct cllm_error *err)
+enum cllm_status cllm_gpu_device_event_finish(struct cllm_gpu_device *device, void *event_memory, struct cllm_error *err)
 {
     (void)device, (void)err;
     struct played_event *event = event_memory;
@@ -350,16 +352,16 @@ enum cllm_status cllm_device_event_finish(struct cllm_gpu_device *device, void *
     return stuck ? CLLM_E_INTERNAL : CLLM_OK;
 }
 
-enum cllm_status cllm_device_event_seconds(struct cllm_gpu_device *device, void *start, void *end, double *seconds_out,
-                                           struct cllm_error *err)
+enum cllm_status cllm_gpu_device_event_seconds(struct cllm_gpu_device *device, void *start, void *end, double *seconds_out,
+                                               struct cllm_error *err)
 {
     (void)device, (void)start, (void)end, (void)err;
     *seconds_out = 1e-3;
     return CLLM_OK;
 }
 
-enum cllm_status cllm_device_copy(struct cllm_gpu_device *device, void *to, const void *from, uint64_t byte_count, void *stream,
-                                  struct cllm_error *err)
+enum cllm_status cllm_gpu_device_copy(struct cllm_gpu_device *device, void *to, const void *from, uint64_t byte_count,
+                                      void *stream, struct cllm_error *err)
 {
     (void)device, (void)err;
     enqueue(stream, (struct op){.kind = OP_COPY, .to = to, .from = from, .count = byte_count});
@@ -522,23 +524,23 @@ void *cllm_gpu_stream(const struct cllm_gpu *gpu)
 enum cllm_status cllm_gpu_allocate(struct cllm_gpu *gpu, size_t byte_count, void **d_memory_out, struct cllm_error *err)
 {
     (void)gpu;
-    return cllm_device_allocate(&the_device, byte_count, d_memory_out, err);
+    return cllm_gpu_device_allocate(&the_device, byte_count, d_memory_out, err);
 }
 
 void cllm_gpu_free(struct cllm_gpu *gpu, void *d_memory)
 {
     (void)gpu;
-    cllm_device_free(&the_device, d_memory);
+    cllm_gpu_device_free(&the_device, d_memory);
 }
 
 enum cllm_status cllm_gpu_upload(struct cllm_gpu *gpu, void *d_to, const void *from, size_t byte_count, struct cllm_error *err)
 {
-    return cllm_device_copy(&the_device, d_to, from, byte_count, gpu->stream, err);
+    return cllm_gpu_device_copy(&the_device, d_to, from, byte_count, gpu->stream, err);
 }
 
 enum cllm_status cllm_gpu_download(struct cllm_gpu *gpu, void *to, const void *d_from, size_t byte_count, struct cllm_error *err)
 {
-    return cllm_device_copy(&the_device, to, d_from, byte_count, gpu->stream, err);
+    return cllm_gpu_device_copy(&the_device, to, d_from, byte_count, gpu->stream, err);
 }
 
 /* ------------------------------------------------------------------------------------------------------------ the model */
@@ -687,16 +689,16 @@ static void visit(struct cllm_weights_gpu *weights, int passes)
     struct cllm_error err;
     struct cllm_gpu_source *source = cllm_weights_gpu_source(weights);
     void *stream;
-    assert_int_equal(cllm_device_stream_create(&the_device, &stream, NULL), CLLM_OK);
+    assert_int_equal(cllm_gpu_device_stream_create(&the_device, &stream, NULL), CLLM_OK);
     for (int pass = 0; pass < passes; pass++) {
         expect_matrix(&source->embedding, &given.model->embedding, stream);
         TEST_REQUIRE(visit_layers(source, stream, &err) == CLLM_OK, &err);
         expect_matrix(&source->head, &given.model->head, stream);
         expect_vector(source->d_final_norm, &given.model->final_norm);
-        if (pass % 2) assert_int_equal(cllm_device_stream_finish(&the_device, stream, NULL), CLLM_OK);
+        if (pass % 2) assert_int_equal(cllm_gpu_device_stream_finish(&the_device, stream, NULL), CLLM_OK);
     }
-    assert_int_equal(cllm_device_stream_finish(&the_device, stream, NULL), CLLM_OK);
-    cllm_device_stream_destroy(&the_device, stream);
+    assert_int_equal(cllm_gpu_device_stream_finish(&the_device, stream, NULL), CLLM_OK);
+    cllm_gpu_device_stream_destroy(&the_device, stream);
     assert_int_equal(played.expectations, passes * (int)(7 * given.model->config.layer_count + 2));
     assert_int_equal(played.mismatches, 0);
 }
@@ -794,13 +796,13 @@ static void test_weights_that_do_not_decode_are_reported(void **state)
         played.bad_batch = bad;
         const struct cllm_residency_plan plan = plan_of(CLLM_RESIDENCY_STREAM, 0, AMPLE);
         TEST_REQUIRE(load(&plan, NULL, &weights, &err) == CLLM_OK, &err);
-        assert_int_equal(cllm_device_stream_create(&the_device, &stream, NULL), CLLM_OK);
+        assert_int_equal(cllm_gpu_device_stream_create(&the_device, &stream, NULL), CLLM_OK);
         assert_int_equal(visit_layers(cllm_weights_gpu_source(weights), stream, &err), CLLM_E_CORRUPT);
         assert_non_null(strstr(err.message, "tensor \"model.layers."));
         assert_int_equal(visit_layers(cllm_weights_gpu_source(weights), stream, &err), CLLM_E_CORRUPT);
-        assert_int_equal(cllm_device_stream_finish(&the_device, stream, NULL), CLLM_OK);
+        assert_int_equal(cllm_gpu_device_stream_finish(&the_device, stream, NULL), CLLM_OK);
         cllm_weights_gpu_destroy(weights);
-        cllm_device_stream_destroy(&the_device, stream);
+        cllm_gpu_device_stream_destroy(&the_device, stream);
         expect_nothing_left();
     }
 }
@@ -814,7 +816,7 @@ static void spoil_while_streaming(bool cut, enum cllm_status expected)
     restart(7);
     const struct cllm_residency_plan plan = plan_of(CLLM_RESIDENCY_STREAM, 0, 0);
     TEST_REQUIRE(load(&plan, NULL, &weights, &err) == CLLM_OK, &err);
-    assert_int_equal(cllm_device_stream_create(&the_device, &stream, NULL), CLLM_OK);
+    assert_int_equal(cllm_gpu_device_stream_create(&the_device, &stream, NULL), CLLM_OK);
     assert_int_equal(visit_layers(cllm_weights_gpu_source(weights), stream, &err), CLLM_OK);
     const uint32_t data_index = given.model->layers[3].up.weight.tensor->data_index;
     const uint64_t at = cllm_reader_index(given.reader)->data[data_index].stored_offset + 100;
@@ -831,7 +833,7 @@ static void spoil_while_streaming(bool cut, enum cllm_status expected)
     assert_int_equal(status, expected);
     assert_non_null(strstr(err.message, cut ? "ends" : "model.layers.3.mlp.up_proj.weight"));
     cllm_weights_gpu_destroy(weights);
-    cllm_device_stream_destroy(&the_device, stream);
+    cllm_gpu_device_stream_destroy(&the_device, stream);
     expect_nothing_left();
 }
 
