@@ -193,7 +193,6 @@ typedef void join_fn(const struct cllm_layout *layout, const struct cllm_float_v
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define PUT_ELEMENT(bits, out, element) memcpy((out), &(uint##bits##_t){(uint##bits##_t)(element)}, sizeof(uint##bits##_t))
 #else
-#define cllm_store_le8(out, element) (*(out) = (element))
 #define PUT_ELEMENT(bits, out, element) cllm_store_le##bits((out), (uint##bits##_t)(element))
 #endif
 
@@ -281,32 +280,66 @@ static inline void join_bytes(const struct cllm_layout *layout, const struct cll
 
 #define JOIN_BLOCK 256u
 
-/* Numbers of `width` bits, less than 8, to bytes; `packed` is followed by at least 8 readable bytes. Rounds up to eights. */
+/* Eight numbers of `width` bits each, less than 8, to the `width` bits of eight bytes that `mask` has. */
+static inline uint64_t spread_bits(uint64_t eight, unsigned mask, unsigned width)
+{
+#if defined(__BMI2__)
+    (void)width;
+    return __builtin_ia32_pdep_di(eight, UINT64_C(0x0101010101010101) * mask);
+#else
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    uint64_t bytes = 0, spread = 0;
+    for (unsigned k = 0; k < 8; k++) bytes |= (eight >> k * width & ((1u << width) - 1)) << 8 * k;
+    if (mask == (1u << width) - 1) return bytes;
+    for (unsigned bit = 0, from = 0; bit < 8; bit++) {
+        if (mask >> bit & 1) spread |= (bytes >> from++ & ones) << bit;
+    }
+    return spread;
+#endif
+}
+
+/* Numbers of `width` bits to bytes; `packed` is followed by at least 8 readable bytes. Rounds up to eights. */
 static inline void unpack_bits(const uint8_t *packed, unsigned width, uint32_t count, uint8_t out[JOIN_BLOCK])
 {
-    uint64_t each = UINT64_C(0x0101010101010101) * ((1u << width) - 1);
-    for (uint32_t i = 0; i < count; i += 8, packed += width) {
-        uint64_t eight = cllm_load_le64(packed);
-#if defined(__BMI2__)
-        cllm_store_le64(out + i, __builtin_ia32_pdep_di(eight, each));
-#else
-        uint64_t spread = 0;
-        for (unsigned k = 0; k < 8; k++) spread |= (eight >> k * width & each & 0xFF) << 8 * k;
-        cllm_store_le64(out + i, spread);
-#endif
-    }
+    for (uint32_t i = 0; i < count; i += 8, packed += width)
+        cllm_store_le64(out + i, spread_bits(cllm_load_le64(packed), (1u << width) - 1, width));
+}
+
+/* Elements of one byte, eight at a time: the bits of their remainders, which lie side by side, go where no symbol is. */
+static inline void join_any8(const struct cllm_layout *layout, const struct cllm_float_view *view, uint32_t first, uint32_t count,
+                             const uint8_t *symbols, uint8_t *out)
+{
+    const unsigned rest = cllm_layout_remainder_bits(layout), shift = layout->symbol_shift;
+    const unsigned others = 0xFF & ~(((1u << layout->symbol_bits) - 1) << shift) & ~((1u << layout->zero_bits) - 1);
+    const uint8_t *packed = view->planes + (size_t)first / 8 * rest;
+    uint32_t i = 0;
+    for (; i + 8 <= count; i += 8, packed += rest)
+        cllm_store_le64(out + first + i, spread_bits(cllm_load_le64(packed), others, rest) | cllm_load_le64(symbols + i)
+                                                                                                 << shift);
+    uint64_t last = spread_bits(cllm_load_le64(packed), others, rest);
+    for (; i < count; i++, last >>= 8) out[first + i] = (uint8_t)(last | (uint8_t)(symbols[i] << shift));
 }
 
 /* Any layout of elements of so many bits, a block at a time: the planes one after the other into whole remainders. */
 #define DEFINE_JOIN_ANY(bits)                                                                                                    \
+    static inline void join_block##bits(const struct cllm_layout *layout, const uint##bits##_t *restrict remainders,             \
+                                        uint32_t count, const uint8_t *restrict symbols, uint8_t *restrict out)                  \
+    {                                                                                                                            \
+        const unsigned shift = layout->symbol_shift, symbol_bits = layout->symbol_bits, zero_bits = layout->zero_bits;           \
+        const uint##bits##_t low = (uint##bits##_t)((UINT64_C(1) << shift) - 1);                                                 \
+        for (uint32_t i = 0; i < count; i++) {                                                                                   \
+            uint##bits##_t raw = (uint##bits##_t)(remainders[i] << zero_bits),                                                   \
+                           high = (uint##bits##_t)(raw & (uint##bits##_t) ~low);                                                 \
+            uint##bits##_t element = (uint##bits##_t)(high << symbol_bits) | (raw & low);                                        \
+            PUT_ELEMENT(bits, out + (bits / 8) * (size_t)i, element | (uint##bits##_t)((uint##bits##_t)symbols[i] << shift));    \
+        }                                                                                                                        \
+    }                                                                                                                            \
     static inline void join_any##bits(const struct cllm_layout *layout, const struct cllm_float_view *view, uint32_t first,      \
                                       uint32_t count, const uint8_t *symbols, uint8_t *out)                                      \
     {                                                                                                                            \
         const unsigned remainder_bits = cllm_layout_remainder_bits(layout), whole = remainder_bits / 8,                          \
                        rest = remainder_bits % 8;                                                                                \
-        const unsigned shift = layout->symbol_shift, symbol_bits = layout->symbol_bits, zero_bits = layout->zero_bits;           \
         const uint8_t *packed = view->planes + (size_t)whole * view->element_count;                                              \
-        const uint##bits##_t low = (uint##bits##_t)((UINT64_C(1) << shift) - 1);                                                 \
         uint##bits##_t block[JOIN_BLOCK];                                                                                        \
         uint8_t top[JOIN_BLOCK] = {0};                                                                                           \
         for (uint32_t end = first + count, n; first < end; first += n, symbols += n) {                                           \
@@ -317,16 +350,9 @@ static inline void unpack_bits(const uint8_t *packed, unsigned width, uint32_t c
                 const uint8_t *plane = view->planes + (size_t)k * view->element_count + first;                                   \
                 for (uint32_t i = 0; i < n; i++) block[i] |= (uint##bits##_t)((uint##bits##_t)plane[i] << 8 * k);                \
             }                                                                                                                    \
-            uint8_t *to = out + (size_t)first * (bits / 8);                                                                      \
-            for (uint32_t i = 0; i < n; i++) {                                                                                   \
-                uint##bits##_t raw = (uint##bits##_t)(block[i] << zero_bits),                                                    \
-                               high = (uint##bits##_t)(raw & (uint##bits##_t) ~low);                                             \
-                uint##bits##_t element = (uint##bits##_t)(high << symbol_bits) | (raw & low);                                    \
-                PUT_ELEMENT(bits, to + (bits / 8) * (size_t)i, element | (uint##bits##_t)((uint##bits##_t)symbols[i] << shift)); \
-            }                                                                                                                    \
+            join_block##bits(layout, block, n, symbols, out + (size_t)first * (bits / 8));                                       \
         }                                                                                                                        \
     }
-DEFINE_JOIN_ANY(8)
 DEFINE_JOIN_ANY(16)
 DEFINE_JOIN_ANY(32)
 DEFINE_JOIN_ANY(64)

@@ -46,42 +46,59 @@ static inline void split_f32(const uint8_t *restrict elements, uint32_t element_
 
 #define SPLIT_BLOCK 256u
 
-/* Bytes of which only the `width` low bits are used, less than 8, to a bit stream; unused bits at its end are 0. */
-static inline void pack_bits(uint8_t values[SPLIT_BLOCK], unsigned width, uint32_t count, uint8_t *packed_out)
+/* The `width` bits of eight bytes that `mask` has, less than 8 in each, side by side. */
+static inline uint64_t gather_bits(uint64_t eight, unsigned mask, unsigned width)
 {
-    uint8_t packed[SPLIT_BLOCK + 8] = {0}, *at = packed;
-    memset(values + count, 0, SPLIT_BLOCK - count);
-    for (uint32_t i = 0; i < count; i += 8, at += width) {
-        uint64_t eight = cllm_load_le64(values + i);
 #if defined(__BMI2__)
-        uint64_t joined = __builtin_ia32_pext_di(eight, UINT64_C(0x0101010101010101) * ((1u << width) - 1));
+    (void)width;
+    return __builtin_ia32_pext_di(eight, UINT64_C(0x0101010101010101) * mask);
 #else
-        uint64_t joined = 0;
-        for (unsigned k = 0; k < 8; k++) joined |= (eight >> 8 * k & 0xFF) << k * width;
-#endif
-        cllm_store_le64(at, joined);
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    uint64_t bytes = 0, joined = 0;
+    for (unsigned bit = 0, to = 0; bit < 8; bit++) {
+        if (mask >> bit & 1) bytes |= (eight >> bit & ones) << to++;
     }
+    for (unsigned k = 0; k < 8; k++) joined |= (bytes >> 8 * k & 0xFF) << k * width;
+    return joined;
+#endif
+}
+
+/* The bits of a block of bytes that `mask` has, `width` of them, to a bit stream; unused bits at its end are 0. */
+static inline void pack_bits(const uint8_t *values, unsigned mask, unsigned width, uint32_t count, uint8_t *packed_out)
+{
+    uint8_t packed[SPLIT_BLOCK + 8] = {0}, last[8] = {0}, *at = packed;
+    uint32_t i = 0;
+    for (; i + 8 <= count; i += 8, at += width) cllm_store_le64(at, gather_bits(cllm_load_le64(values + i), mask, width));
+    memcpy(last, values + i, count - i);
+    cllm_store_le64(at, gather_bits(cllm_load_le64(last), mask, width));
     memcpy(packed_out, packed, ((size_t)count * width + 7) / 8);
 }
 
-static inline void split_f16(const uint8_t *restrict elements, uint32_t element_count, uint8_t *restrict symbols,
-                             uint8_t *restrict planes)
+/* Elements of one byte. */
+static inline void split_any8(const struct cllm_layout *layout, const uint8_t *restrict elements, uint32_t element_count,
+                              uint8_t *restrict symbols, uint8_t *restrict packed)
 {
-    uint8_t *packed = planes + element_count;
-    uint8_t top[SPLIT_BLOCK];
-    for (uint32_t first = 0; first < element_count; first += SPLIT_BLOCK) {
+    const unsigned rest = cllm_layout_remainder_bits(layout), shift = layout->symbol_shift, all = (1u << layout->symbol_bits) - 1;
+    const unsigned others = 0xFF & ~(all << shift) & ~((1u << layout->zero_bits) - 1);
+    for (uint32_t i = 0; i < element_count; i++) symbols[i] = (uint8_t)(elements[i] >> shift & all);
+    for (uint32_t first = 0; first < element_count && rest; first += SPLIT_BLOCK) {
         uint32_t count = element_count - first < SPLIT_BLOCK ? element_count - first : SPLIT_BLOCK;
-        for (uint32_t i = 0; i < count; i++) {
-            uint16_t x = get_element16(elements + 2 * ((size_t)first + i));
-            symbols[first + i] = (uint8_t)(x >> 10 & 31);
-            planes[first + i] = (uint8_t)x;
-            top[i] = (uint8_t)((x >> 8 & 3) | (x >> 13 & 4));
-        }
-        pack_bits(top, 3, count, packed + (size_t)first / 8 * 3);
+        pack_bits(elements + first, others, rest, count, packed + (size_t)first / 8 * rest);
     }
 }
 
-/* Any layout, a block at a time: whole remainders, of which each plane takes a byte. */
+/* A symbol above a byte: F16 as cpack codes it. */
+static inline void split_f16(const uint8_t *restrict elements, uint32_t element_count, uint8_t *restrict symbols,
+                             uint8_t *restrict plane)
+{
+    for (uint32_t i = 0; i < element_count; i++) {
+        uint16_t x = get_element16(elements + 2 * (size_t)i);
+        symbols[i] = (uint8_t)(x >> 8);
+        plane[i] = (uint8_t)x;
+    }
+}
+
+/* Any layout of larger elements, a block at a time: whole remainders, of which each plane takes a byte. */
 static inline void split_any(const struct cllm_layout *layout, const uint8_t *elements, uint32_t element_count, uint8_t *symbols,
                              uint8_t *planes)
 {
@@ -94,9 +111,6 @@ static inline void split_any(const struct cllm_layout *layout, const uint8_t *el
         uint32_t count = element_count - first < SPLIT_BLOCK ? element_count - first : SPLIT_BLOCK;
         const uint8_t *from = elements + (size_t)first * l.element_bytes;
         switch (l.element_bytes) {
-        case 1:
-            for (uint32_t i = 0; i < count; i++) block[i] = from[i];
-            break;
         case 2:
             for (uint32_t i = 0; i < count; i++) block[i] = get_element16(from + 2 * (size_t)i);
             break;
@@ -117,7 +131,7 @@ static inline void split_any(const struct cllm_layout *layout, const uint8_t *el
         }
         if (!rest) continue;
         for (uint32_t i = 0; i < count; i++) top[i] = (uint8_t)(block[i] >> 8 * whole);
-        pack_bits(top, rest, count, packed + (size_t)first / 8 * rest);
+        pack_bits(top, (1u << rest) - 1, rest, count, packed + (size_t)first / 8 * rest);
     }
 }
 
@@ -147,8 +161,9 @@ static inline void split_elements(const struct cllm_layout *layout, const uint8_
 {
     if (layout_is(layout, 2, 7, 8)) split_bf16(elements, element_count, symbols, planes);
     else if (layout_is(layout, 4, 23, 8)) split_f32(elements, element_count, symbols, planes);
-    else if (layout_is(layout, 2, 10, 5)) split_f16(elements, element_count, symbols, planes);
+    else if (layout_is(layout, 2, 8, 8)) split_f16(elements, element_count, symbols, planes);
     else if (layout_is(layout, 1, 0, 8)) memcpy(symbols, elements, element_count);
+    else if (layout->element_bytes == 1) split_any8(layout, elements, element_count, symbols, planes);
     else split_any(layout, elements, element_count, symbols, planes);
     count_symbols(symbols, element_count, counts);
 }
