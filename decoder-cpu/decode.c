@@ -65,8 +65,14 @@ static enum cllm_status decode_planes(struct cllm_decoder *decoder, const struct
     unsigned element_bytes = data->layout.element_bytes;
     enum cllm_status status = reserve_scratch(decoder, chunk->decoded_bytes, err);
     if (status) return status;
-    status = cllm_decompress(decoder->compressor, stored, chunk->stored_bytes, decoder->scratch, chunk->decoded_bytes, err);
-    if (!status) cllm_unshuffle(decoder->scratch, element_bytes, chunk->decoded_bytes / element_bytes, out);
+    uint32_t count = chunk->decoded_bytes / element_bytes;
+    const uint8_t *end = stored + chunk->stored_bytes;
+    for (unsigned k = 0; k < element_bytes && !status; k++) {
+        size_t left = (size_t)(end - stored), frame_bytes = k + 1 == element_bytes ? left : cllm_frame_bytes(stored, left);
+        status = cllm_decompress(decoder->compressor, stored, frame_bytes, decoder->scratch + (size_t)k * count, count, err);
+        stored += frame_bytes;
+    }
+    if (!status) cllm_unshuffle(decoder->scratch, element_bytes, count, out);
     return status;
 }
 

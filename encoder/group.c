@@ -189,13 +189,28 @@ static bool looks_structured(const uint8_t *elements, const struct cllm_layout *
     return pairs > 3 * (sample * sample / 2 / 256) / 2;
 }
 
+/* A frame of a chunk's bytes, or one of each of its planes, into group->check; 0 where they do not fit in `capacity`. */
+static size_t compress_chunk(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, const uint8_t *bytes, int level,
+                             size_t capacity)
+{
+    uint32_t piece_count = bytes == chunk_input(group, plan, k) ? 1 : plan->layout.element_bytes;
+    size_t piece_bytes = group->chunks[k].chunk.decoded_bytes / piece_count, used = 0;
+    for (uint32_t i = 0; i < piece_count; i++) {
+        size_t frame_bytes =
+            cllm_compress(group->compressor, bytes + i * piece_bytes, piece_bytes, level, group->check + used, capacity - used);
+        if (frame_bytes == 0) return 0;
+        used += frame_bytes;
+    }
+    return used;
+}
+
 /* A quick frame that is already smaller than the best form so far says that matches are there to be found. */
 static bool probe_finds_matches(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k)
 {
     const struct cllm_chunk *chunk = &group->chunks[k].chunk;
     size_t capacity = chunk->stored_bytes - chunk->stored_bytes / PROBE_MUST_SAVE;
     const uint8_t *planes = make_planes(group, plan, k);
-    return cllm_compress(group->compressor, planes, chunk->decoded_bytes, PROBE_LEVEL, group->check, capacity) > 0;
+    return compress_chunk(group, plan, k, planes, PROBE_LEVEL, capacity) > 0;
 }
 
 /* zstd is slow: among ordinary weights only the first chunk of a group is looked at closely. */
@@ -230,8 +245,7 @@ static void try_frame(struct cllm_group *group, const struct cllm_plan *plan, ui
     struct cllm_encoded_chunk *encoded = &group->chunks[k];
     size_t capacity = bytes_to_beat(group, &encoded->chunk);
     if (capacity == 0) return;
-    size_t frame_bytes =
-        cllm_compress(group->compressor, bytes, encoded->chunk.decoded_bytes, plan->zstd_level, group->check, capacity);
+    size_t frame_bytes = compress_chunk(group, plan, k, bytes, plan->zstd_level, capacity);
     if (frame_bytes == 0) return;
     encoded->chunk.form = (uint8_t)form;
     encoded->chunk.stored_bytes = (uint32_t)frame_bytes;

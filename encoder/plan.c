@@ -24,20 +24,23 @@ static uint8_t choose_segment_log2(unsigned element_bytes, uint64_t decoded_byte
 #define STRONG_LEVEL_MAX_BYTES (UINT64_C(16) << 20)
 #define FAST_LEVEL 6
 
-/* The exponent field of one element, or (complex) of one half; a whole byte for types without one. At most 8 bits of it. */
+/* What is coded of one element, or of one half of a complex one: at most 8 bits that hold what is not noise, the exponent first
+ * of all. Numbers that are not whole bytes count as bytes. */
 static struct cllm_layout choose_layout(const struct cllm_dtype *dtype)
 {
-    struct cllm_layout none = {0};
+    const struct cllm_layout none = {0};
     if (!dtype || dtype->kind == CLLM_KIND_BOOL) return none;
     if (dtype->kind == CLLM_KIND_COMPLEX) return (struct cllm_layout){4, dtype->exponent_shift, dtype->exponent_bits, 0, 0};
-    if (dtype->element_bits < 8 || (dtype->element_bits == 8 && dtype->kind == CLLM_KIND_INT)) {
-        return (struct cllm_layout){1, 0, 8, 0, 0};
-    }
-    if (dtype->kind != CLLM_KIND_FLOAT) return none;
-    /* F16: the upper byte, so that the mantissa's upper bits, which are no noise, are coded and the rest is one byte plane. */
-    if (dtype->element_bits == 16 && dtype->exponent_bits == 5) return (struct cllm_layout){2, 8, 8, 0, 0};
-    uint8_t bits = dtype->exponent_bits < 8 ? dtype->exponent_bits : 8;
-    return (struct cllm_layout){(uint8_t)(dtype->element_bits / 8), dtype->exponent_shift, bits, 0, 0};
+    uint8_t bytes = dtype->element_bits < 8 ? 1 : (uint8_t)(dtype->element_bits / 8);
+    bool has_sign = dtype->exponent_shift + dtype->exponent_bits < dtype->element_bits;
+    /* Of 8 bits all but the sign, which is noise: mantissas of two or three bits are not uniform. */
+    if (bytes == 1)
+        return (struct cllm_layout){1, 0, dtype->kind == CLLM_KIND_FLOAT && dtype->element_bits == 8 && has_sign ? 7 : 8, 0, 0};
+    /* Integers: the top byte. F16 too: sign, exponent and the upper bits of the mantissa, which are no noise either. */
+    if (dtype->kind == CLLM_KIND_INT || dtype->exponent_bits < 8)
+        return (struct cllm_layout){bytes, (uint8_t)(8 * bytes - 8), 8, 0, 0};
+    /* F64: the upper bits of the exponent; coding the lower ones would leave those, which hardly vary, among the raw bits. */
+    return (struct cllm_layout){bytes, (uint8_t)(dtype->exponent_shift + dtype->exponent_bits - 8), 8, 0, 0};
 }
 
 struct cllm_plan cllm_plan_make(const struct cllm_dtype *dtype, uint64_t decoded_bytes)

@@ -39,15 +39,20 @@ size_t cllm_compress(struct cllm_compressor *compressor, const void *bytes, size
     return ZSTD_isError(frame_bytes) ? 0 : frame_bytes;
 }
 
+size_t cllm_frame_bytes(const void *bytes, size_t byte_count)
+{
+    /* libzstd would also take skippable frames and those of its versions before 1.0: neither is a frame of RFC 8878, 3.1.1. */
+    if (byte_count < 4 || cllm_load_le32(bytes) != ZSTD_MAGICNUMBER) return 0;
+    size_t frame_bytes = ZSTD_findFrameCompressedSize(bytes, byte_count);
+    return ZSTD_isError(frame_bytes) ? 0 : frame_bytes;
+}
+
 enum cllm_status cllm_decompress(struct cllm_compressor *compressor, const void *frame, size_t frame_bytes, void *out,
                                  size_t decoded_bytes, struct cllm_error *err)
 {
     if (!compressor->decoder) compressor->decoder = ZSTD_createDCtx();
     if (!compressor->decoder) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for a zstd state");
-    /* libzstd would also take skippable frames and those of its versions before 1.0: neither is a frame of RFC 8878, 3.1.1. */
-    bool standard = frame_bytes >= 4 && cllm_load_le32(frame) == ZSTD_MAGICNUMBER;
-    size_t used = standard ? ZSTD_findFrameCompressedSize(frame, frame_bytes) : 0;
-    if (!standard || ZSTD_isError(used) || used != frame_bytes) {
+    if (frame_bytes == 0 || cllm_frame_bytes(frame, frame_bytes) != frame_bytes) {
         return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "%zu stored bytes are not exactly one zstd frame", frame_bytes);
     }
     /* One-shot decoding writes into `out` alone and needs no window buffer of its own. */

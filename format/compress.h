@@ -20,6 +20,9 @@ size_t cllm_compress(struct cllm_compressor *compressor, const void *bytes, size
 enum cllm_status cllm_decompress(struct cllm_compressor *compressor, const void *frame, size_t frame_bytes, void *out,
                                  size_t decoded_bytes, struct cllm_error *err) CLLM_MUST_USE;
 
+/* How many bytes the zstd frame takes that `bytes` starts with; 0 where there is none that ends within byte_count. */
+size_t cllm_frame_bytes(const void *bytes, size_t byte_count);
+
 /* Version of the linked library, as in "1.5.4". */
 const char *cllm_compress_library_version(void);
 

@@ -272,6 +272,16 @@ def find_frame_end(data):
     return position
 
 
+def zstd_frame_bytes(data):
+    """The size of the frame that data starts with."""
+    require(data[:4] == b"\x28\xb5\x2f\xfd", CORRUPT, "not a Zstandard frame")
+    try:
+        frame = zstandard.get_frame_parameters(data)
+    except zstandard.ZstdError as error:
+        raise Rejected(CORRUPT, f"zstd: {error}") from None
+    return find_frame_end(data) + (4 if frame.has_checksum else 0)
+
+
 def decode_zstd(data, decoded_bytes):
     """§7, §12 form 1: exactly one frame, no dictionary, exactly decoded_bytes.
 
@@ -279,13 +289,11 @@ def decode_zstd(data, decoded_bytes):
     streaming decoder does; the document says nothing about windows.
     """
     try:
-        require(data[:4] == b"\x28\xb5\x2f\xfd", CORRUPT, "not a Zstandard frame")
+        require(zstd_frame_bytes(data) == len(data), CORRUPT, "not exactly one zstd frame")
         frame = zstandard.get_frame_parameters(data)
         require(frame.dict_id == 0, CORRUPT, "zstd frame that needs a dictionary")
         known = frame.content_size != zstandard.CONTENTSIZE_UNKNOWN
         require(not known or frame.content_size == decoded_bytes, CORRUPT, "zstd frame of another size")
-        frame_end = find_frame_end(data) + (4 if frame.has_checksum else 0)
-        require(frame_end == len(data), CORRUPT, "not exactly one zstd frame")
         decoded = zstandard.ZstdDecompressor().decompress(data, max_output_size=decoded_bytes)
     except zstandard.ZstdError as error:
         raise Rejected(CORRUPT, f"zstd: {error}") from None
@@ -629,10 +637,14 @@ def decode_float(stored, decoded_bytes, layout, table):
 # ------------------------------------------------------------------------------------- §5, §8, §10 steps 7 to 9: the payload
 
 
-def join_planes(planes, element_bytes):
+def decode_planes(stored, decoded_bytes, element_bytes):
     """§12, form 3."""
-    count = len(planes) // element_bytes
-    return b"".join(planes[i::count] for i in range(count))
+    planes, start = [], 0
+    for plane in range(element_bytes):
+        end = len(stored) if plane + 1 == element_bytes else start + zstd_frame_bytes(stored[start:])
+        planes.append(decode_zstd(stored[start:end], decoded_bytes // element_bytes))
+        start = end
+    return bytes(byte for element in zip(*planes) for byte in element)
 
 
 def decode_chunk(container, layout, chunk):
@@ -646,7 +658,7 @@ def decode_chunk(container, layout, chunk):
     if chunk.form == FORM_ZSTD:
         return decode_zstd(stored, chunk.decoded_bytes)
     if chunk.form == FORM_PLANES:
-        return join_planes(decode_zstd(stored, chunk.decoded_bytes), layout.element_bytes)
+        return decode_planes(stored, chunk.decoded_bytes, layout.element_bytes)
     if chunk.form == FORM_FLOAT:
         return decode_float(stored, chunk.decoded_bytes, layout, layout.tables[chunk.table_index])
     raise Rejected(UNSUPPORTED, f"form {chunk.form} of the chunk at {chunk.position}")

@@ -172,14 +172,15 @@ static void encode_chunk(struct test_container *container, const struct test_dat
         chunk->stored_bytes =
             (uint32_t)cllm_float_encode(&data->layout, &scratch->code, scratch->symbols, element_count, scratch->stored);
     } else if (chunk->form == CLLM_FORM_ZSTD || chunk->form == CLLM_FORM_PLANES) {
-        unsigned element_bytes = data->layout.element_bytes;
-        if (chunk->form == CLLM_FORM_PLANES) {
-            cllm_shuffle(bytes, element_bytes, chunk->decoded_bytes / element_bytes, scratch->symbols);
-            bytes = scratch->symbols;
+        unsigned frame_count = chunk->form == CLLM_FORM_PLANES ? data->layout.element_bytes : 1;
+        uint32_t count = chunk->decoded_bytes / frame_count;
+        cllm_shuffle(bytes, frame_count, count, scratch->symbols);
+        for (unsigned k = 0; k < frame_count; k++) {
+            size_t frame_bytes = cllm_compress(container->compressor, scratch->symbols + (size_t)k * count, count, 19,
+                                               scratch->stored + chunk->stored_bytes, chunk->decoded_bytes);
+            TEST_REQUIRE(frame_bytes > 0, NULL);
+            chunk->stored_bytes += (uint32_t)frame_bytes;
         }
-        chunk->stored_bytes = (uint32_t)cllm_compress(container->compressor, bytes, chunk->decoded_bytes, 19, scratch->stored,
-                                                      chunk->decoded_bytes);
-        TEST_REQUIRE(chunk->stored_bytes > 0, NULL);
     } else {
         memcpy(scratch->stored, bytes, chunk->decoded_bytes);
         chunk->stored_bytes = chunk->decoded_bytes;

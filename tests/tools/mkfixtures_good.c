@@ -158,7 +158,7 @@ static void make_planes(const struct fixture *fixture, const char *path)
     (void)fixture;
     static const struct cllm_layout f32 = {4, 23, 8, 0, 7};
     struct test_random random = {5};
-    uint8_t halves[1200], floats[2048 + 40];
+    uint8_t halves[1200], floats[2048 + 400];
     test_random_bf16(&random, halves, sizeof halves / 2);
     for (size_t i = 0; i < sizeof halves; i += 2) halves[i] = (uint8_t)(i / 64);
     for (size_t i = 0; i < sizeof floats; i++)
