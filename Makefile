@@ -65,7 +65,7 @@ AVX2 := -mavx2 -mbmi -mbmi2 -mlzcnt -mfma -mf16c
 AVX512 := $(AVX2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vbmi2
 %_avx2.o: ISA := $(AVX2)
 %_avx512.o: ISA := $(AVX512)
-%_shani.o: ISA := -msha -msse4.1
+%_shani.o %_shani_avx512.o: ISA := -msha -msse4.1
 
 # ------------------------------------------------------------------------------------------------------------ sources
 

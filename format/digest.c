@@ -63,7 +63,7 @@ enum cllm_status cllm_sha256_leaves(const void *bytes, size_t byte_count, size_t
     const uint8_t *at = bytes;
     enum cllm_status status = CLLM_OK;
     if (cllm_cpu_has_sha()) {
-        cllm_sha256_pieces(bytes, byte_count, leaf_bytes, leaves_out);
+        cllm_sha256_pieces(NULL, bytes, byte_count, leaf_bytes, leaves_out);
         return CLLM_OK;
     }
     for (size_t left = byte_count; left > 0 && !status; leaves_out += CLLM_DIGEST_BYTES) {
@@ -75,29 +75,15 @@ enum cllm_status cllm_sha256_leaves(const void *bytes, size_t byte_count, size_t
     return status;
 }
 
-static enum cllm_status update_with_leaf(struct cllm_sha256_stream *stream, const uint8_t *bytes, size_t byte_count,
-                                         uint8_t leaf_out[CLLM_DIGEST_BYTES], struct cllm_error *err)
-{
-    if (!stream->context) {
-        cllm_sha256_add_leaf(&stream->message, bytes, byte_count, leaf_out);
-        return CLLM_OK;
-    }
-    enum cllm_status status = cllm_sha256_update(stream, bytes, byte_count, err);
-    return status ? status : cllm_sha256(bytes, byte_count, leaf_out, err);
-}
-
 enum cllm_status cllm_sha256_update_with_leaves(struct cllm_sha256_stream *stream, const void *bytes, size_t byte_count,
                                                 size_t leaf_bytes, uint8_t *leaves_out, struct cllm_error *err)
 {
-    const uint8_t *at = bytes;
-    enum cllm_status status = CLLM_OK;
-    for (size_t left = byte_count; left > 0 && !status; leaves_out += CLLM_DIGEST_BYTES) {
-        size_t piece = left < leaf_bytes ? left : leaf_bytes;
-        status = update_with_leaf(stream, at, piece, leaves_out, err);
-        at += piece;
-        left -= piece;
+    if (!stream->context) {
+        cllm_sha256_pieces(&stream->message, bytes, byte_count, leaf_bytes, leaves_out);
+        return CLLM_OK;
     }
-    return status;
+    enum cllm_status status = cllm_sha256_update(stream, bytes, byte_count, err);
+    return status ? status : cllm_sha256_leaves(bytes, byte_count, leaf_bytes, leaves_out, err);
 }
 
 enum cllm_status cllm_sha256_finish(struct cllm_sha256_stream *stream, uint8_t digest_out[CLLM_DIGEST_BYTES],

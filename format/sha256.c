@@ -1,9 +1,12 @@
 /* sha256.c - see sha256.h. Blocks, padding and length (FIPS 180-4, 5.1.1, 5.3.3 and 6.2). */
 #include "sha256.h"
 
+#include "cpu.h"
+
 #include <string.h>
 
 #define BLOCK CLLM_SHA256_BLOCK_BYTES
+#define LANES ((size_t)CLLM_SHA256_LANES)
 #define LENGTH_BYTES 8u /* of the message in bits, at the end of the last block */
 
 void cllm_sha256_start(struct cllm_sha256_message *message)
@@ -47,61 +50,83 @@ void cllm_sha256_end(struct cllm_sha256_message *message, uint8_t digest_out[CLL
     for (unsigned i = 0; i < CLLM_DIGEST_BYTES; i++) digest_out[i] = (uint8_t)(message->hash[i / 4] >> (24 - 8 * (i % 4)));
 }
 
-/* Blocks of the message and of the leaf begin at different bytes: first what completes a block of the message, then both
- * together, then what is left of each. */
-void cllm_sha256_add_leaf(struct cllm_sha256_message *message, const uint8_t *bytes, size_t byte_count,
-                          uint8_t leaf_out[CLLM_DIGEST_BYTES])
+/* Adds the bytes to both messages, which must not be the same, two blocks at a time. `second` is at a block's border; blocks of
+ * the first begin at other bytes: first what completes one, then both together, then what is left of each. */
+static void add_to_two(struct cllm_sha256_message *first, const uint8_t *first_bytes, struct cllm_sha256_message *second,
+                       const uint8_t *second_bytes, size_t byte_count)
 {
-    struct cllm_sha256_message leaf;
-    cllm_sha256_start(&leaf);
-    size_t head = (size_t)(-message->byte_count % BLOCK);
+    size_t head = (size_t)(-first->byte_count % BLOCK);
     if (head > byte_count) head = byte_count;
     size_t block_count = (byte_count - head) / BLOCK, together = block_count * BLOCK;
-    cllm_sha256_add(message, bytes, head);
-    cllm_sha256_two_shani((struct cllm_sha256_lane){message->hash, bytes + head}, (struct cllm_sha256_lane){leaf.hash, bytes},
-                          block_count);
-    message->byte_count += together;
-    leaf.byte_count = together;
-    cllm_sha256_add(message, bytes + head + together, byte_count - head - together);
-    cllm_sha256_add(&leaf, bytes + together, byte_count - together);
-    cllm_sha256_end(&leaf, leaf_out);
+    cllm_sha256_add(first, first_bytes, head);
+    cllm_sha256_two_shani((struct cllm_sha256_lane){first->hash, first_bytes + head},
+                          (struct cllm_sha256_lane){second->hash, second_bytes}, block_count);
+    first->byte_count += together;
+    second->byte_count += together;
+    cllm_sha256_add(first, first_bytes + head + together, byte_count - head - together);
+    cllm_sha256_add(second, second_bytes + together, byte_count - together);
 }
 
-static void digest_one(const uint8_t *bytes, size_t byte_count, uint8_t *digest_out)
-{
-    struct cllm_sha256_message message;
-    cllm_sha256_start(&message);
-    cllm_sha256_add(&message, bytes, byte_count);
-    cllm_sha256_end(&message, digest_out);
-}
-
-static void digest_two(const uint8_t *bytes, size_t piece_bytes, uint8_t *digests_out)
+/* One piece beside the message, or two beside each other. Returns how many. */
+static size_t digest_few(struct cllm_sha256_message *message, const uint8_t *bytes, size_t byte_count, size_t piece_bytes,
+                         uint8_t *digests_out)
 {
     struct cllm_sha256_message first, second;
-    size_t together = piece_bytes / BLOCK * BLOCK;
+    size_t piece = byte_count < piece_bytes ? byte_count : piece_bytes, count = 1;
     cllm_sha256_start(&first);
-    cllm_sha256_start(&second);
-    cllm_sha256_two_shani((struct cllm_sha256_lane){first.hash, bytes},
-                          (struct cllm_sha256_lane){second.hash, bytes + piece_bytes}, together / BLOCK);
-    first.byte_count = second.byte_count = together;
-    cllm_sha256_add(&first, bytes + together, piece_bytes - together);
-    cllm_sha256_add(&second, bytes + piece_bytes + together, piece_bytes - together);
+    if (message) {
+        add_to_two(message, bytes, &first, bytes, piece);
+    } else if (byte_count / 2 >= piece_bytes) {
+        cllm_sha256_start(&second);
+        add_to_two(&first, bytes, &second, bytes + piece, piece);
+        cllm_sha256_end(&second, digests_out + CLLM_DIGEST_BYTES);
+        count = 2;
+    } else {
+        cllm_sha256_add(&first, bytes, piece);
+    }
     cllm_sha256_end(&first, digests_out);
-    cllm_sha256_end(&second, digests_out + CLLM_DIGEST_BYTES);
+    return count;
 }
 
-void cllm_sha256_pieces(const uint8_t *bytes, size_t byte_count, size_t piece_bytes, uint8_t *digests_out)
+/* Sixteen pieces, of whole blocks. The last block of each, and the message's bytes that have no place beside them, go alone. */
+static void digest_sixteen(struct cllm_sha256_message *message, const uint8_t *bytes, size_t piece_bytes, uint8_t *digests_out)
 {
-    for (; byte_count / 2 >= piece_bytes; byte_count -= 2 * piece_bytes) {
-        digest_two(bytes, piece_bytes, digests_out);
-        bytes += 2 * piece_bytes;
-        digests_out += (size_t)2 * CLLM_DIGEST_BYTES;
+    uint32_t hashes[8][CLLM_SHA256_LANES];
+    struct cllm_sha256_message piece;
+    const size_t block_count = piece_bytes / BLOCK - 1, beside_bytes = LANES * block_count * BLOCK;
+    cllm_sha256_start(&piece);
+    for (unsigned i = 0; i < 8; i++) {
+        for (unsigned k = 0; k < LANES; k++) hashes[i][k] = piece.hash[i];
     }
-    if (byte_count > piece_bytes) {
-        digest_one(bytes, piece_bytes, digests_out);
-        bytes += piece_bytes;
-        byte_count -= piece_bytes;
-        digests_out += CLLM_DIGEST_BYTES;
+    if (message) {
+        const size_t head = (size_t)(-message->byte_count % BLOCK);
+        cllm_sha256_add(message, bytes, head);
+        const struct cllm_sha256_lane lane = {message->hash, bytes + head};
+        cllm_sha256_sixteen_avx512(hashes, bytes, piece_bytes, block_count, &lane);
+        message->byte_count += beside_bytes;
+        cllm_sha256_add(message, bytes + head + beside_bytes, LANES * piece_bytes - head - beside_bytes);
+    } else {
+        cllm_sha256_sixteen_avx512(hashes, bytes, piece_bytes, block_count, NULL);
     }
-    if (byte_count > 0) digest_one(bytes, byte_count, digests_out);
+    for (unsigned k = 0; k < LANES; k++) {
+        for (unsigned i = 0; i < 8; i++) piece.hash[i] = hashes[i][k];
+        piece.byte_count = block_count * BLOCK;
+        cllm_sha256_add(&piece, bytes + k * piece_bytes + block_count * BLOCK, BLOCK);
+        cllm_sha256_end(&piece, digests_out + (size_t)k * CLLM_DIGEST_BYTES);
+    }
+}
+
+void cllm_sha256_pieces(struct cllm_sha256_message *message, const uint8_t *bytes, size_t byte_count, size_t piece_bytes,
+                        uint8_t *digests_out)
+{
+    const bool wide = piece_bytes % BLOCK == 0 && cllm_cpu_tier() >= CLLM_CPU_AVX512;
+    while (byte_count > 0) {
+        size_t count = LANES;
+        if (wide && byte_count / LANES >= piece_bytes) digest_sixteen(message, bytes, piece_bytes, digests_out);
+        else count = digest_few(message, bytes, byte_count, piece_bytes, digests_out);
+        size_t done_bytes = byte_count < count * piece_bytes ? byte_count : count * piece_bytes;
+        bytes += done_bytes;
+        byte_count -= done_bytes;
+        digests_out += count * CLLM_DIGEST_BYTES;
+    }
 }

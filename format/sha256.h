@@ -19,12 +19,10 @@ void cllm_sha256_start(struct cllm_sha256_message *message);
 void cllm_sha256_add(struct cllm_sha256_message *message, const uint8_t *bytes, size_t byte_count);
 void cllm_sha256_end(struct cllm_sha256_message *message, uint8_t digest_out[CLLM_DIGEST_BYTES]);
 
-/* Adds the bytes to the message and, in the same pass, gives the SHA-256 of these bytes alone. */
-void cllm_sha256_add_leaf(struct cllm_sha256_message *message, const uint8_t *bytes, size_t byte_count,
-                          uint8_t leaf_out[CLLM_DIGEST_BYTES]);
-
-/* The SHA-256 of each piece of the bytes, piece_bytes long but for the last, two pieces at a time. */
-void cllm_sha256_pieces(const uint8_t *bytes, size_t byte_count, size_t piece_bytes, uint8_t *digests_out);
+/* Gives the SHA-256 of each piece of the bytes, piece_bytes long but for the last, and in the same pass adds them all to the
+ * message, unless that is null. */
+void cllm_sha256_pieces(struct cllm_sha256_message *message, const uint8_t *bytes, size_t byte_count, size_t piece_bytes,
+                        uint8_t *digests_out);
 
 /* What the compression function works on: a hash value, and the blocks to take into it, of any alignment. */
 struct cllm_sha256_lane {
@@ -35,5 +33,13 @@ struct cllm_sha256_lane {
 /* Takes block_count blocks into the hash of one message, or of each of two, whose bytes may be the same. */
 void cllm_sha256_one_shani(struct cllm_sha256_lane lane, size_t block_count);
 void cllm_sha256_two_shani(struct cllm_sha256_lane first, struct cllm_sha256_lane second, size_t block_count);
+
+#define CLLM_SHA256_LANES 16u
+
+/* Takes block_count blocks into each of sixteen messages, word i of whose hash values is hashes[i], and the first block of whose
+ * k-th is at blocks + k * stride. Meanwhile takes 16 * block_count blocks into another message, unless that
+ * is null. Needs CLLM_CPU_AVX512 too. */
+void cllm_sha256_sixteen_avx512(uint32_t hashes[8][CLLM_SHA256_LANES], const uint8_t *blocks, size_t stride, size_t block_count,
+                                const struct cllm_sha256_lane *beside);
 
 #endif

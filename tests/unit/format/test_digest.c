@@ -85,15 +85,15 @@ static void test_sha256_stream_of_a_million_letters(void **state)
 static void test_sha256_leaves_are_those_of_the_pieces_and_the_stream_goes_on(void **state)
 {
     (void)state;
-    uint8_t bytes[64 + 700], leaves[8 * CLLM_DIGEST_BYTES], apart[sizeof leaves], expected[CLLM_DIGEST_BYTES],
+    uint8_t bytes[64 + 6000], leaves[64 * CLLM_DIGEST_BYTES], apart[sizeof leaves], expected[CLLM_DIGEST_BYTES],
         found[CLLM_DIGEST_BYTES];
-    static const size_t leaf_sizes[] = {1, 55, 56, 63, 64, 65, 119, 128, 300, 1000};
+    static const size_t leaf_sizes[] = {1, 55, 56, 63, 64, 65, 119, 128, 192, 300, 2000};
     struct cllm_sha256_stream *stream;
     for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(i * 197 >> 2);
     assert_int_equal(cllm_sha256_create(&stream, NULL), CLLM_OK);
     for (size_t before = 0; before < 64; before++) {
         for (size_t s = 0; s < sizeof leaf_sizes / sizeof *leaf_sizes; s++) {
-            size_t leaf_bytes = leaf_sizes[s], count = leaf_bytes * 5 / 2 < 700 ? leaf_bytes * 5 / 2 : 700, leaf = 0;
+            size_t leaf_bytes = leaf_sizes[s], count = leaf_bytes * 69 / 2 < 6000 ? leaf_bytes * 69 / 2 : 6000, leaf = 0;
             assert_int_equal(cllm_sha256_update(stream, bytes, before, NULL), CLLM_OK);
             assert_int_equal(cllm_sha256_update_with_leaves(stream, bytes + before, count, leaf_bytes, leaves, NULL), CLLM_OK);
             assert_int_equal(cllm_sha256_finish(stream, found, NULL), CLLM_OK);
