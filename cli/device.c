@@ -3,6 +3,7 @@
 
 #include "cllm_decode_gpu.h"
 
+#include <stdlib.h>
 #include <sys/stat.h>
 
 /* A GPU takes half a second to start: by itself it is chosen for what is large. */
@@ -23,6 +24,9 @@ enum cllm_status cllm_engine_open(const struct cllm_engine_choice *choice, const
 {
     const bool asked = choice->device == CLLM_DEVICE_CUDA;
     *engine_out = NULL;
+    /* The driver lays the streams of a program on eight queues of the device, where they wait for each other, unless told that
+     * there are more. It looks when it starts. */
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
     if (!asked && (choice->device == CLLM_DEVICE_CPU || !is_large(containers, container_count) || cllm_gpu_count() == 0))
         return CLLM_OK;
     enum cllm_status status = cllm_gpu_engine_create(choice->index, engine_out, err);

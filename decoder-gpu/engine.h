@@ -14,8 +14,7 @@ struct cllm_gpu_engine_tuning {
 struct cllm_gpu_engine_times {
     uint64_t run_count;
     uint64_t lane_ns;  /* making contexts and buffers */
-    uint64_t read_ns;  /* from the file into pinned memory */
-    uint64_t check_ns; /* stored checksums */
+    uint64_t read_ns;  /* from the file into pinned memory, stored checksums checked */
     uint64_t queue_ns; /* giving work to the driver */
     uint64_t wait_ns;  /* for the oldest run */
 };

@@ -1,4 +1,4 @@
-/* digest.c - the only includer of OpenSSL and xxhash. */
+/* digest.c - see digest.h. */
 #include "digest.h"
 
 #include "bytes.h"
@@ -22,7 +22,7 @@ static enum cllm_status fail_crypto(struct cllm_error *err)
 
 uint64_t cllm_checksum(const void *bytes, size_t byte_count)
 {
-    return XXH3_64bits(bytes, byte_count);
+    return cllm_cpu_tier() >= CLLM_CPU_AVX2 ? cllm_checksum_avx2(bytes, byte_count) : XXH3_64bits(bytes, byte_count);
 }
 
 enum cllm_status cllm_sha256(const void *bytes, size_t byte_count, uint8_t digest_out[CLLM_DIGEST_BYTES], struct cllm_error *err)

@@ -1,4 +1,5 @@
-/* digest.h - checksums and digests: XXH3 for damage, SHA-256 for proof. The only includer of OpenSSL and xxhash is digest.c. */
+/* digest.h - checksums and digests: XXH3 for damage, SHA-256 for proof. Only digest.c includes
+ * OpenSSL, and xxhash but for checksum_avx2.c. */
 #ifndef CLLM_DIGEST_H
 #define CLLM_DIGEST_H
 
@@ -6,6 +7,7 @@
 
 /* XXH3-64 with seed 0 (xxHash specification 0.8, "XXH3"). Any thread. */
 uint64_t cllm_checksum(const void *bytes, size_t byte_count);
+uint64_t cllm_checksum_avx2(const void *bytes, size_t byte_count); /* the same, where the processor has CLLM_CPU_AVX2 */
 
 /* SHA-256 (FIPS 180-4) of one piece of memory. Fails with NOMEM or INTERNAL (libcrypto refused). Any thread. */
 enum cllm_status cllm_sha256(const void *bytes, size_t byte_count, uint8_t digest_out[CLLM_DIGEST_BYTES],

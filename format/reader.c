@@ -14,6 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define CHECKED_PIECE_BYTES (256u << 10) /* fits the second cache of any processor */
+
 struct cllm_reader {
     int file;
     struct cllm_index index;
@@ -259,6 +261,24 @@ enum cllm_status cllm_reader_read_run(const struct cllm_reader *reader, uint32_t
     memset(buffer + byte_count, 0, CLLM_READ_SLACK_BYTES);
     enum cllm_status status = read_exactly(reader->file, data->chunks[first_chunk].stored_offset, buffer, byte_count, err);
     return status ? cllm_reader_blame_chunk(reader, data_index, first_chunk, status, err) : CLLM_OK;
+}
+
+enum cllm_status cllm_reader_read_checked(const struct cllm_reader *reader, uint32_t data_index, uint32_t first_chunk,
+                                          uint32_t chunk_count, uint8_t *buffer, struct cllm_error *err)
+{
+    const struct cllm_chunk *chunks = reader->index.data[data_index].chunks;
+    const uint32_t end = first_chunk + chunk_count;
+    const uint64_t start = chunks[first_chunk].stored_offset;
+    enum cllm_status status = CLLM_OK;
+    for (uint32_t c = first_chunk, next; c < end && !status; c = next) {
+        uint8_t *at = buffer + (chunks[c].stored_offset - start);
+        for (next = c + 1; next < end && chunks[next].stored_offset - chunks[c].stored_offset < CHECKED_PIECE_BYTES;) next++;
+        status = cllm_reader_read_run(reader, data_index, c, next - c, at, err);
+        for (uint32_t k = c; k < next && !status; k++) {
+            status = cllm_reader_check_chunk(reader, data_index, k, buffer + (chunks[k].stored_offset - start), err);
+        }
+    }
+    return status;
 }
 
 enum cllm_status cllm_reader_read_chunk(const struct cllm_reader *reader, uint32_t data_index, uint32_t chunk_index, void *buffer,

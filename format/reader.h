@@ -17,6 +17,10 @@ enum cllm_status cllm_reader_read_run(const struct cllm_reader *reader, uint32_t
 enum cllm_status cllm_reader_check_chunk(const struct cllm_reader *reader, uint32_t data_index, uint32_t chunk_index,
                                          const uint8_t *stored, struct cllm_error *err) CLLM_MUST_USE;
 
+/* Both at once, for long runs: a few chunks are read, and checked while the processor's cache has them. Fails like both. */
+enum cllm_status cllm_reader_read_checked(const struct cllm_reader *reader, uint32_t data_index, uint32_t first_chunk,
+                                          uint32_t chunk_count, uint8_t *buffer, struct cllm_error *err) CLLM_MUST_USE;
+
 size_t cllm_run_buffer_bytes(const struct cllm_data *data, uint32_t first_chunk, uint32_t chunk_count);
 
 /* Reads bytes of the container as they are. Fails with IO, or CORRUPT where the file has become shorter. Any thread. */

@@ -1,5 +1,5 @@
 /* sha256_shani.c - one message or two: see sha256.h. */
-#include "sha256_rounds.h"
+#include "sha256_shani.h"
 
 #define LANES_MAX 2u
 

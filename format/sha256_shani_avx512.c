@@ -4,7 +4,7 @@
  * The SHA-256 instructions have no form that leaves the processor at ease when the upper parts of registers 0 to 15 are in use
  * (measured: a hundred times slower). So the vectors live in zmm16 to zmm31, which takes assembly: this file is compiled without
  * AVX, so that the compiler stays in xmm0 to xmm15 and never touches what these statements keep between them. */
-#include "sha256_rounds.h"
+#include "sha256_shani.h"
 
 #include <string.h>
 

@@ -2,11 +2,13 @@
 #include "digest.h"
 
 #include "compress.h"
+#include "cpu.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 #include <cmocka.h>
 
 static void assert_hex(const uint8_t digest[CLLM_DIGEST_BYTES], const char *expected)
@@ -121,6 +123,17 @@ static void test_checksum_is_xxh3_with_64_bits(void **state)
     assert_true(cllm_checksum(zeros, 16) == UINT64_C(0xd0a66a65c7528968));
 }
 
+static void test_checksum_is_the_same_from_every_tier(void **state)
+{
+    (void)state;
+    static uint8_t bytes[5000];
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(i * 77 >> 3);
+    if (cllm_cpu_tier() < CLLM_CPU_AVX2) skip();
+    for (size_t count = 0; count < sizeof bytes - 16; count += count < 300 ? 1 : 37) {
+        assert_true(cllm_checksum_avx2(bytes + count % 16, count) == XXH3_64bits(bytes + count % 16, count));
+    }
+}
+
 /* FORMAT.md 8, computed step by step with sha256sum. */
 static void test_data_root_follows_the_specification(void **state)
 {
@@ -175,6 +188,7 @@ int main(void)
         cmocka_unit_test(test_sha256_stream_of_a_million_letters),
         cmocka_unit_test(test_sha256_leaves_are_those_of_the_pieces_and_the_stream_goes_on),
         cmocka_unit_test(test_checksum_is_xxh3_with_64_bits),
+        cmocka_unit_test(test_checksum_is_the_same_from_every_tier),
         cmocka_unit_test(test_data_root_follows_the_specification),
         cmocka_unit_test(test_decompress_wants_exactly_one_frame_of_the_size),
     };

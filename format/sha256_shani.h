@@ -1,7 +1,7 @@
-/* sha256_rounds.h - the SHA-256 instructions at work on one message, for files *_shani*.c. An instruction does two rounds; four
+/* sha256_shani.h - the SHA-256 instructions at work on one message, for files *_shani*.c. An instruction does two rounds; four
  * of them, and what prepares the next four words of the schedule, are a step. */
-#ifndef CLLM_SHA256_ROUNDS_H
-#define CLLM_SHA256_ROUNDS_H
+#ifndef CLLM_SHA256_SHANI_H
+#define CLLM_SHA256_SHANI_H
 
 #include "sha256.h"
 
