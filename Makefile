@@ -193,7 +193,8 @@ coverage: ## line coverage of the tests
 # fuzz_NAME.c is one target; its corpus is tests/fuzz/corpus/NAME. Sessions look for new inputs; the replay runs the known ones.
 FUZZ_SECONDS ?= 60
 REPLAY := $(if $(wildcard tests/fuzz/replay.c),$(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/replay_%,$(FUZZ_SRC)))
-.PHONY: fuzz-replay replay-programs
+.PHONY: fuzz fuzz-replay replay-programs
+fuzz: $(FUZZ_SRC:tests/fuzz/fuzz_%.c=fuzz-%) ## fuzz every target, one after the other
 fuzz-%: FORCE ## fuzz one target for FUZZ_SECONDS=60 (needs clang)
 	$(Q)[ -f tests/fuzz/fuzz_$*.c ] || { echo "there is no fuzz target $*: no tests/fuzz/fuzz_$*.c" >&2; exit 1; }
 	$(BUILD) config=fuzz B=build/fuzz build/fuzz/fuzz/fuzz_$*
