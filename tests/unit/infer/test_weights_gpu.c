@@ -282,8 +282,10 @@ enum cllm_status cllm_gpu_device_stream_create(struct cllm_gpu_device *device, v
     struct played_stream *stream = calloc(1, sizeof *stream);
     assert_non_null(stream);
     stream->last = &stream->first;
+    pthread_mutex_lock(&played.lock);
     stream->next = played.streams;
     played.streams = stream;
+    pthread_mutex_unlock(&played.lock);
     *stream_out = stream;
     return CLLM_OK;
 }
@@ -294,12 +296,12 @@ void cllm_gpu_device_stream_destroy(struct cllm_gpu_device *device, void *stream
     struct played_stream *stream = stream_memory;
     if (!stream) return;
     assert_null(stream->first);
-    for (struct played_stream **s = &played.streams; *s; s = &(*s)->next) {
-        if (*s != stream) continue;
-        *s = stream->next;
-        free(stream);
-        return;
-    }
+    pthread_mutex_lock(&played.lock);
+    struct played_stream **s = &played.streams;
+    while (*s != stream) s = &(*s)->next;
+    *s = stream->next;
+    pthread_mutex_unlock(&played.lock);
+    free(stream);
 }
 
 enum cllm_status cllm_gpu_device_stream_finish(struct cllm_gpu_device *device, void *stream, struct cllm_error *err)
