@@ -207,7 +207,7 @@ static enum cllm_status load_vectors(struct cllm_weights_gpu *weights, struct cl
     const size_t count = (size_t)weights->model->config.layer_count * VECTORS_OF_LAYER + 1;
     uint64_t bytes = 0, offset = 0;
     for (size_t i = 0; i < count; i++) bytes += vector_stride(vector_at(weights, i).weight); /* 0 where absent */
-    uint8_t *floats = calloc(1, bytes);
+    uint8_t *floats = calloc(1, bytes + 1); /* a model has at least its final norm; the analyzer does not know */
     if (!floats) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for the norms");
     enum cllm_status status = allocate_resident(weights, bytes, &weights->d_vectors, err);
     for (size_t i = 0; !status && i < count; i++) {

@@ -204,7 +204,7 @@ static enum cllm_status complete_block(const struct cllm_reader *reader, uint64_
 {
     if (block->fate == CLLM_BLOCK_ABSENT) return CLLM_OK;
     cut_block(reader, slot_bytes, block);
-    block->spans = calloc(block->span_count, sizeof *block->spans);
+    block->spans = calloc(block->span_count + 1, sizeof *block->spans); /* a matrix without chunks has none */
     block->parts = calloc(block->part_count, sizeof *block->parts);
     if (!block->spans || !block->parts)
         return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %zu parts", block->part_count);
@@ -289,20 +289,13 @@ static enum cllm_status fill_span(const struct cllm_reader *reader, const struct
                                   struct cllm_part_filler *filler, uint8_t *payload, struct cllm_error *err)
 {
     const struct cllm_data *data = &cllm_reader_index(reader)->data[span->data_index];
-    const struct cllm_chunk *chunks = &data->chunks[span->first_chunk];
-    enum cllm_status status = CLLM_OK;
     if (span->decodes) {
-        status = cllm_reader_read_run(reader, span->data_index, span->first_chunk, span->chunk_count, payload, err);
+        return cllm_reader_read_checked(reader, span->data_index, span->first_chunk, span->chunk_count, payload, err);
     }
+    enum cllm_status status = CLLM_OK;
     for (uint32_t k = 0; !status && k < span->chunk_count; k++) {
-        const uint32_t chunk_index = span->first_chunk + k;
-        if (span->decodes) {
-            const uint8_t *stored = payload + (chunks[k].stored_offset - chunks[0].stored_offset);
-            status = cllm_reader_check_chunk(reader, span->data_index, chunk_index, stored, err);
-        } else {
-            uint8_t *out = payload + (size_t)k * data->chunk_bytes;
-            status = fill_decoded(reader, span->data_index, chunk_index, filler, out, err);
-        }
+        uint8_t *out = payload + (size_t)k * data->chunk_bytes;
+        status = fill_decoded(reader, span->data_index, span->first_chunk + k, filler, out, err);
     }
     return status;
 }
