@@ -230,6 +230,7 @@ static enum cllm_status open_gpu(const struct crun_engine_options *options, cons
     if (status) return status;
     status = cllm_forward_gpu_create(&model->config, cllm_weights_gpu_source(engine->weights), &planning.forward,
                                      &engine->forward, err);
+    cllm_gpu_device_hurry(engine->device);
     crun_engine_note_memory(engine);
     return status;
 }

@@ -60,6 +60,12 @@ void cllm_gpu_device_close(struct cllm_gpu_device *device)
     free(device);
 }
 
+void cllm_gpu_device_hurry(struct cllm_gpu_device *device)
+{
+    if (cudaSetDevice(device->index) != cudaSuccess || cudaSetDeviceFlags(cudaDeviceScheduleSpin) != cudaSuccess)
+        (void)cudaGetLastError();
+}
+
 const char *cllm_gpu_device_name(const struct cllm_gpu_device *device)
 {
     return device->name;

@@ -204,6 +204,11 @@ void cllm_gpu_device_close(struct cllm_gpu_device *device)
     (void)device;
 }
 
+void cllm_gpu_device_hurry(struct cllm_gpu_device *device)
+{
+    (void)device;
+}
+
 const char *cllm_gpu_device_name(const struct cllm_gpu_device *device)
 {
     (void)device;
