@@ -52,8 +52,7 @@ static uint64_t resident_bytes(const struct cllm_residency_plan *plan, const str
 
 /* What the layers add up to. */
 struct layer_sums {
-    uint64_t resident;   /* bytes that stay, in whole allocations */
-    uint64_t read;       /* bytes that stay and are read for each token */
+    uint64_t resident;   /* bytes that stay */
     uint64_t stored;     /* of streamed layers */
     uint64_t decoded;    /* of streamed layers */
     uint64_t scratch;    /* for the largest layer that is streamed, or packed while loading */
@@ -70,8 +69,7 @@ static struct layer_sums sum_layers(const struct cllm_residency_request *request
             sums.stored += layer->stored;
             sums.decoded += layer->raw;
         } else {
-            sums.resident += granules(resident_bytes(plan, layer));
-            sums.read += resident_bytes(plan, layer);
+            sums.resident += resident_bytes(plan, layer);
         }
         if (!plan->raw) sums.scratch = larger(sums.scratch, layer->raw);
     }
@@ -124,24 +122,24 @@ static void complete(const struct cllm_residency_request *request, struct slots 
     plan->slot_count = ring.count;
     plan->slot_bytes = larger(smaller(ring.bytes, sums.stored_max), request->chunk_bytes);
     const uint64_t slots = granules(plan->slot_count * plan->slot_bytes);
-    const uint64_t head = granules(resident_bytes(plan, &request->head));
-    const uint64_t embedding = plan->embedding_on_host ? 0 : granules(resident_bytes(plan, &request->embedding));
+    const uint64_t embedding = plan->embedding_on_host ? 0 : resident_bytes(plan, &request->embedding);
     const uint64_t unpacked = plan->raw ? 0 : larger(request->head.raw, plan->embedding_on_host ? 0 : request->embedding.raw);
-    const uint64_t base = head + embedding + granules(request->vector_bytes) + SMALL_ALLOCATIONS_BYTES;
     const uint64_t descriptors = descriptor_bytes(request, plan, &sums);
 
-    plan->weight_bytes = base + sums.resident;
+    plan->base_bytes = granules(resident_bytes(plan, &request->head) + embedding + request->vector_bytes);
+    plan->layer_bytes = granules(sums.resident);
+    plan->weight_bytes = plan->base_bytes + plan->layer_bytes + SMALL_ALLOCATIONS_BYTES;
     plan->stream_bytes = plan->streamed_count ? slots + granules(sums.scratch) + descriptors : 0;
     plan->total_bytes = plan->weight_bytes + plan->stream_bytes + granules(forward->cache_bytes) +
                         granules(forward->activation_bytes) + granules(forward->scratch_bytes);
     /* the head is packed before there are layers, layers before there is a cache */
-    plan->peak_bytes = larger(plan->total_bytes, base + slots + granules(unpacked));
+    plan->peak_bytes = larger(plan->total_bytes, plan->base_bytes + SMALL_ALLOCATIONS_BYTES + slots + granules(unpacked));
     plan->peak_bytes = larger(plan->peak_bytes, plan->weight_bytes + slots + descriptors + granules(sums.scratch));
     plan->host_bytes = sums.stored + (plan->embedding_on_host ? request->embedding.raw : 0);
     plan->from_disk = plan->streamed_count > 0 && plan->host_bytes > request->host_bytes;
     if (plan->from_disk) plan->host_bytes -= sums.stored;
     plan->streamed_bytes_per_token = sums.stored;
-    plan->read_bytes_per_token = resident_bytes(plan, &request->head) + sums.read + sums.decoded + request->vector_bytes;
+    plan->read_bytes_per_token = resident_bytes(plan, &request->head) + sums.resident + sums.decoded + request->vector_bytes;
     plan->ceiling_per_second = ceiling(request, plan, &sums);
 }
 

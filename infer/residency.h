@@ -67,7 +67,9 @@ struct cllm_residency_plan {
     uint64_t slot_bytes;     /* of the ring through which everything is copied */
     uint32_t slot_count;
     struct cllm_residency_forward forward;
-    uint64_t weight_bytes; /* head, embedding, vectors and layers that stay */
+    uint64_t base_bytes;   /* head, embedding and vectors: one allocation */
+    uint64_t layer_bytes;  /* layers that stay: another */
+    uint64_t weight_bytes; /* both, and small things */
     uint64_t stream_bytes; /* ring, scratch and descriptors; 0 where nothing is streamed */
     uint64_t total_bytes;  /* while running */
     uint64_t peak_bytes;   /* the same or more, while loading; at most the budget */

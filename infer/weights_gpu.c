@@ -28,6 +28,13 @@ struct pinned {
     void *d_bytes; /* where kernels see it; null until pinned */
 };
 
+/* Device memory that is filled from the start. */
+struct pool {
+    uint8_t *d_bytes;
+    uint64_t size;
+    uint64_t used;
+};
+
 /* What the forward pass and the streaming thread tell each other. A visit is one streamed layer in one pass over the model. */
 struct streaming {
     pthread_t thread;
@@ -61,7 +68,8 @@ struct cllm_weights_gpu {
     struct pinned arena;
     struct pinned host_embedding;
     struct cllm_gpu_layer *layers; /* as the forward pass gets them */
-    void *d_vectors;
+    struct pool base;              /* vectors, embedding, head */
+    struct pool layer_pool;
     void *d_scratch;    /* one decoded layer */
     void *d_unpacked;   /* the head or embedding, decoded, while it is packed */
     uint64_t *d_counts; /* histograms of a block's matrices */
@@ -120,9 +128,13 @@ static void free_pinned(struct cllm_weights_gpu *weights, struct pinned *pinned)
     *pinned = (struct pinned){0};
 }
 
-/* Device memory for weights that stay. */
-static enum cllm_status allocate_resident(struct cllm_weights_gpu *weights, uint64_t byte_count, void **d_memory_out,
-                                          struct cllm_error *err)
+static bool is_layer(const struct cllm_weights_gpu *weights, const struct cllm_block *block)
+{
+    return block - weights->blocks.blocks >= CLLM_BLOCK_LAYERS;
+}
+
+static enum cllm_status allocate_counted(struct cllm_weights_gpu *weights, uint64_t byte_count, void **d_memory_out,
+                                         struct cllm_error *err)
 {
     const uint64_t needed = weights->resident_bytes + in_granules(byte_count);
     if (needed > weights->resident_limit) {
@@ -134,6 +146,38 @@ static enum cllm_status allocate_resident(struct cllm_weights_gpu *weights, uint
     enum cllm_status status = cllm_gpu_device_allocate(weights->device, byte_count, d_memory_out, err);
     if (!status) weights->resident_bytes = needed;
     return status;
+}
+
+/* Null where the pool has no room left. */
+static void *take(struct pool *pool, uint64_t byte_count)
+{
+    if (byte_count > pool->size - pool->used) return NULL;
+    void *d_memory = pool->d_bytes + pool->used;
+    pool->used += (byte_count + CLLM_BLOCK_ALIGNMENT - 1) / CLLM_BLOCK_ALIGNMENT * CLLM_BLOCK_ALIGNMENT;
+    return d_memory;
+}
+
+static enum cllm_status create_pool(struct cllm_weights_gpu *weights, struct pool *pool, uint64_t size, struct cllm_error *err)
+{
+    void *d_memory = NULL;
+    if (pool->d_bytes || size == 0) return CLLM_OK;
+    enum cllm_status status = allocate_counted(weights, size, &d_memory, err);
+    if (!status) *pool = (struct pool){d_memory, size, 0};
+    return status;
+}
+
+/* Memory for a block that stays: in its pool, or, where some did not pack as planned, of its own. */
+static enum cllm_status allocate_block(struct cllm_weights_gpu *weights, struct cllm_block *block, uint64_t byte_count,
+                                       struct cllm_error *err)
+{
+    struct pool *pool = is_layer(weights, block) ? &weights->layer_pool : &weights->base;
+    enum cllm_status status = CLLM_OK;
+    if (is_layer(weights, block)) status = create_pool(weights, pool, weights->plan.layer_bytes, err);
+    if (status) return status;
+    block->d_memory = take(pool, byte_count);
+    if (block->d_memory) return CLLM_OK;
+    block->owns_memory = true;
+    return allocate_counted(weights, byte_count, &block->d_memory, err);
 }
 
 /* ---------------------------------------------------------------------------------------------------------- vectors */
@@ -209,16 +253,18 @@ static enum cllm_status load_vectors(struct cllm_weights_gpu *weights, struct cl
     for (size_t i = 0; i < count; i++) bytes += vector_stride(vector_at(weights, i).weight); /* 0 where absent */
     uint8_t *floats = calloc(1, bytes + 1); /* a model has at least its final norm; the analyzer does not know */
     if (!floats) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for the norms");
-    enum cllm_status status = allocate_resident(weights, bytes, &weights->d_vectors, err);
+    enum cllm_status status = create_pool(weights, &weights->base, weights->plan.base_bytes, err);
+    uint8_t *d_vectors = status ? NULL : take(&weights->base, bytes);
+    if (!status && !d_vectors) status = cllm_fail(err, CLLM_E_INTERNAL, CLLM_NO_OFFSET, "the plan has no room for the norms");
     for (size_t i = 0; !status && i < count; i++) {
         const struct vector vector = vector_at(weights, i);
         if (!vector.weight->tensor) continue;
         status = load_vector(weights, vector.weight, (float *)(void *)(floats + offset), err);
-        *vector.d_floats_out = (const float *)(const void *)((uint8_t *)weights->d_vectors + offset);
+        *vector.d_floats_out = (const float *)(const void *)(d_vectors + offset);
         offset += vector_stride(vector.weight);
     }
     void *stream = weights->ring.copy_stream;
-    if (!status) status = cllm_gpu_device_copy(weights->device, weights->d_vectors, floats, bytes, stream, err);
+    if (!status) status = cllm_gpu_device_copy(weights->device, d_vectors, floats, bytes, stream, err);
     if (!status) status = cllm_gpu_device_stream_finish(weights->device, stream, err);
     free(floats);
     return status;
@@ -243,11 +289,6 @@ static enum cllm_status load_host_embedding(struct cllm_weights_gpu *weights, st
 
 /* ---------------------------------------------------------------------------------------------------------- packing */
 
-static bool is_layer(const struct cllm_weights_gpu *weights, const struct cllm_block *block)
-{
-    return block - weights->blocks.blocks >= CLLM_BLOCK_LAYERS;
-}
-
 /* Where a block is decoded: to its place, or to where it is packed or used from. */
 static enum cllm_status decoded_place(struct cllm_weights_gpu *weights, struct cllm_block *block, void **d_place_out,
                                       struct cllm_error *err)
@@ -255,7 +296,7 @@ static enum cllm_status decoded_place(struct cllm_weights_gpu *weights, struct c
     enum cllm_status status = CLLM_OK;
     void **d_place = &block->d_memory;
     if (block->fate == CLLM_BLOCK_RAW) {
-        if (!*d_place) status = allocate_resident(weights, block->raw_bytes, d_place, err);
+        if (!*d_place) status = allocate_block(weights, block, block->raw_bytes, err);
     } else {
         d_place = is_layer(weights, block) ? &weights->d_scratch : &weights->d_unpacked;
         if (!*d_place) {
@@ -341,7 +382,7 @@ static enum cllm_status pack_block(struct cllm_weights_gpu *weights, struct cllm
     enum cllm_status status = cllm_gpu_device_event_finish(weights->device, weights->counted, err);
     if (status) return status;
     const struct settlement settlement = settle(weights, block);
-    status = allocate_resident(weights, settlement.bytes, &block->d_memory, err);
+    status = allocate_block(weights, block, settlement.bytes, err);
     for (unsigned m = 0; !status && m < block->matrix_count; m++) {
         struct cllm_block_matrix *matrix = &block->matrices[m];
         uint8_t *d_raw = d_block + matrix->raw_offset, *d_to = (uint8_t *)block->d_memory + settlement.offsets[m];
@@ -777,7 +818,7 @@ static void free_blocks(struct cllm_weights_gpu *weights)
 {
     for (size_t i = 0; weights->blocks.blocks && i < weights->blocks.block_count; i++) {
         struct cllm_block *block = &weights->blocks.blocks[i];
-        cllm_gpu_device_free(weights->device, block->d_memory);
+        if (block->owns_memory) cllm_gpu_device_free(weights->device, block->d_memory);
         for (size_t p = 0; block->parts && p < block->part_count; p++) {
             cllm_gpu_batch_destroy(block->parts[p].batch);
             cllm_gpu_device_event_destroy(weights->device, block->parts[p].events[0]);
@@ -791,12 +832,14 @@ void cllm_weights_gpu_destroy(struct cllm_weights_gpu *weights)
 {
     if (!weights) return;
     stop_streaming(weights);
-    free_blocks(weights); /* batches before the ring's context; freeing waits for the device */
+    cllm_ring_finish(&weights->ring); /* what is queued uses all of the following */
+    free_blocks(weights);             /* batches before the ring's context */
     cllm_ring_close(&weights->ring);
     cllm_gpu_device_event_destroy(weights->device, weights->streaming.ready);
     cllm_gpu_device_event_destroy(weights->device, weights->streaming.released);
     cllm_gpu_device_event_destroy(weights->device, weights->counted);
-    cllm_gpu_device_free(weights->device, weights->d_vectors);
+    cllm_gpu_device_free(weights->device, weights->base.d_bytes);
+    cllm_gpu_device_free(weights->device, weights->layer_pool.d_bytes);
     cllm_gpu_device_free(weights->device, weights->d_scratch);
     cllm_gpu_device_free(weights->device, weights->d_unpacked);
     cllm_gpu_device_free(weights->device, weights->d_counts);

@@ -57,7 +57,8 @@ struct cllm_block {
     size_t span_count;
     struct cllm_block_part *parts;
     size_t part_count;
-    void *d_memory; /* of one that stays */
+    void *d_memory;   /* of one that stays */
+    bool owns_memory; /* it had no place where it was planned to be */
 };
 
 /* Embedding (absent where it is the head or lies on the host), head, then the layers. */

@@ -29,12 +29,17 @@ enum cllm_status cllm_ring_open(struct cllm_ring *ring, struct cllm_gpu_device *
     return status;
 }
 
+void cllm_ring_finish(struct cllm_ring *ring)
+{
+    if (ring->copy_stream) (void)!cllm_gpu_device_stream_finish(ring->device, ring->copy_stream, NULL);
+    if (ring->decode_stream) (void)!cllm_gpu_device_stream_finish(ring->device, ring->decode_stream, NULL);
+}
+
 void cllm_ring_close(struct cllm_ring *ring)
 {
     struct cllm_gpu_device *device = ring->device;
     if (!device) return;
-    if (ring->copy_stream) (void)!cllm_gpu_device_stream_finish(device, ring->copy_stream, NULL);
-    if (ring->decode_stream) (void)!cllm_gpu_device_stream_finish(device, ring->decode_stream, NULL);
+    cllm_ring_finish(ring);
     cllm_gpu_destroy(ring->gpu);
     cllm_gpu_device_free(device, ring->d_slots);
     for (unsigned i = 0; i < CLLM_RING_SLOTS_MAX; i++) {

@@ -46,6 +46,9 @@ enum cllm_status cllm_ring_open(struct cllm_ring *ring, struct cllm_gpu_device *
                                 const struct cllm_weights_gpu_options *options, struct cllm_error *err) CLLM_MUST_USE;
 
 /* Waits for what was queued. */
+void cllm_ring_finish(struct cllm_ring *ring);
+
+/* Waits, too. */
 void cllm_ring_close(struct cllm_ring *ring);
 
 static inline uint64_t cllm_ring_pending(const struct cllm_ring *ring)
