@@ -1,4 +1,4 @@
-/* forward_gpu.cu - one token through the model on the GPU; tokens of prompts go through prompt.cu where that is possible.
+/* forward_gpu.cu - one token through the model on the GPU; those of prompts go through prompt_gpu.cu where cuBLAS is found.
  *
  * A token is a chain of grids: start, then for each layer queries/keys/values, attention, output, gate and up, down, and at
  * the end the head. Each starts its loads of weights while the one before it ends. Where all layers stay in place the chain is
@@ -181,7 +181,7 @@ static cudaError_t launch_gate(const struct forward_gpu *forward, const struct c
     return launch_product(forward, STAGE_GATE, layer->gate.weight.form, &args, true);
 }
 
-static cudaError_t launch_head(const struct forward_gpu *forward)
+static cudaError_t launch_head(const struct forward_gpu *forward, bool overlaps)
 {
     const struct cllm_gpu_linear head = {forward->source->head, NULL};
     struct product_args args = describe_product(&head.weight);
@@ -190,7 +190,7 @@ static cudaError_t launch_head(const struct forward_gpu *forward)
     args.norm = forward->source->d_final_norm;
     args.epsilon = forward->config.norm_epsilon;
     args.output = forward->base.logits;
-    return launch_product(forward, STAGE_SET, head.weight.form, &args, true);
+    return launch_product(forward, STAGE_SET, head.weight.form, &args, overlaps);
 }
 
 /* --------------------------------------------------------------------------------------------------------- attention */
@@ -274,7 +274,7 @@ static cudaError_t launch_resident(const struct forward_gpu *forward, bool with_
     for (uint32_t i = 0; !result && i < forward->config.layer_count; i++) {
         result = launch_layer(forward, &forward->layers[i], i, i > 0);
     }
-    return !result && with_head ? launch_head(forward) : result;
+    return !result && with_head ? launch_head(forward, true) : result;
 }
 
 static enum cllm_status record_token(struct forward_gpu *forward, bool with_head, struct cllm_error *err)
@@ -301,7 +301,7 @@ static enum cllm_status stream_token(struct forward_gpu *forward, bool with_head
         status = cuda_try(launch_layer(forward, &layer, i, false), "start a layer", err);
         status = cllm_gpu_release(forward, i, status, err);
     }
-    if (!status && with_head) status = cuda_try(launch_head(forward), "start the head", err);
+    if (!status && with_head) status = cuda_try(launch_head(forward, true), "start the head", err);
     return status;
 }
 
@@ -347,6 +347,37 @@ static enum cllm_status run_tokens(struct forward_gpu *forward, const struct cll
     return status;
 }
 
+/* The head of one position of a tile. */
+static enum cllm_status run_head(struct forward_gpu *forward, uint32_t index, struct cllm_error *err)
+{
+    enum cllm_status status = cllm_gpu_take_row(forward, index, err);
+    if (!status) status = cuda_try(launch_head(forward, false), "start the head", err);
+    return status ? status : cllm_gpu_wait(forward, err);
+}
+
+static enum cllm_status run_prompt(struct forward_gpu *forward, const struct cllm_forward_input *input, struct cllm_error *err)
+{
+    enum cllm_status status = CLLM_OK;
+    for (size_t done = 0; !status && done < input->id_count;) {
+        if (input->proceed && !input->proceed(input->user)) {
+            return cllm_fail(err, CLLM_E_INTERRUPTED, CLLM_NO_OFFSET, "interrupted");
+        }
+        const size_t left = input->id_count - done;
+        const uint32_t count = left < forward->buffers.prompt_tile ? (uint32_t)left : forward->buffers.prompt_tile;
+        status = cllm_gpu_run_tile(forward, input->ids + done, count, err);
+        const enum cllm_status waited = cllm_gpu_wait(forward, status ? NULL : err);
+        if (status || waited) return status ? status : waited;
+        forward->base.position_count += count;
+        done += count;
+        for (uint32_t i = 0; !status && input->logits && i < count; i++) {
+            status = run_head(forward, i, err);
+            if (!status) status = input->logits(input->user, forward->base.logits, err);
+        }
+        if (!input->logits && done == input->id_count) status = run_head(forward, count - 1, err);
+    }
+    return status;
+}
+
 static enum cllm_status upload_frequencies(struct forward_gpu *forward, uint32_t length, struct cllm_error *err)
 {
     const struct cllm_config *config = &forward->config;
@@ -364,7 +395,7 @@ static enum cllm_status forward_gpu_run(struct cllm_forward *base, const struct 
     enum cllm_status status = cuda_try(cudaSetDevice(forward->device), "use the device", err);
     if (!status) status = upload_frequencies(forward, base->position_count + (uint32_t)input->id_count, err);
     if (status) return status;
-    return run_tokens(forward, input, err);
+    return input->id_count > 1 && forward->gemm ? run_prompt(forward, input, err) : run_tokens(forward, input, err);
 }
 
 enum cllm_status cllm_gpu_acquire(struct forward_gpu *forward, uint32_t layer_index, struct cllm_gpu_layer *layer_out,
@@ -388,6 +419,32 @@ enum cllm_status cllm_gpu_release(struct forward_gpu *forward, uint32_t layer_in
 
 /* ---------------------------------------------------------------------------------------------------------- creation */
 
+static void close_prompts(struct forward_gpu *forward)
+{
+    gemm_destroy(forward->gemm);
+    if (!forward->side) return;
+    cudaStreamSynchronize(forward->side);
+    cudaStreamDestroy(forward->side);
+    const cudaEvent_t events[] = {forward->ready[0], forward->ready[1], forward->used[0], forward->used[1], forward->arrived};
+    for (cudaEvent_t event : events) {
+        if (event) cudaEventDestroy(event);
+    }
+}
+
+/* What prompts need besides memory. Without cuBLAS they go token by token. */
+static enum cllm_status open_prompts(struct forward_gpu *forward, struct cllm_error *err)
+{
+    if (forward->buffers.prompt_tile <= 1) return CLLM_OK;
+    forward->gemm = gemm_create(forward->stream, forward->memory + forward->buffers.workspace, CLLM_GEMM_WORKSPACE);
+    cudaError_t result = cudaStreamCreateWithFlags(&forward->side, cudaStreamNonBlocking);
+    cudaEvent_t *const events[] = {&forward->ready[0], &forward->ready[1], &forward->used[0], &forward->used[1],
+                                   &forward->arrived};
+    for (cudaEvent_t *event : events) {
+        if (!result) result = cudaEventCreateWithFlags(event, cudaEventDisableTiming);
+    }
+    return cuda_try(result, "prepare for prompts", err);
+}
+
 static void forward_gpu_destroy(struct cllm_forward *base)
 {
     struct forward_gpu *forward = (struct forward_gpu *)base;
@@ -395,6 +452,7 @@ static void forward_gpu_destroy(struct cllm_forward *base)
     for (int i = 0; i < 2; i++) {
         if (forward->tokens[i]) cudaGraphExecDestroy(forward->tokens[i]);
     }
+    close_prompts(forward);
     cudaFree(forward->memory);
     cudaFreeHost(forward->pinned);
     if (forward->stream) cudaStreamDestroy(forward->stream);
@@ -520,6 +578,7 @@ enum cllm_status cllm_forward_gpu_create(const struct cllm_config *config, struc
     forward->base.destroy = forward_gpu_destroy;
     enum cllm_status status = open_device(forward, options->device_index, err);
     if (!status) status = allocate_buffers(forward, options, err);
+    if (!status) status = open_prompts(forward, err);
     if (!status) status = acquire_layers(forward, err);
     if (status) {
         forward_gpu_destroy(&forward->base);

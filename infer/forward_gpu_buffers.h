@@ -8,10 +8,12 @@
 extern "C" {
 #endif
 
-#define CLLM_PROMPT_TILE 512            /* positions, unless told otherwise */
-#define CLLM_GEMM_WORKSPACE (32u << 20) /* bytes */
-#define CLLM_SCORE_BYTES (64u << 20)    /* of attention scores at a time, at most, where one key-value head's fit */
-#define CLLM_ATTENTION_HEADS_MAX 8      /* query heads of a block */
+#define CLLM_PROMPT_TILE 512              /* positions, unless told otherwise */
+#define CLLM_GEMM_WORKSPACE (32u << 20)   /* bytes */
+#define CLLM_SCORE_BYTES (64u << 20)      /* of attention scores at a time, where one key-value head's take no more */
+#define CLLM_SCORE_BYTES_MAX (128u << 20) /* tiles are made smaller to keep to this */
+#define CLLM_PROMPT_TILE_MIN 32
+#define CLLM_ATTENTION_HEADS_MAX 8 /* query heads of a block */
 
 /* Offsets in bytes in one block of device memory, 256-byte aligned. Vectors that products read are padded to whole groups of
  * columns. */
@@ -24,7 +26,8 @@ struct cllm_forward_gpu_buffers {
     uint64_t tile_ids, tile_hidden, tile_query, tile_key, tile_value, tile_gate, tile_up, tile_cosines, tile_sines;
     uint64_t tile_input; /* of a product, BF16 or float32 */
     uint64_t scores, weights;
-    uint64_t matrix; /* unpacked or widened */
+    uint64_t tile_rotated;
+    uint64_t matrix[2]; /* unpacked or widened */
     uint64_t workspace;
     uint64_t total;
     struct cllm_forward_gpu_bytes bytes;

@@ -3,6 +3,7 @@
 #define CLLM_FORWARD_GPU_INTERNAL_CUH
 
 #include "forward_gpu_buffers.h"
+#include "gemm_gpu.cuh"
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -20,6 +21,11 @@ struct forward_gpu {
     char name[256];
     cudaStream_t stream;
     cudaGraphExec_t tokens[2]; /* without and with the head */
+
+    struct gemm *gemm; /* null: prompts go token by token */
+    cudaStream_t side; /* makes matrices for products */
+    cudaEvent_t ready[2], used[2], arrived;
+    unsigned prepared_count, taken_count;
 
     char *memory; /* of the device: all of the following */
     __nv_bfloat16 *keys, *values;
@@ -41,6 +47,11 @@ enum cllm_status cllm_gpu_acquire(struct forward_gpu *forward, uint32_t layer_in
                                   struct cllm_error *err);
 enum cllm_status cllm_gpu_release(struct forward_gpu *forward, uint32_t layer_index, enum cllm_status status,
                                   struct cllm_error *err);
+
+/* Takes `count` positions through all layers, at most a tile of them, and queues one of their last states as the input of the
+ * head. */
+enum cllm_status cllm_gpu_run_tile(struct forward_gpu *forward, const uint32_t *ids, uint32_t count, struct cllm_error *err);
+enum cllm_status cllm_gpu_take_row(struct forward_gpu *forward, uint32_t index, struct cllm_error *err);
 
 /* Waits for what is queued. */
 enum cllm_status cllm_gpu_wait(struct forward_gpu *forward, struct cllm_error *err);

@@ -60,6 +60,12 @@ static uint64_t largest_matrix(const struct cllm_config *config)
     return hidden * (query > config->intermediate_size ? query : config->intermediate_size);
 }
 
+/* Of the queries that share one key-value head. */
+static uint64_t score_bytes(const struct cllm_forward_gpu_buffers *buffers, const struct cllm_forward_gpu_options *options)
+{
+    return (uint64_t)buffers->group * buffers->prompt_tile * round_up(options->context_size, 8) * sizeof(float);
+}
+
 static void lay_out_prompt(const struct cllm_config *config, const struct cllm_forward_gpu_options *options,
                            struct cllm_forward_gpu_buffers *buffers)
 {
@@ -78,14 +84,15 @@ static void lay_out_prompt(const struct cllm_config *config, const struct cllm_f
     buffers->tile_cosines = take_floats(buffers, tile * (config->head_dim / 2));
     buffers->tile_sines = take_floats(buffers, tile * (config->head_dim / 2));
     buffers->tile_input = take_floats(buffers, tile * input);
-    const uint64_t of_head = buffers->group * tile * round_up(options->context_size, 8);
-    buffers->score_heads = (uint32_t)(CLLM_SCORE_BYTES / (of_head * sizeof(float)));
+    buffers->tile_rotated = take_floats(buffers, tile * config->head_count * buffers->head_stride / 2);
+    const uint64_t of_head = score_bytes(buffers, options);
+    buffers->score_heads = (uint32_t)(CLLM_SCORE_BYTES / of_head);
     if (buffers->score_heads < 1) buffers->score_heads = 1;
     if (buffers->score_heads > config->kv_head_count) buffers->score_heads = config->kv_head_count;
-    buffers->scores = take(buffers, scratch, of_head * buffers->score_heads * sizeof(float));
-    buffers->weights = take(buffers, scratch, of_head * buffers->score_heads * sizeof(uint16_t));
+    buffers->scores = take(buffers, scratch, of_head * buffers->score_heads);
+    buffers->weights = take(buffers, scratch, of_head * buffers->score_heads / 2);
     const uint64_t element_bytes = options->forms & 1u << CLLM_GPU_F16 ? 4 : options->forms & unpacked ? 2 : 0;
-    buffers->matrix = take(buffers, scratch, largest_matrix(config) * element_bytes);
+    for (int i = 0; i < 2; i++) buffers->matrix[i] = take(buffers, scratch, largest_matrix(config) * element_bytes);
     buffers->workspace = take(buffers, scratch, CLLM_GEMM_WORKSPACE);
 }
 
@@ -100,6 +107,9 @@ struct cllm_forward_gpu_buffers cllm_forward_gpu_lay_out(const struct cllm_confi
     lay_out_token(config, &buffers);
     buffers.prompt_tile = options->prompt_tile ? options->prompt_tile : CLLM_PROMPT_TILE;
     if (buffers.prompt_tile > options->context_size) buffers.prompt_tile = options->context_size;
+    while (buffers.prompt_tile > CLLM_PROMPT_TILE_MIN && score_bytes(&buffers, options) > CLLM_SCORE_BYTES_MAX) {
+        buffers.prompt_tile /= 2;
+    }
     if (buffers.prompt_tile > 1) lay_out_prompt(config, options, &buffers);
     buffers.bytes.pinned = ((uint64_t)config->vocab_size + config->head_dim + 64) * sizeof(float);
     return buffers;
