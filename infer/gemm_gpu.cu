@@ -3,8 +3,8 @@
 
 #include <cstdlib>
 
-#if defined(__has_include) && __has_include(<cublas_v2.h>)
-#include <cublas_v2.h>
+#if defined(__has_include) && __has_include(<cublas_api.h>)
+#include <cublas_api.h>
 #include <dlfcn.h>
 
 struct gemm {
