@@ -7,6 +7,12 @@
 #include <cublas_api.h>
 #include <dlfcn.h>
 
+/* cublasGemmStridedBatchedEx, of which the header has several in C++ */
+typedef cublasStatus_t multiply_function(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int, const void *,
+                                         const void *, cudaDataType, int, long long, const void *, cudaDataType, int, long long,
+                                         const void *, void *, cudaDataType, int, long long, int, cublasComputeType_t,
+                                         cublasGemmAlgo_t);
+
 struct gemm {
     void *library;
     cublasHandle_t handle;
@@ -14,7 +20,7 @@ struct gemm {
     decltype(&cublasDestroy_v2) destroy;
     decltype(&cublasSetStream_v2) set_stream;
     decltype(&cublasSetWorkspace_v2) set_workspace;
-    decltype(&cublasGemmStridedBatchedEx) multiply;
+    multiply_function *multiply;
 };
 
 static void *open_library(void)
