@@ -1,7 +1,7 @@
 /* kernels_product.cuh - products of matrices with one vector, the steps around them fused in.
  *
  * A block stages the vector in shared memory (multiplied by the norm's weights, while it sums the squares); a warp takes sets of
- * two rows, group by group of 512 columns, several groups in flight in registers. Lane i multiplies columns 8i to 8i + 7 and
+ * two rows, group by group of 512 columns, several groups in flight to shared memory. Lane i multiplies columns 8i to 8i + 7 and
  * 256 + 8i to 256 + 8i + 7 of each group, in that order, each half into a sum of its own, by fused multiply-adds; at the end the
  * two sums are added and then the lanes', as a butterfly. No form of the weights changes that order.
  *
@@ -22,19 +22,18 @@
 #define GROUP PACK12_GROUP
 #define HALF (GROUP / 2)
 #define ROWS 2 /* of a set */
+#define PATCH_NONE 0xFFFFFFFFu
+#define STAGE_BATCH 8 /* loads of the input in flight in a thread */
+/* Found by measurement: warps of a block at most, groups in flight of a warp. */
 #ifndef PRODUCT_WARPS_MAX
-#define PRODUCT_WARPS_MAX 16
-#endif
-#ifndef CLLM_BLOCKS
-#define CLLM_BLOCKS 1
+#define PRODUCT_WARPS_MAX 20
 #endif
 #ifndef CLLM_DEPTH_HALVES
-#define CLLM_DEPTH_HALVES 3
+#define CLLM_DEPTH_HALVES 4
 #endif
 #ifndef CLLM_DEPTH_PACKED
-#define CLLM_DEPTH_PACKED 4
+#define CLLM_DEPTH_PACKED 5
 #endif
-#define PATCH_NONE 0xFFFFFFFFu
 
 /* Queued behind another grid, a grid may start before that one has ended; what it wrote may be read only after this. */
 static __device__ __forceinline__ void wait_for_previous_grid(void)
@@ -51,26 +50,27 @@ static __device__ __forceinline__ void let_next_grid_start(void)
 #endif
 }
 
-/* Weights are read once: past the first-level cache. */
-static __device__ __forceinline__ uint4 stream_16(const void *from)
+/* Weights go through shared memory: copies wait for nothing but the end of their own group, and take no registers. */
+static __device__ __forceinline__ void copy_16(uint32_t shared, const void *from)
 {
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(from));
-    return v;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(from) : "memory");
 }
 
-static __device__ __forceinline__ uint2 stream_8(const void *from)
+static __device__ __forceinline__ void end_copies(void)
 {
-    uint2 v;
-    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
-    return v;
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+template <int LATER>
+static __device__ __forceinline__ void wait_for_copies(void)
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(LATER) : "memory");
 }
 
 /* -------------------------------------------------------------------------------------------------------------- forms
- * Each form has a piece: what a lane loads of one row and group. load_piece wants a whole group and rows that are aligned to 16
- * bytes; load_part wants neither, and gives zeros beyond the last column. widen_piece gives the four weights from 4 * quarter. */
+ * Each form has a piece: what a lane multiplies of one row and group. copy_group copies one group of a set into a slot of shared
+ * memory, where take_piece finds it; it wants a whole group and rows that are aligned to 16 bytes. load_part wants neither, and
+ * gives zeros beyond the last column. widen_piece gives the four weights from 4 * quarter. */
 
 /* Two bytes a weight. */
 struct halves_piece {
@@ -85,14 +85,21 @@ static __device__ __forceinline__ uint32_t word_of(const uint4 &v, int i)
 struct halves_form {
     using piece = halves_piece;
     static constexpr bool packed = false;
-    static constexpr int depth = CLLM_DEPTH_HALVES; /* groups in flight */
-    static constexpr int blocks = CLLM_BLOCKS;
+    static constexpr int depth = CLLM_DEPTH_HALVES; /* slots of a warp */
+    static constexpr uint32_t group_bytes = GROUP * 2;
+    static constexpr uint32_t slot_bytes = ROWS * group_bytes;
 
-    static __device__ __forceinline__ void load_piece(const uint8_t *row, uint32_t group, uint32_t lane, piece &out)
+    static __device__ __forceinline__ void copy_group(const uint8_t *const rows[ROWS], uint32_t lane, uint32_t slot)
     {
-        const uint8_t *from = row + (size_t)group * (GROUP * 2) + lane * 16;
-        out.eights[0] = stream_16(from);
-        out.eights[1] = stream_16(from + HALF * 2);
+        for (uint32_t r = 0; r < ROWS; r++) {
+            copy_16(slot + r * group_bytes + lane * 16, rows[r] + lane * 16);
+            copy_16(slot + r * group_bytes + HALF * 2 + lane * 16, rows[r] + HALF * 2 + lane * 16);
+        }
+    }
+    static __device__ __forceinline__ void take_piece(const uint8_t *slot, uint32_t r, uint32_t lane, piece &out)
+    {
+        out.eights[0] = *(const uint4 *)(slot + r * group_bytes + lane * 16);
+        out.eights[1] = *(const uint4 *)(slot + r * group_bytes + HALF * 2 + lane * 16);
     }
     static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane,
                                                      piece &out)
@@ -140,15 +147,21 @@ struct f32_form {
         uint4 fours[4];
     };
     static constexpr bool packed = false;
-    static constexpr int depth = 1;
-    static constexpr int blocks = 1; /* that a multiprocessor must hold: two, of one grid and the next */
+    static constexpr int depth = CLLM_DEPTH_HALVES / 2;
+    static constexpr uint32_t group_bytes = GROUP * 4;
+    static constexpr uint32_t slot_bytes = ROWS * group_bytes;
 
-    static __device__ __forceinline__ void load_piece(const uint8_t *row, uint32_t group, uint32_t lane, piece &out)
+    static __device__ __forceinline__ void copy_group(const uint8_t *const rows[ROWS], uint32_t lane, uint32_t slot)
     {
-        const uint8_t *from = row + (size_t)group * (GROUP * 4) + lane * 32;
-        for (int i = 0; i < 4; i++) {
-            out.fours[i] = stream_16(from + i / 2 * (HALF * 4) + i % 2 * 16);
+        for (uint32_t r = 0; r < ROWS; r++) {
+            for (int i = 0; i < 4; i++) {
+                copy_16(slot + r * group_bytes + i * 512 + lane * 16, rows[r] + i / 2 * (HALF * 4) + lane * 32 + i % 2 * 16);
+            }
         }
+    }
+    static __device__ __forceinline__ void take_piece(const uint8_t *slot, uint32_t r, uint32_t lane, piece &out)
+    {
+        for (int i = 0; i < 4; i++) out.fours[i] = *(const uint4 *)(slot + r * group_bytes + i * 512 + lane * 16);
     }
     static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane,
                                                      piece &out)
@@ -174,13 +187,20 @@ struct packed_form {
     };
     static constexpr bool packed = true;
     static constexpr int depth = CLLM_DEPTH_PACKED;
-    static constexpr int blocks = CLLM_BLOCKS;
+    static constexpr uint32_t group_bytes = GROUP * 3 / 2;
+    static constexpr uint32_t slot_bytes = ROWS * group_bytes;
 
-    static __device__ __forceinline__ void load_piece(const uint8_t *row, uint32_t group, uint32_t lane, piece &out)
+    /* The slot has the rows' low bytes, then their codes, which half of the warp copies for each. */
+    static __device__ __forceinline__ void copy_group(const uint8_t *const rows[ROWS], uint32_t lane, uint32_t slot)
     {
-        const uint8_t *from = row + (size_t)group * (GROUP * 3 / 2);
-        out.lows = stream_16(from + lane * 16);
-        out.codes = stream_8(from + GROUP + lane * 8);
+        const uint8_t *codes = lane < WARP / 2 ? rows[0] : rows[1];
+        for (uint32_t r = 0; r < ROWS; r++) copy_16(slot + r * GROUP + lane * 16, rows[r] + lane * 16);
+        copy_16(slot + ROWS * GROUP + lane * 16, codes + GROUP + lane % (WARP / 2) * 16);
+    }
+    static __device__ __forceinline__ void take_piece(const uint8_t *slot, uint32_t r, uint32_t lane, piece &out)
+    {
+        out.lows = *(const uint4 *)(slot + r * GROUP + lane * 16);
+        out.codes = *(const uint2 *)(slot + ROWS * GROUP + r * (GROUP / 2) + lane * 8);
     }
     static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane,
                                                      piece &out)
@@ -362,16 +382,27 @@ static __device__ __forceinline__ float stage_input(const struct product_args &a
 {
     const uint32_t count = (args.column_count + GROUP - 1) / GROUP * (GROUP / 4), columns = args.column_count;
     float squares = 0;
-    for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
-        float4 x = __ldcg((const float4 *)args.input + i);
-        if (args.norm) {
-            squares += x.x * x.x + x.y * x.y + (x.z * x.z + x.w * x.w);
-            x.x *= norm_weight(args.norm, i * 4, columns);
-            x.y *= norm_weight(args.norm, i * 4 + 1, columns);
-            x.z *= norm_weight(args.norm, i * 4 + 2, columns);
-            x.w *= norm_weight(args.norm, i * 4 + 3, columns);
+    for (uint32_t start = threadIdx.x; start < count; start += blockDim.x * STAGE_BATCH) {
+        float4 batch[STAGE_BATCH];
+#pragma unroll
+        for (uint32_t j = 0; j < STAGE_BATCH; j++) {
+            const uint32_t i = start + j * blockDim.x;
+            if (i < count) batch[j] = __ldcg((const float4 *)args.input + i);
         }
-        staged[staged_place(i)] = x;
+#pragma unroll
+        for (uint32_t j = 0; j < STAGE_BATCH; j++) {
+            const uint32_t i = start + j * blockDim.x;
+            float4 x = batch[j];
+            if (i >= count) break;
+            if (args.norm) {
+                squares += x.x * x.x + x.y * x.y + (x.z * x.z + x.w * x.w);
+                x.x *= norm_weight(args.norm, i * 4, columns);
+                x.y *= norm_weight(args.norm, i * 4 + 1, columns);
+                x.z *= norm_weight(args.norm, i * 4 + 2, columns);
+                x.w *= norm_weight(args.norm, i * 4 + 3, columns);
+            }
+            staged[staged_place(i)] = x;
+        }
     }
     if (!args.norm) {
         __syncthreads();
@@ -411,48 +442,41 @@ static __device__ __forceinline__ void add_group(const typename FORM::piece piec
     }
 }
 
-/* A warp at work on its sets: `loading` runs ahead of `adding` by the depth of the form. */
+/* A warp at work on its sets. Copies run ahead of sums by the depth of the form. */
 template <class FORM, enum product_stage STAGE>
 struct product_warp {
     using piece = typename FORM::piece;
 
-    const struct product_args & args;
-    const float4 * staged; /* of this lane */
-    float scale;
-    uint32_t position;
-    uint32_t lane;
-    uint32_t stride; /* between the sets of a warp */
+    const float4 * staged;                                          /* of this lane */
+    const uint8_t * slots;                                          /* of this warp */
+    uint32_t copy_slots;                                            /* the same as an address of shared memory */
+    float scale; uint32_t position; uint32_t lane; uint32_t stride; /* between the sets of a warp */
     uint32_t set_count;
 
-    uint32_t loading_set, loading_group;
-    const uint8_t * loading[ROWS];
+    uint32_t copying_set, copying_group; const uint8_t * copying[ROWS]; /* where the next group of each row lies */
 
-    uint32_t set, group;
-    uint64_t qkv_window; /* of the set's part */
-    float prior[ROWS];   /* QKV: cosine and sine; ADD: what the output was */
-    float sums[ROWS][2];
-    struct patch_list patches[ROWS];                /* of this set */
-    uint32_t coming_count[ROWS], coming_mine[ROWS]; /* of the next */
-    uint32_t begin[ROWS], end[ROWS];                /* of the one after it */
+    uint32_t set, group, slot; uint64_t qkv_window;       /* of the set's part */
+    float prior[ROWS];                                    /* QKV: cosine and sine; ADD: what the output was */
+    float sums[ROWS][2]; struct patch_list patches[ROWS]; /* of this set */
+    uint32_t coming_count[ROWS], coming_mine[ROWS];       /* of the next */
+    uint32_t begin[ROWS], end[ROWS];                      /* of the one after it */
 
-    __device__ __forceinline__ product_warp(const struct product_args &product, uint32_t first, uint32_t warp_count) :
-        args(product),
-    lane(threadIdx.x % WARP),
-    stride(warp_count){set_count = STAGE == STAGE_QKV ? args.parts[PART_VALUE].set_end : args.parts[0].set_end;
-                       loading_set = set = first; enter_loading(); enter_set(); group = 0; for (int r = 0; r < ROWS; r++){
-                           sums[r][0] = sums[r][1] = 0; coming_count[r] = 0; /* a warp without a set has no patches either */
-                           coming_mine[r] = PATCH_NONE;}
-if constexpr (FORM::packed)
-{
-    ask_patches(first);
-    ask_coming(first);
-    ask_patches(first + stride);
-    take_coming(first + stride);
-}
+    __device__ __forceinline__ void start(const struct product_args &args, uint32_t first, uint32_t warp_count){
+        lane = threadIdx.x % WARP; stride = warp_count;
+        set_count = STAGE == STAGE_QKV ? args.parts[PART_VALUE].set_end : args.parts[0].set_end; copying_set = set = first;
+        group = slot = 0; enter_copying(args); enter_set(args); for (int r = 0; r < ROWS; r++){
+            sums[r][0] = sums[r][1] = 0; coming_count[r] = 0; /* a warp without a set has no patches either */
+            coming_mine[r] = PATCH_NONE;}
+for (uint32_t i = 0; i < FORM::depth; i++) copy(args, i);
+if (!FORM::packed) return;
+ask_patches(args, first);
+ask_coming(args, first);
+ask_patches(args, first + stride);
+take_coming(args, first + stride);
 }
 
 /* Asks for what the end of the set needs. Grids before the previous one have ended by now, and none later changes it. */
-__device__ __forceinline__ void enter_set(void)
+__device__ __forceinline__ void enter_set(const struct product_args &args)
 {
     if (set >= set_count) return;
     const struct row_set at = find_rows<STAGE>(args, set);
@@ -467,26 +491,30 @@ __device__ __forceinline__ void enter_set(void)
     }
 }
 
-__device__ __forceinline__ void enter_loading(void)
+__device__ __forceinline__ void enter_copying(const struct product_args &args)
 {
-    loading_group = 0;
-    if (loading_set >= set_count) return;
-    const struct row_set at = find_rows<STAGE>(args, loading_set);
-    for (int r = 0; r < ROWS; r++) loading[r] = args.parts[at.part[r]].elements + at.row[r] * args.row_bytes;
+    copying_group = 0;
+    if (copying_set >= set_count) return;
+    const struct row_set at = find_rows<STAGE>(args, copying_set);
+    for (int r = 0; r < ROWS; r++) copying[r] = args.parts[at.part[r]].elements + at.row[r] * args.row_bytes;
 }
 
-__device__ __forceinline__ void load(piece pieces[ROWS])
+/* Groups of copies are counted, so one without copies ends, too. */
+__device__ __forceinline__ void copy(const struct product_args &args, uint32_t to_slot)
 {
-    if (loading_set >= set_count) return;
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) FORM::load_piece(loading[r], loading_group, lane, pieces[r]);
-    if (++loading_group < args.full_groups) return;
-    loading_set += stride;
-    enter_loading();
+    if (copying_set < set_count && args.full_groups) {
+        FORM::copy_group(copying, lane, copy_slots + to_slot * FORM::slot_bytes);
+        for (int r = 0; r < ROWS; r++) copying[r] += FORM::group_bytes;
+        if (++copying_group == args.full_groups) {
+            copying_set += stride;
+            enter_copying(args);
+        }
+    }
+    end_copies();
 }
 
 /* Patches take three steps, each a memory access, a set apart: where they are, what they are, use. */
-__device__ __forceinline__ void ask_patches(uint32_t of_set)
+__device__ __forceinline__ void ask_patches(const struct product_args &args, uint32_t of_set)
 {
     if (of_set >= set_count) return;
     const struct row_set at = find_rows<STAGE>(args, of_set);
@@ -495,7 +523,7 @@ __device__ __forceinline__ void ask_patches(uint32_t of_set)
         end[r] = __ldg(args.parts[at.part[r]].patch_starts + at.row[r] + 1);
     }
 }
-__device__ __forceinline__ void ask_coming(uint32_t of_set)
+__device__ __forceinline__ void ask_coming(const struct product_args &args, uint32_t of_set)
 {
     if (of_set >= set_count) return;
     const struct row_set at = find_rows<STAGE>(args, of_set);
@@ -505,17 +533,17 @@ __device__ __forceinline__ void ask_coming(uint32_t of_set)
     }
 }
 /* `coming` becomes current; that of the next set is asked for. */
-__device__ __forceinline__ void take_coming(uint32_t next_set)
+__device__ __forceinline__ void take_coming(const struct product_args &args, uint32_t next_set)
 {
     for (int r = 0; r < ROWS; r++) {
         patches[r] = {coming_count[r], 0, coming_mine[r], PATCH_NONE};
         peek_patch(patches[r]);
     }
-    ask_coming(next_set);
-    ask_patches(next_set + stride);
+    ask_coming(args, next_set);
+    ask_patches(args, next_set + stride);
 }
 
-__device__ __forceinline__ void add(const piece pieces[ROWS], uint32_t at_group)
+__device__ __forceinline__ void add(const struct product_args &args, const piece pieces[ROWS], uint32_t at_group)
 {
     uint32_t uppers[ROWS][4];
     if constexpr (FORM::packed) {
@@ -524,16 +552,23 @@ __device__ __forceinline__ void add(const piece pieces[ROWS], uint32_t at_group)
             const uint64_t window = STAGE == STAGE_QKV ? qkv_window : args.parts[STAGE == STAGE_GATE ? r : 0].window;
             unit_uppers(window, pieces[r].codes.x, uppers[r]);
             unit_uppers(window, pieces[r].codes.y, uppers[r] + 2);
-            while (patches[r].next >> 8 < (at_group + 1) * GROUP) {
-                const struct row_set at = find_rows<STAGE>(args, set);
-                apply_patch(args.parts[at.part[r]], at.row[r], lane, patches[r], uppers[r]);
-            }
         }
+        const uint32_t end_word = (at_group + 1) * GROUP << 8;
+        if (min(patches[0].next, patches[1].next) < end_word) patch(args, end_word, uppers);
     }
     add_group<FORM>(pieces, uppers, staged + at_group * (GROUP / 4), sums);
 }
 
-__device__ __forceinline__ void finish_set(void)
+__device__ __forceinline__ void patch(const struct product_args &args, uint32_t end_word, uint32_t uppers[ROWS][4])
+{
+    const struct row_set at = find_rows<STAGE>(args, set);
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        while (patches[r].next < end_word) apply_patch(args.parts[at.part[r]], at.row[r], lane, patches[r], uppers[r]);
+    }
+}
+
+__device__ __forceinline__ void finish_set(const struct product_args &args)
 {
     const uint32_t group_count = (args.column_count + GROUP - 1) / GROUP;
     const struct row_set at = find_rows<STAGE>(args, set);
@@ -542,7 +577,7 @@ __device__ __forceinline__ void finish_set(void)
         for (int r = 0; r < ROWS; r++) {
             FORM::load_part(args.parts[at.part[r]].elements + at.row[r] * args.row_bytes, args.column_count, i, lane, pieces[r]);
         }
-        add(pieces, i);
+        add(args, pieces, i);
     }
     float totals[ROWS];
 #pragma unroll
@@ -555,49 +590,46 @@ __device__ __forceinline__ void finish_set(void)
     if (lane == 0) emit_rows<STAGE>(args, at, position, prior, totals);
     set += stride;
     group = 0;
-    enter_set();
-    if (!FORM::packed || set >= set_count) return;
-    take_coming(set + stride);
+    enter_set(args);
+    if (FORM::packed && set < set_count) take_coming(args, set + stride);
 }
 
-__device__ __forceinline__ void run(piece (&pieces)[FORM::depth][ROWS])
+__device__ __forceinline__ void run(const struct product_args &args)
 {
-    if (!args.full_groups) {
-        while (set < set_count) finish_set();
-        return;
-    }
     while (set < set_count) {
-#pragma unroll
-        for (int i = 0; i < FORM::depth; i++) {
-            if (set >= set_count) break;
-            add(pieces[i], group);
-            load(pieces[i]);
-            if (++group == args.full_groups) finish_set();
+        if (args.full_groups) {
+            piece pieces[ROWS];
+            wait_for_copies<FORM::depth - 1>();
+            __syncwarp();
+            for (int r = 0; r < ROWS; r++) FORM::take_piece(slots + slot * FORM::slot_bytes, r, lane, pieces[r]);
+            __syncwarp();
+            copy(args, slot);
+            if (++slot == FORM::depth) slot = 0;
+            add(args, pieces, group);
         }
+        if (++group >= args.full_groups) finish_set(args);
     }
 }
 }
 ;
 
 template <class FORM, enum product_stage STAGE>
-static __global__ __launch_bounds__(PRODUCT_WARPS_MAX *WARP,
-                                    FORM::blocks) void multiply(const __grid_constant__ struct product_args args)
+static __global__ __launch_bounds__(PRODUCT_WARPS_MAX *WARP, 1) void multiply(const __grid_constant__ struct product_args args)
 {
     extern __shared__ float4 staged[];
     __shared__ float warp_sums[PRODUCT_WARPS_MAX];
-    typename FORM::piece pieces[FORM::depth][ROWS];
     const uint32_t warp = threadIdx.x / WARP, warp_count = gridDim.x * (blockDim.x / WARP);
-    struct product_warp<FORM, STAGE> work(args, warp * gridDim.x + blockIdx.x, warp_count);
-    if (args.full_groups) {
-#pragma unroll
-        for (int i = 0; i < FORM::depth; i++) work.load(pieces[i]);
-    }
+    const uint32_t staged_count = (args.column_count + GROUP - 1) / GROUP * (GROUP / 4);
+    struct product_warp<FORM, STAGE> work;
+    work.slots = (const uint8_t *)(staged + staged_count) + warp * (FORM::depth * FORM::slot_bytes);
+    work.copy_slots = (uint32_t)__cvta_generic_to_shared(work.slots);
+    work.start(args, warp * gridDim.x + blockIdx.x, warp_count);
     work.position = STAGE == STAGE_QKV ? __ldcg(args.position) : 0;
     wait_for_previous_grid();
     let_next_grid_start();
     work.scale = stage_input(args, staged, warp_sums);
     work.staged = staged + work.lane;
-    work.run(pieces);
+    work.run(args);
 }
 
 #endif

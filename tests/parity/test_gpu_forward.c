@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define NMSE_LIMIT 1e-5
+#define NMSE_LIMIT_BF16 3e-5 /* with activations in BF16; where everything is rounded to it, 1.2e-5 to 4.9e-5 were seen */
 #define IDENTITY_TOKENS 256
 
 static uint64_t random_state = 1;
@@ -354,7 +355,7 @@ static void assert_same_bits(const struct record *a, const struct record *b)
 /* ------------------------------------------------------------------------------------------------------------- tests */
 
 /* Token by token; `step` above 1 is a prompt. */
-static void compare_with_cpu(size_t count, size_t step, uint32_t prompt_tile)
+static void compare_with_cpu(size_t count, size_t step, uint32_t prompt_tile, double limit)
 {
     struct cllm_gpu *gpu = open_gpu();
     for (size_t i = 0; i < SPEC_COUNT; i++) {
@@ -364,7 +365,7 @@ static void compare_with_cpu(size_t count, size_t step, uint32_t prompt_tile)
         struct record found = run_gpu(gpu, model, ids, count, (struct gpu_run){GPU_SOURCE_RAW, step, prompt_tile});
         const double error = mean_square_error(&found, &truth);
         print_message("%-45s NMSE %.2e\n", specs[i].name, error);
-        if (!(error <= NMSE_LIMIT)) fail_msg("%s: normalised mean square error %g", specs[i].name, error);
+        if (!(error <= limit)) fail_msg("%s: normalised mean square error %g", specs[i].name, error);
         free(truth.logits);
         free(found.logits);
         free(ids);
@@ -376,13 +377,13 @@ static void compare_with_cpu(size_t count, size_t step, uint32_t prompt_tile)
 static void test_tokens_are_near_the_cpu(void **state)
 {
     (void)state;
-    compare_with_cpu(150, 1, 1);
+    compare_with_cpu(150, 1, 1, NMSE_LIMIT);
 }
 
 static void test_prompts_are_near_the_cpu(void **state)
 {
     (void)state;
-    compare_with_cpu(150, 150, 64);
+    compare_with_cpu(150, 150, 64, NMSE_LIMIT_BF16);
 }
 
 static void compare_forms(struct gpu_run run)
