@@ -15,8 +15,8 @@
 #include <cstdlib>
 #include <cstring>
 
-#define SHARED_STATIC_BYTES 1024       /* of a product, generously */
-#define SHARED_WEIGHT_BYTES (16 << 10) /* for weights in flight, at least */
+#define SHARED_STATIC_BYTES 2048       /* of a product, generously */
+#define SHARED_WEIGHT_BYTES (64 << 10) /* for weights in flight of NORM_WARPS warps */
 #define SPIN_LIMIT 200000 /* questions whether a token is done, about a tenth of a second, before the thread sleeps */
 
 /* ------------------------------------------------------------------------------------------------------------ launch */
@@ -55,7 +55,7 @@ static cudaError_t allow_shared(const void *kernel, size_t bytes)
 
 typedef void product_kernel(struct product_args);
 
-template <enum product_stage STAGE>
+template <int STAGE>
 static product_kernel *choose_form(enum cllm_gpu_form form)
 {
     switch (form) {
@@ -105,7 +105,7 @@ static unsigned choose_warps(uint32_t sets_of_block, unsigned most)
 {
     unsigned best = most;
     double best_use = 0;
-    for (unsigned warps = most; warps >= (most + 1) / 2; warps--) {
+    for (unsigned warps = most; warps >= NORM_WARPS && warps >= most - most / 4; warps--) {
         const uint32_t rounds = (sets_of_block + warps - 1) / warps;
         const double use = (double)sets_of_block / ((double)rounds * warps);
         if (use > best_use + 0.005) best = warps, best_use = use;
@@ -116,9 +116,9 @@ static unsigned choose_warps(uint32_t sets_of_block, unsigned most)
 /* Shared memory of each warp. */
 static size_t warp_bytes(enum cllm_gpu_form form)
 {
-    return form == CLLM_GPU_F32        ? f32_form::depth * f32_form::slot_bytes
-           : form == CLLM_GPU_PACKED12 ? packed_form::depth * packed_form::slot_bytes
-                                       : halves_form::depth * halves_form::slot_bytes;
+    return ROWS * (form == CLLM_GPU_F32        ? f32_form::depth * f32_form::group_bytes
+                   : form == CLLM_GPU_PACKED12 ? packed_form::depth * packed_form::group_bytes
+                                               : halves_form::depth * halves_form::group_bytes);
 }
 
 static cudaError_t launch_product(const struct forward_gpu *forward, enum product_stage stage, enum cllm_gpu_form form,

@@ -23,16 +23,17 @@
 #define HALF (GROUP / 2)
 #define ROWS 2 /* of a set */
 #define PATCH_NONE 0xFFFFFFFFu
+#define NORM_WARPS 8  /* that stage a normalised input; a block has at least so many */
 #define STAGE_BATCH 8 /* loads of the input in flight in a thread */
 /* Found by measurement: warps of a block at most, groups in flight of a warp. */
 #ifndef PRODUCT_WARPS_MAX
-#define PRODUCT_WARPS_MAX 20
+#define PRODUCT_WARPS_MAX 24
 #endif
 #ifndef CLLM_DEPTH_HALVES
-#define CLLM_DEPTH_HALVES 4
+#define CLLM_DEPTH_HALVES 3
 #endif
 #ifndef CLLM_DEPTH_PACKED
-#define CLLM_DEPTH_PACKED 5
+#define CLLM_DEPTH_PACKED 4
 #endif
 
 /* Queued behind another grid, a grid may start before that one has ended; what it wrote may be read only after this. */
@@ -50,27 +51,84 @@ static __device__ __forceinline__ void let_next_grid_start(void)
 #endif
 }
 
-/* Weights go through shared memory: copies wait for nothing but the end of their own group, and take no registers. */
-static __device__ __forceinline__ void copy_16(uint32_t shared, const void *from)
+/* ------------------------------------------------------------------------------------------------------------- copies
+ * Weights pass through slots of shared memory, so that what is in flight takes no registers and waiting for one group is not
+ * waiting for those after it. From Hopper on one lane has the copy engine do it, which counts the bytes into a barrier of the
+ * slot; before, each lane copies 16 bytes at a time. */
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define HAS_COPY_ENGINE 1
+#else
+#define HAS_COPY_ENGINE 0
+#endif
+
+static __device__ __forceinline__ void open_slots(uint32_t barriers, uint32_t count, uint32_t lane)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(from) : "memory");
+#if HAS_COPY_ENGINE
+    if (lane == 0) {
+        for (uint32_t i = 0; i < count; i++)
+            asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barriers + i * 8) : "memory");
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    }
+    __syncwarp();
+#endif
 }
 
+/* One group of each row. All lanes must have read what was in the slot. */
+template <uint32_t GROUP_BYTES>
+static __device__ __forceinline__ void copy_to_slot(const uint8_t *const rows[ROWS], uint32_t lane, uint32_t slot,
+                                                    uint32_t barrier)
+{
+#if HAS_COPY_ENGINE
+    if (lane == 0) {
+        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(ROWS * GROUP_BYTES) : "memory");
+        for (uint32_t r = 0; r < ROWS; r++) {
+            asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                             slot + r * GROUP_BYTES),
+                         "l"(rows[r]), "r"(GROUP_BYTES), "r"(barrier)
+                         : "memory");
+        }
+    }
+#else
+    for (uint32_t r = 0; r < ROWS; r++) {
+        for (uint32_t i = lane * 16; i < GROUP_BYTES; i += WARP * 16) {
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(slot + r * GROUP_BYTES + i), "l"(rows[r] + i)
+                         : "memory");
+        }
+    }
+#endif
+}
+
+/* To be called after every copy_to_slot, and where one was left out: the lanes' copies are counted in order. */
 static __device__ __forceinline__ void end_copies(void)
 {
+#if !HAS_COPY_ENGINE
     asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
 }
 
+/* Until a slot that was filled `LATER` ends of copies ago is full; `parity` changes each time that the slot is filled. */
 template <int LATER>
-static __device__ __forceinline__ void wait_for_copies(void)
+static __device__ __forceinline__ void wait_for_slot(uint32_t barrier, uint32_t parity)
 {
+#if HAS_COPY_ENGINE
+    uint32_t is_full = 0;
+    while (!is_full) {
+        asm volatile("{ .reg .pred full; mbarrier.try_wait.parity.shared::cta.b64 full, [%1], %2; selp.u32 %0, 1, 0, full; }"
+                     : "=r"(is_full)
+                     : "r"(barrier), "r"(parity)
+                     : "memory");
+    }
+#else
     asm volatile("cp.async.wait_group %0;" ::"n"(LATER) : "memory");
+    __syncwarp();
+#endif
 }
 
 /* -------------------------------------------------------------------------------------------------------------- forms
- * Each form has a piece: what a lane multiplies of one row and group. copy_group copies one group of a set into a slot of shared
- * memory, where take_piece finds it; it wants a whole group and rows that are aligned to 16 bytes. load_part wants neither, and
- * gives zeros beyond the last column. widen_piece gives the four weights from 4 * quarter. */
+ * Each form has a piece: what a lane multiplies of one row and group. take_piece takes it from a
+ * group in shared memory, which must be whole and come from rows that are aligned to 16 bytes. load_part wants neither, and gives
+ * zeros beyond the last column. widen_piece gives the four weights from 4 * quarter. */
 
 /* Two bytes a weight. */
 struct halves_piece {
@@ -87,19 +145,11 @@ struct halves_form {
     static constexpr bool packed = false;
     static constexpr int depth = CLLM_DEPTH_HALVES; /* slots of a warp */
     static constexpr uint32_t group_bytes = GROUP * 2;
-    static constexpr uint32_t slot_bytes = ROWS * group_bytes;
 
-    static __device__ __forceinline__ void copy_group(const uint8_t *const rows[ROWS], uint32_t lane, uint32_t slot)
+    static __device__ __forceinline__ void take_piece(const uint8_t *group, uint32_t lane, piece &out)
     {
-        for (uint32_t r = 0; r < ROWS; r++) {
-            copy_16(slot + r * group_bytes + lane * 16, rows[r] + lane * 16);
-            copy_16(slot + r * group_bytes + HALF * 2 + lane * 16, rows[r] + HALF * 2 + lane * 16);
-        }
-    }
-    static __device__ __forceinline__ void take_piece(const uint8_t *slot, uint32_t r, uint32_t lane, piece &out)
-    {
-        out.eights[0] = *(const uint4 *)(slot + r * group_bytes + lane * 16);
-        out.eights[1] = *(const uint4 *)(slot + r * group_bytes + HALF * 2 + lane * 16);
+        out.eights[0] = *(const uint4 *)(group + lane * 16);
+        out.eights[1] = *(const uint4 *)(group + HALF * 2 + lane * 16);
     }
     static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane,
                                                      piece &out)
@@ -147,21 +197,12 @@ struct f32_form {
         uint4 fours[4];
     };
     static constexpr bool packed = false;
-    static constexpr int depth = CLLM_DEPTH_HALVES / 2;
+    static constexpr int depth = (CLLM_DEPTH_HALVES + 1) / 2;
     static constexpr uint32_t group_bytes = GROUP * 4;
-    static constexpr uint32_t slot_bytes = ROWS * group_bytes;
 
-    static __device__ __forceinline__ void copy_group(const uint8_t *const rows[ROWS], uint32_t lane, uint32_t slot)
+    static __device__ __forceinline__ void take_piece(const uint8_t *group, uint32_t lane, piece &out)
     {
-        for (uint32_t r = 0; r < ROWS; r++) {
-            for (int i = 0; i < 4; i++) {
-                copy_16(slot + r * group_bytes + i * 512 + lane * 16, rows[r] + i / 2 * (HALF * 4) + lane * 32 + i % 2 * 16);
-            }
-        }
-    }
-    static __device__ __forceinline__ void take_piece(const uint8_t *slot, uint32_t r, uint32_t lane, piece &out)
-    {
-        for (int i = 0; i < 4; i++) out.fours[i] = *(const uint4 *)(slot + r * group_bytes + i * 512 + lane * 16);
+        for (int i = 0; i < 4; i++) out.fours[i] = *(const uint4 *)(group + i / 2 * (HALF * 4) + lane * 32 + i % 2 * 16);
     }
     static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane,
                                                      piece &out)
@@ -188,19 +229,11 @@ struct packed_form {
     static constexpr bool packed = true;
     static constexpr int depth = CLLM_DEPTH_PACKED;
     static constexpr uint32_t group_bytes = GROUP * 3 / 2;
-    static constexpr uint32_t slot_bytes = ROWS * group_bytes;
 
-    /* The slot has the rows' low bytes, then their codes, which half of the warp copies for each. */
-    static __device__ __forceinline__ void copy_group(const uint8_t *const rows[ROWS], uint32_t lane, uint32_t slot)
+    static __device__ __forceinline__ void take_piece(const uint8_t *group, uint32_t lane, piece &out)
     {
-        const uint8_t *codes = lane < WARP / 2 ? rows[0] : rows[1];
-        for (uint32_t r = 0; r < ROWS; r++) copy_16(slot + r * GROUP + lane * 16, rows[r] + lane * 16);
-        copy_16(slot + ROWS * GROUP + lane * 16, codes + GROUP + lane % (WARP / 2) * 16);
-    }
-    static __device__ __forceinline__ void take_piece(const uint8_t *slot, uint32_t r, uint32_t lane, piece &out)
-    {
-        out.lows = *(const uint4 *)(slot + r * GROUP + lane * 16);
-        out.codes = *(const uint2 *)(slot + ROWS * GROUP + r * (GROUP / 2) + lane * 8);
+        out.lows = *(const uint4 *)(group + lane * 16);
+        out.codes = *(const uint2 *)(group + GROUP + lane * 8);
     }
     static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane,
                                                      piece &out)
@@ -271,7 +304,7 @@ struct row_set {
     uint32_t row[ROWS];
 };
 
-template <enum product_stage STAGE>
+template <int STAGE>
 static __device__ __forceinline__ struct row_set find_rows(const struct product_args &args, uint32_t set)
 {
     if (STAGE == STAGE_GATE) return {{0, 1}, {set, set}};
@@ -306,7 +339,7 @@ static __device__ __forceinline__ void emit_qkv(const struct product_args &args,
     cache[half] = __float2bfloat16_rn(high);
 }
 
-template <enum product_stage STAGE>
+template <int STAGE>
 static __device__ __forceinline__ void emit_rows(const struct product_args &args, const struct row_set &set, uint32_t position,
                                                  const float prior[ROWS], const float sums[ROWS])
 {
@@ -377,11 +410,9 @@ static __device__ __forceinline__ float norm_weight(const float *norm, uint32_t 
     return column < column_count ? __ldg(norm + column) : 0;
 }
 
-/* Stages the input; the result is what products must be multiplied by. */
-static __device__ __forceinline__ float stage_input(const struct product_args &args, float4 *staged, float *warp_sums)
+/* Stages the input as it is, by all threads. */
+static __device__ __forceinline__ void stage_plain(const struct product_args &args, uint32_t count, float4 *staged)
 {
-    const uint32_t count = (args.column_count + GROUP - 1) / GROUP * (GROUP / 4), columns = args.column_count;
-    float squares = 0;
     for (uint32_t start = threadIdx.x; start < count; start += blockDim.x * STAGE_BATCH) {
         float4 batch[STAGE_BATCH];
 #pragma unroll
@@ -392,28 +423,47 @@ static __device__ __forceinline__ float stage_input(const struct product_args &a
 #pragma unroll
         for (uint32_t j = 0; j < STAGE_BATCH; j++) {
             const uint32_t i = start + j * blockDim.x;
-            float4 x = batch[j];
-            if (i >= count) break;
-            if (args.norm) {
-                squares += x.x * x.x + x.y * x.y + (x.z * x.z + x.w * x.w);
-                x.x *= norm_weight(args.norm, i * 4, columns);
-                x.y *= norm_weight(args.norm, i * 4 + 1, columns);
-                x.z *= norm_weight(args.norm, i * 4 + 2, columns);
-                x.w *= norm_weight(args.norm, i * 4 + 3, columns);
-            }
-            staged[staged_place(i)] = x;
+            if (i < count) staged[staged_place(i)] = batch[j];
         }
     }
-    if (!args.norm) {
-        __syncthreads();
-        return 1;
+}
+
+/* Stages the input times the norm's weights, and sums squares, by NORM_WARPS warps: the order of that sum must not depend on how
+ * many there are. */
+static __device__ __forceinline__ void stage_norm(const struct product_args &args, uint32_t count, float4 *staged,
+                                                  float *warp_sums)
+{
+    const uint32_t columns = args.column_count;
+    float squares = 0;
+    if (threadIdx.x >= NORM_WARPS * WARP) return;
+#pragma unroll 4
+    for (uint32_t i = threadIdx.x; i < count; i += NORM_WARPS * WARP) {
+        float4 x = __ldcg((const float4 *)args.input + i);
+        squares += x.x * x.x + x.y * x.y + (x.z * x.z + x.w * x.w);
+        x.x *= norm_weight(args.norm, i * 4, columns);
+        x.y *= norm_weight(args.norm, i * 4 + 1, columns);
+        x.z *= norm_weight(args.norm, i * 4 + 2, columns);
+        x.w *= norm_weight(args.norm, i * 4 + 3, columns);
+        staged[staged_place(i)] = x;
     }
     for (int offset = WARP / 2; offset; offset /= 2) squares += __shfl_xor_sync(ALL_LANES, squares, offset);
     if (threadIdx.x % WARP == 0) warp_sums[threadIdx.x / WARP] = squares;
+}
+
+/* Stages the input; the result is what products must be multiplied by. */
+static __device__ __forceinline__ float stage_input(const struct product_args &args, float4 *staged, float *warp_sums)
+{
+    const uint32_t count = (args.column_count + GROUP - 1) / GROUP * (GROUP / 4);
+    if (!args.norm) {
+        stage_plain(args, count, staged);
+        __syncthreads();
+        return 1;
+    }
+    stage_norm(args, count, staged, warp_sums);
     __syncthreads();
     float sum = 0;
-    for (uint32_t warp = 0; warp < blockDim.x / WARP; warp++) sum += warp_sums[warp];
-    return rsqrtf(sum / columns + args.epsilon);
+    for (uint32_t warp = 0; warp < NORM_WARPS; warp++) sum += warp_sums[warp];
+    return rsqrtf(sum / args.column_count + args.epsilon);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- kernel */
@@ -443,185 +493,203 @@ static __device__ __forceinline__ void add_group(const typename FORM::piece piec
 }
 
 /* A warp at work on its sets. Copies run ahead of sums by the depth of the form. */
-template <class FORM, enum product_stage STAGE>
+template <class FORM, int STAGE>
 struct product_warp {
     using piece = typename FORM::piece;
 
-    const float4 * staged;                                          /* of this lane */
-    const uint8_t * slots;                                          /* of this warp */
-    uint32_t copy_slots;                                            /* the same as an address of shared memory */
-    float scale; uint32_t position; uint32_t lane; uint32_t stride; /* between the sets of a warp */
+    const float4 *staged;          /* of this lane */
+    const uint8_t *slots;          /* of this warp */
+    uint32_t copy_slots, barriers; /* the same, and their barriers, as addresses of shared memory */
+    uint32_t parity;
+    float scale;
+    uint32_t position;
+    uint32_t lane;
+    uint32_t stride; /* between the sets of a warp */
     uint32_t set_count;
 
-    uint32_t copying_set, copying_group; const uint8_t * copying[ROWS]; /* where the next group of each row lies */
+    uint32_t copying_set, copying_group;
+    const uint8_t *copying[ROWS]; /* where the next group of each row lies */
 
-    uint32_t set, group, slot; uint64_t qkv_window;       /* of the set's part */
-    float prior[ROWS];                                    /* QKV: cosine and sine; ADD: what the output was */
-    float sums[ROWS][2]; struct patch_list patches[ROWS]; /* of this set */
-    uint32_t coming_count[ROWS], coming_mine[ROWS];       /* of the next */
-    uint32_t begin[ROWS], end[ROWS];                      /* of the one after it */
+    uint32_t set, group, slot;
+    uint64_t qkv_window; /* of the set's part */
+    float prior[ROWS];   /* QKV: cosine and sine; ADD: what the output was */
+    float sums[ROWS][2];
+    struct patch_list patches[ROWS];                /* of this set */
+    uint32_t coming_count[ROWS], coming_mine[ROWS]; /* of the next */
+    uint32_t begin[ROWS], end[ROWS];                /* of the one after it */
 
-    __device__ __forceinline__ void start(const struct product_args &args, uint32_t first, uint32_t warp_count){
-        lane = threadIdx.x % WARP; stride = warp_count;
-        set_count = STAGE == STAGE_QKV ? args.parts[PART_VALUE].set_end : args.parts[0].set_end; copying_set = set = first;
-        group = slot = 0; enter_copying(args); enter_set(args); for (int r = 0; r < ROWS; r++){
-            sums[r][0] = sums[r][1] = 0; coming_count[r] = 0; /* a warp without a set has no patches either */
-            coming_mine[r] = PATCH_NONE;}
-for (uint32_t i = 0; i < FORM::depth; i++) copy(args, i);
-if (!FORM::packed) return;
-ask_patches(args, first);
-ask_coming(args, first);
-ask_patches(args, first + stride);
-take_coming(args, first + stride);
-}
-
-/* Asks for what the end of the set needs. Grids before the previous one have ended by now, and none later changes it. */
-__device__ __forceinline__ void enter_set(const struct product_args &args)
-{
-    if (set >= set_count) return;
-    const struct row_set at = find_rows<STAGE>(args, set);
-    if (STAGE == STAGE_QKV) {
-        const uint32_t pair = at.row[0] % args.head_dim;
-        qkv_window = args.parts[at.part[0]].window;
-        prior[0] = __ldcg(args.cosines + pair);
-        prior[1] = __ldcg(args.sines + pair);
+    __device__ __forceinline__ void start(const struct product_args &args, uint32_t first, uint32_t warp_count)
+    {
+        lane = threadIdx.x % WARP;
+        stride = warp_count;
+        set_count = STAGE == STAGE_QKV ? args.parts[PART_VALUE].set_end : args.parts[0].set_end;
+        copying_set = set = first;
+        group = slot = parity = 0;
+        open_slots(barriers, FORM::depth, lane);
+        enter_copying(args);
+        enter_set(args);
+        for (int r = 0; r < ROWS; r++) {
+            sums[r][0] = sums[r][1] = 0;
+            coming_count[r] = 0; /* a warp without a set has no patches either */
+            coming_mine[r] = PATCH_NONE;
+        }
+        for (uint32_t i = 0; i < FORM::depth; i++) copy(args, i);
+        if (!FORM::packed) return;
+        ask_patches(args, first);
+        ask_coming(args, first);
+        ask_patches(args, first + stride);
+        take_coming(args, first + stride);
     }
-    if (STAGE == STAGE_ADD) {
-        for (int r = 0; r < ROWS; r++) prior[r] = __ldcg(args.output + at.row[r]);
-    }
-}
 
-__device__ __forceinline__ void enter_copying(const struct product_args &args)
-{
-    copying_group = 0;
-    if (copying_set >= set_count) return;
-    const struct row_set at = find_rows<STAGE>(args, copying_set);
-    for (int r = 0; r < ROWS; r++) copying[r] = args.parts[at.part[r]].elements + at.row[r] * args.row_bytes;
-}
-
-/* Groups of copies are counted, so one without copies ends, too. */
-__device__ __forceinline__ void copy(const struct product_args &args, uint32_t to_slot)
-{
-    if (copying_set < set_count && args.full_groups) {
-        FORM::copy_group(copying, lane, copy_slots + to_slot * FORM::slot_bytes);
-        for (int r = 0; r < ROWS; r++) copying[r] += FORM::group_bytes;
-        if (++copying_group == args.full_groups) {
-            copying_set += stride;
-            enter_copying(args);
+    /* Asks for what the end of the set needs. Grids before the previous one have ended by now, and none later changes it. */
+    __device__ __forceinline__ void enter_set(const struct product_args &args)
+    {
+        if (set >= set_count) return;
+        const struct row_set at = find_rows<STAGE>(args, set);
+        if (STAGE == STAGE_QKV) {
+            const uint32_t pair = at.row[0] % args.head_dim;
+            qkv_window = args.parts[at.part[0]].window;
+            prior[0] = __ldcg(args.cosines + pair);
+            prior[1] = __ldcg(args.sines + pair);
+        }
+        if (STAGE == STAGE_ADD) {
+            for (int r = 0; r < ROWS; r++) prior[r] = __ldcg(args.output + at.row[r]);
         }
     }
-    end_copies();
-}
 
-/* Patches take three steps, each a memory access, a set apart: where they are, what they are, use. */
-__device__ __forceinline__ void ask_patches(const struct product_args &args, uint32_t of_set)
-{
-    if (of_set >= set_count) return;
-    const struct row_set at = find_rows<STAGE>(args, of_set);
-    for (int r = 0; r < ROWS; r++) {
-        begin[r] = __ldg(args.parts[at.part[r]].patch_starts + at.row[r]);
-        end[r] = __ldg(args.parts[at.part[r]].patch_starts + at.row[r] + 1);
+    __device__ __forceinline__ void enter_copying(const struct product_args &args)
+    {
+        copying_group = 0;
+        if (copying_set >= set_count) return;
+        const struct row_set at = find_rows<STAGE>(args, copying_set);
+        for (int r = 0; r < ROWS; r++) copying[r] = args.parts[at.part[r]].elements + at.row[r] * args.row_bytes;
     }
-}
-__device__ __forceinline__ void ask_coming(const struct product_args &args, uint32_t of_set)
-{
-    if (of_set >= set_count) return;
-    const struct row_set at = find_rows<STAGE>(args, of_set);
-    for (int r = 0; r < ROWS; r++) {
-        coming_count[r] = end[r] - begin[r];
-        coming_mine[r] = load_patch(args.parts[at.part[r]].patches + begin[r], coming_count[r], lane);
-    }
-}
-/* `coming` becomes current; that of the next set is asked for. */
-__device__ __forceinline__ void take_coming(const struct product_args &args, uint32_t next_set)
-{
-    for (int r = 0; r < ROWS; r++) {
-        patches[r] = {coming_count[r], 0, coming_mine[r], PATCH_NONE};
-        peek_patch(patches[r]);
-    }
-    ask_coming(args, next_set);
-    ask_patches(args, next_set + stride);
-}
 
-__device__ __forceinline__ void add(const struct product_args &args, const piece pieces[ROWS], uint32_t at_group)
-{
-    uint32_t uppers[ROWS][4];
-    if constexpr (FORM::packed) {
+    /* Groups of copies are counted, so one without copies ends, too. */
+    __device__ __forceinline__ void copy(const struct product_args &args, uint32_t to_slot)
+    {
+        if (copying_set < set_count && args.full_groups) {
+            copy_to_slot<FORM::group_bytes>(copying, lane, copy_slots + to_slot * (ROWS * FORM::group_bytes),
+                                            barriers + to_slot * 8);
+            for (int r = 0; r < ROWS; r++) copying[r] += FORM::group_bytes;
+            if (++copying_group == args.full_groups) {
+                copying_set += stride;
+                enter_copying(args);
+            }
+        }
+        end_copies();
+    }
+
+    /* Patches take three steps, each a memory access, a set apart: where they are, what they are, use. */
+    __device__ __forceinline__ void ask_patches(const struct product_args &args, uint32_t of_set)
+    {
+        if (of_set >= set_count) return;
+        const struct row_set at = find_rows<STAGE>(args, of_set);
+        for (int r = 0; r < ROWS; r++) {
+            begin[r] = __ldg(args.parts[at.part[r]].patch_starts + at.row[r]);
+            end[r] = __ldg(args.parts[at.part[r]].patch_starts + at.row[r] + 1);
+        }
+    }
+    __device__ __forceinline__ void ask_coming(const struct product_args &args, uint32_t of_set)
+    {
+        if (of_set >= set_count) return;
+        const struct row_set at = find_rows<STAGE>(args, of_set);
+        for (int r = 0; r < ROWS; r++) {
+            coming_count[r] = end[r] - begin[r];
+            coming_mine[r] = load_patch(args.parts[at.part[r]].patches + begin[r], coming_count[r], lane);
+        }
+    }
+    /* `coming` becomes current; that of the next set is asked for. */
+    __device__ __forceinline__ void take_coming(const struct product_args &args, uint32_t next_set)
+    {
+        for (int r = 0; r < ROWS; r++) {
+            patches[r] = {coming_count[r], 0, coming_mine[r], PATCH_NONE};
+            peek_patch(patches[r]);
+        }
+        ask_coming(args, next_set);
+        ask_patches(args, next_set + stride);
+    }
+
+    __device__ __forceinline__ void add(const struct product_args &args, const piece pieces[ROWS], uint32_t at_group)
+    {
+        uint32_t uppers[ROWS][4];
+        if constexpr (FORM::packed) {
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                const uint64_t window = STAGE == STAGE_QKV ? qkv_window : args.parts[STAGE == STAGE_GATE ? r : 0].window;
+                unit_uppers(window, pieces[r].codes.x, uppers[r]);
+                unit_uppers(window, pieces[r].codes.y, uppers[r] + 2);
+            }
+            const uint32_t end_word = (at_group + 1) * GROUP << 8;
+            if (min(patches[0].next, patches[1].next) < end_word) patch(args, end_word, uppers);
+        }
+        add_group<FORM>(pieces, uppers, staged + at_group * (GROUP / 4), sums);
+    }
+
+    __device__ __forceinline__ void patch(const struct product_args &args, uint32_t end_word, uint32_t uppers[ROWS][4])
+    {
+        const struct row_set at = find_rows<STAGE>(args, set);
 #pragma unroll
         for (int r = 0; r < ROWS; r++) {
-            const uint64_t window = STAGE == STAGE_QKV ? qkv_window : args.parts[STAGE == STAGE_GATE ? r : 0].window;
-            unit_uppers(window, pieces[r].codes.x, uppers[r]);
-            unit_uppers(window, pieces[r].codes.y, uppers[r] + 2);
+            while (patches[r].next < end_word) apply_patch(args.parts[at.part[r]], at.row[r], lane, patches[r], uppers[r]);
         }
-        const uint32_t end_word = (at_group + 1) * GROUP << 8;
-        if (min(patches[0].next, patches[1].next) < end_word) patch(args, end_word, uppers);
     }
-    add_group<FORM>(pieces, uppers, staged + at_group * (GROUP / 4), sums);
-}
 
-__device__ __forceinline__ void patch(const struct product_args &args, uint32_t end_word, uint32_t uppers[ROWS][4])
-{
-    const struct row_set at = find_rows<STAGE>(args, set);
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        while (patches[r].next < end_word) apply_patch(args.parts[at.part[r]], at.row[r], lane, patches[r], uppers[r]);
-    }
-}
-
-__device__ __forceinline__ void finish_set(const struct product_args &args)
-{
-    const uint32_t group_count = (args.column_count + GROUP - 1) / GROUP;
-    const struct row_set at = find_rows<STAGE>(args, set);
-    for (uint32_t i = args.full_groups; i < group_count; i++) {
-        piece pieces[ROWS];
-        for (int r = 0; r < ROWS; r++) {
-            FORM::load_part(args.parts[at.part[r]].elements + at.row[r] * args.row_bytes, args.column_count, i, lane, pieces[r]);
-        }
-        add(args, pieces, i);
-    }
-    float totals[ROWS];
-#pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        totals[r] = sums[r][0] + sums[r][1];
-        for (int offset = WARP / 2; offset; offset /= 2) totals[r] += __shfl_xor_sync(ALL_LANES, totals[r], offset);
-        totals[r] *= scale;
-        sums[r][0] = sums[r][1] = 0;
-    }
-    if (lane == 0) emit_rows<STAGE>(args, at, position, prior, totals);
-    set += stride;
-    group = 0;
-    enter_set(args);
-    if (FORM::packed && set < set_count) take_coming(args, set + stride);
-}
-
-__device__ __forceinline__ void run(const struct product_args &args)
-{
-    while (set < set_count) {
-        if (args.full_groups) {
+    __device__ __forceinline__ void finish_set(const struct product_args &args)
+    {
+        const uint32_t group_count = (args.column_count + GROUP - 1) / GROUP;
+        const struct row_set at = find_rows<STAGE>(args, set);
+        for (uint32_t i = args.full_groups; i < group_count; i++) {
             piece pieces[ROWS];
-            wait_for_copies<FORM::depth - 1>();
-            __syncwarp();
-            for (int r = 0; r < ROWS; r++) FORM::take_piece(slots + slot * FORM::slot_bytes, r, lane, pieces[r]);
-            __syncwarp();
-            copy(args, slot);
-            if (++slot == FORM::depth) slot = 0;
-            add(args, pieces, group);
+            for (int r = 0; r < ROWS; r++) {
+                FORM::load_part(args.parts[at.part[r]].elements + at.row[r] * args.row_bytes, args.column_count, i, lane,
+                                pieces[r]);
+            }
+            add(args, pieces, i);
         }
-        if (++group >= args.full_groups) finish_set(args);
+        float totals[ROWS];
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            totals[r] = sums[r][0] + sums[r][1];
+            for (int offset = WARP / 2; offset; offset /= 2) totals[r] += __shfl_xor_sync(ALL_LANES, totals[r], offset);
+            totals[r] *= scale;
+            sums[r][0] = sums[r][1] = 0;
+        }
+        if (lane == 0) emit_rows<STAGE>(args, at, position, prior, totals);
+        set += stride;
+        group = 0;
+        enter_set(args);
+        if (FORM::packed && set < set_count) take_coming(args, set + stride);
     }
-}
-}
-;
 
-template <class FORM, enum product_stage STAGE>
+    __device__ __forceinline__ void run(const struct product_args &args)
+    {
+        while (set < set_count) {
+            if (args.full_groups) {
+                piece pieces[ROWS];
+                wait_for_slot<FORM::depth - 1>(barriers + slot * 8, parity);
+                for (int r = 0; r < ROWS; r++) FORM::take_piece(slots + (slot * ROWS + r) * FORM::group_bytes, lane, pieces[r]);
+                __syncwarp();
+                copy(args, slot);
+                if (++slot == FORM::depth) slot = 0, parity ^= 1;
+                add(args, pieces, group);
+            }
+            if (++group >= args.full_groups) finish_set(args);
+        }
+    }
+};
+
+template <class FORM, int STAGE>
 static __global__ __launch_bounds__(PRODUCT_WARPS_MAX *WARP, 1) void multiply(const __grid_constant__ struct product_args args)
 {
-    extern __shared__ float4 staged[];
-    __shared__ float warp_sums[PRODUCT_WARPS_MAX];
+    extern __shared__ __align__(128) float4 staged[];
+    __shared__ float warp_sums[NORM_WARPS];
+    __shared__ uint64_t barriers[PRODUCT_WARPS_MAX * FORM::depth];
     const uint32_t warp = threadIdx.x / WARP, warp_count = gridDim.x * (blockDim.x / WARP);
     const uint32_t staged_count = (args.column_count + GROUP - 1) / GROUP * (GROUP / 4);
     struct product_warp<FORM, STAGE> work;
-    work.slots = (const uint8_t *)(staged + staged_count) + warp * (FORM::depth * FORM::slot_bytes);
+    work.slots = (const uint8_t *)(staged + staged_count) + warp * (FORM::depth * ROWS * FORM::group_bytes);
+    work.barriers = (uint32_t)__cvta_generic_to_shared(barriers + warp * FORM::depth);
     work.copy_slots = (uint32_t)__cvta_generic_to_shared(work.slots);
     work.start(args, warp * gridDim.x + blockIdx.x, warp_count);
     work.position = STAGE == STAGE_QKV ? __ldcg(args.position) : 0;
