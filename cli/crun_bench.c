@@ -238,8 +238,10 @@ static void add_columns(struct bench *bench)
         add_column(bench, CLLM_RESIDENCY_AUTO, "cpu");
         return;
     }
-    if (options->residency_given) add_column(bench, options->residency, cllm_residency_name(options->residency));
-    if (!options->residency_given) {
+    if (options->residency_given) {
+        struct column *column = add_column(bench, options->residency, cllm_residency_name(options->residency));
+        column->options.cache_layers = options->cache_layers;
+    } else {
         add_column(bench, CLLM_RESIDENCY_RAW, "raw");
         add_column(bench, CLLM_RESIDENCY_PACKED, "packed");
     }

@@ -25,7 +25,7 @@ struct cllm_forward {
     const char *device_name; /* for the user: what computes, the instruction set */
     uint32_t vocab_size;
     uint32_t context_size;   /* positions that fit */
-    uint32_t position_count; /* of the text so far */
+    uint32_t position_count; /* of the text so far; its owner may lower it between runs, and the text goes on from there */
     unsigned thread_count;   /* of the CPU */
     uint64_t memory_bytes;   /* cache and buffers, without the weights */
     float *logits;           /* of the last position, after a run; vocab_size of them */

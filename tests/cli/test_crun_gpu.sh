@@ -107,6 +107,34 @@ expect "-q hides it" 0 "$CRUN" -q trained.cllm --prompt-ids 1 -n 1 --device cuda
 check "standard error is empty" test ! -s stderr
 expect "a GPU that is not there" 11 "$CRUN" trained.cllm --prompt-ids 1 -n 1 --device cuda:99
 
+# ----------------------------------------------------------------------------------------------- damage while streaming
+
+# spoil NAME CODE COMMAND: a file that is streamed from is changed by the command while tokens come out of it.
+spoil() {
+    local name=$1 expected=$2
+    shift 2
+    cp large.cllm spoiled.cllm
+    timeout 60 "$CRUN" spoiled.cllm --prompt-ids 1 -n 500 "${GREEDY[@]}" --device cuda --residency stream --ram 1 >stdout 2>stderr &
+    while kill -0 $! && ! [ -s stdout ]; do sleep 0.01; done 2>/dev/null
+    "$@"
+    wait $!
+    code=$?
+    check "$name: exit code $expected" test "$code" = "$expected"
+}
+if [ -x "$BUILD/tests/mkmodel" ]; then
+    model large BF16 '{"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 4}'
+    spoil "a file cut while it is streamed" 3 truncate -s 40000000 spoiled.cllm
+    says "says that it ends" 'ends' stderr
+    # shellcheck disable=SC2016 # for Python
+    spoil "a bit flipped while it is streamed" 4 $PYTHON -c '
+file = open("spoiled.cllm", "r+b")
+file.seek(60000000)
+byte = file.read(1)[0]
+file.seek(60000000)
+file.write(bytes([byte ^ 1]))'
+    says "names the tensor" 'tensor "model.layers' stderr
+fi
+
 # ---------------------------------------------------------------------------------------------------------------- bench
 
 expect "bench" 0 "$CRUN" bench trained.cllm --json -n 32 --prompt-tokens 16 --runs 2 --vram "${needed}MiB" --vram 64MiB
