@@ -18,6 +18,7 @@
 #endif
 
 #define RUNS_MAX 99
+#define DTYPE_COUNT 4
 #define SAMPLE_BYTES ((size_t)64 << 20) /* distinct weights; the rest are copies at other addresses */
 #define TENSOR_BYTES ((size_t)32 << 20) /* of the small tensors: 4096 x 4096 in BF16 */
 #define GROUPS_PER_TENSOR (TENSOR_BYTES / CLLM_GROUP_BYTES)
@@ -82,15 +83,19 @@ static uint16_t half_of(float value, uint32_t bits)
     return (uint16_t)(sign | (uint16_t)((bits >> 13) - (112u << 10)));
 }
 
+/* F32 whose lower half is zero, as cpack finds it in checkpoints that were BF16 once. */
+#define F32_OF_BF16 "F32 of BF16"
+
 static void fill_gaussian(uint8_t *bytes, size_t byte_count, const char *dtype)
 {
-    const size_t element_bytes = strcmp(dtype, "F32") == 0 ? 4 : 2;
+    const size_t element_bytes = dtype[0] == 'F' && dtype[1] == '3' ? 4 : 2;
     uint64_t state = 1;
     for (size_t i = 0; i < byte_count / element_bytes; i++) {
         const float value = next_gaussian(&state);
         uint32_t bits;
         memcpy(&bits, &value, sizeof bits);
         if (strcmp(dtype, "BF16") == 0) bits = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+        if (strcmp(dtype, F32_OF_BF16) == 0) bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000;
         if (strcmp(dtype, "F16") == 0) bits = half_of(value, bits);
         memcpy(bytes + i * element_bytes, &bits, element_bytes); /* the host is little-endian */
     }
@@ -126,7 +131,9 @@ static void encode_sample(struct sample *sample, const char *dtype)
 {
     struct cllm_error err;
     struct cllm_group *group = NULL;
-    const struct cllm_plan plan = cllm_plan_make(cllm_dtype_find(dtype, strlen(dtype)), SAMPLE_BYTES);
+    const size_t name_bytes = strcspn(dtype, " ");
+    struct cllm_plan plan = cllm_plan_make(cllm_dtype_find(dtype, name_bytes), SAMPLE_BYTES);
+    if (dtype[name_bytes]) plan.layout.zero_bits = 16;
     sample->group_count = SAMPLE_BYTES / CLLM_GROUP_BYTES;
     sample->chunk_count = SAMPLE_BYTES / plan.chunk_bytes;
     sample->decoded = malloc(SAMPLE_BYTES);
@@ -293,20 +300,20 @@ static struct result measure_dtype(struct cllm_gpu *gpu, const char *dtype, size
 static void print_result(const struct result *r)
 {
     const double roof_tbs = r->copy_tbs / (1 + r->ratio);
-    printf("| %5s | %9.2f | %11.3f | %19.3f | %30.3f | %15.1f %% | %24.1f |\n", r->dtype, 100 * r->ratio, r->out_tbs,
+    printf("| %11s | %9.2f | %11.3f | %19.3f | %30.3f | %15.1f %% | %24.1f |\n", r->dtype, 100 * r->ratio, r->out_tbs,
            r->out_tbs * (1 + r->ratio), r->copy_tbs, 100 * r->out_tbs / roof_tbs, r->tensor_us);
 }
 
 int main(int argc, char **argv)
 {
-    static const char *const dtypes[] = {"BF16", "F16", "F32"};
+    static const char *const dtypes[DTYPE_COUNT] = {"BF16", "F16", "F32", F32_OF_BF16};
     unsigned runs = 11, gib = 2;
     const char *only = NULL;
     int option;
     while ((option = getopt(argc, argv, "r:g:d:")) != -1) {
         unsigned value = option != 'd' && optarg ? (unsigned)atoi(optarg) : 1;
         if (option == '?' || value < 1 || value > RUNS_MAX) {
-            fprintf(stderr, "usage: decode_gpu [-r RUNS] [-g GIB] [-d BF16|F16|F32]\n");
+            fprintf(stderr, "usage: decode_gpu [-r RUNS] [-g GIB] [-d BF16|F16|F32|\"F32 of BF16\"]\n");
             return 2;
         }
         if (option == 'r') runs = value;
@@ -315,19 +322,21 @@ int main(int argc, char **argv)
     }
     struct cllm_gpu *gpu = open_gpu();
     if (!gpu) return 0;
-    struct result results[3];
+    struct result results[DTYPE_COUNT];
     printf("%s, Gaussian weights, %u GiB decoded by one prepared batch; median of %u runs\n\n", cllm_gpu_name(gpu), gib, runs);
-    printf("| dtype | stored, %% | output TB/s | input + output TB/s | device copy, read + write TB/s | share of the roof | µs a "
+    printf("|       dtype | stored, %% | output TB/s | input + output TB/s | device copy, read + write TB/s | share of the roof "
+           "| µs a "
            "tensor of 32 MiB* |\n");
-    printf("|-------|----------:|------------:|--------------------:|-------------------------------:|------------------:|------"
+    printf("|-------------|----------:|------------:|--------------------:|-------------------------------:|------------------:|-"
+           "-----"
            "-------------------:|\n");
-    for (size_t k = 0; k < 3; k++) {
+    for (size_t k = 0; k < DTYPE_COUNT; k++) {
         if (only && strcmp(only, dtypes[k]) != 0) continue;
         results[k] = measure_dtype(gpu, dtypes[k], ((size_t)gib << 30) / SAMPLE_BYTES, runs);
         print_result(&results[k]);
     }
     printf("\n* each in a batch of its own, %u in a row\n\n", (unsigned)(((size_t)gib << 30) / TENSOR_BYTES));
-    for (size_t k = 0; k < 3; k++) {
+    for (size_t k = 0; k < DTYPE_COUNT; k++) {
         if (only && strcmp(only, dtypes[k]) != 0) continue;
         printf("{\"bench\":\"decode_gpu\",\"gpu\":\"%s\",\"dtype\":\"%s\",\"decoded_bytes\":%zu,\"stored_ratio\":%.4f,"
                "\"output_tbs\":%.3f,\"copy_tbs\":%.3f,\"tensor_us\":%.1f}\n",

@@ -30,7 +30,7 @@ static const struct {
 #define SMALL(element)                                                                                                           \
     kernel_decode_fast<element, SMALL_ROUND, 0, SMALL_THREADS>, SMALL_THREADS, sizeof(gpu_shared<SMALL_THREADS, SMALL_ROUND>)
 #define FAST(element) {LARGE(element, LARGE_ROUND)}, {LARGE(element, SMALL_ROUND)}, {SMALL(element)},
-                          FAST(GPU_ELEMENT_BF16) FAST(GPU_ELEMENT_F16) FAST(GPU_ELEMENT_F32)
+                          FAST(GPU_ELEMENT_BF16) FAST(GPU_ELEMENT_F16) FAST(GPU_ELEMENT_F32) FAST(GPU_ELEMENT_F32_OF_BF16)
 #undef LARGE
 #undef SMALL
 #undef FAST
@@ -78,7 +78,8 @@ static uint32_t stage_bytes(const struct gpu_chunk *chunk)
 /* The kernel for a chunk; kernel_decode_fast's comment says what it needs. */
 static unsigned choose_kernel(const struct gpu_chunk *chunk)
 {
-    static const struct cllm_layout layouts[] = {{2, 7, 8, 0, 0}, {2, 8, 8, 0, 0}, {4, 23, 8, 0, 0}}; /* as enum gpu_element */
+    static const struct cllm_layout layouts[] = {
+        {2, 7, 8, 0, 0}, {2, 8, 8, 0, 0}, {4, 23, 8, 0, 0}, {4, 23, 8, 16, 0}}; /* as enum gpu_element */
     const unsigned segment_log2 = chunk->layout.segment_log2, kinds = sizeof layouts / sizeof *layouts;
     struct cllm_layout layout = chunk->layout;
     unsigned element = 0;
@@ -130,7 +131,7 @@ static void add_copy(struct walk *walk, uint64_t stored_offset, uint64_t out_off
 static uint32_t add_table(struct walk *walk, const struct cllm_layout *layout, const struct cllm_table *table)
 {
     if (walk->last != table) {
-        if (walk->tables) walk->tables[walk->table_count] = {*table, gpu_rotates(layout)};
+        if (walk->tables) walk->tables[walk->table_count] = {*table, gpu_rotates(layout), {}};
         walk->table_count++;
         walk->last = table;
     }

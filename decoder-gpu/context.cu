@@ -91,14 +91,20 @@ enum cllm_status gpu_wait(struct cllm_gpu *gpu, struct cllm_error *err)
     return status;
 }
 
+/* What is needed; more of it where it was not enough before and may not be again. */
+static size_t grown(const struct gpu_memory *memory, size_t byte_count)
+{
+    return memory->capacity > 0 ? byte_count + byte_count / 2 : byte_count;
+}
+
 enum cllm_status gpu_reserve_pinned(struct cllm_gpu *gpu, struct gpu_memory *memory, size_t byte_count, struct cllm_error *err)
 {
     if (byte_count <= memory->capacity) return CLLM_OK;
     enum cllm_status status = gpu_wait(gpu, err);
     if (status) return status;
     cudaFreeHost(memory->bytes);
+    const size_t capacity = grown(memory, byte_count);
     *memory = {nullptr, 0};
-    const size_t capacity = byte_count + byte_count / 2;
     status = cuda_try(cudaMallocHost(&memory->bytes, capacity), "allocate pinned memory", err);
     if (!status) memory->capacity = capacity;
     return status;
@@ -110,8 +116,8 @@ enum cllm_status gpu_reserve_device(struct cllm_gpu *gpu, struct gpu_memory *mem
     enum cllm_status status = gpu_wait(gpu, err);
     if (status) return status;
     cudaFree(memory->bytes);
+    const size_t capacity = grown(memory, byte_count);
     *memory = {nullptr, 0};
-    const size_t capacity = byte_count + byte_count / 2;
     status = cuda_try(cudaMalloc(&memory->bytes, capacity), "allocate device memory", err);
     if (!status) memory->capacity = capacity;
     return status;

@@ -87,6 +87,7 @@ struct gpu_table {
 struct gpu_table_seed {
     struct cllm_table lengths;
     uint32_t rotates;
+    uint32_t unused[3];
 };
 
 /* --------------------------------------------------------------------------------------------------------- tables */
@@ -496,7 +497,8 @@ static __device__ __forceinline__ bool halves_meet(uint32_t *meeting, uint32_t e
 
 /* ----------------------------------------------------------------------------------------------- BF16, F16 and F32 */
 
-enum gpu_element { GPU_ELEMENT_BF16, GPU_ELEMENT_F16, GPU_ELEMENT_F32 };
+/* The last one: F32 whose lower 16 bits are zero, as BF16 is often kept. */
+enum gpu_element { GPU_ELEMENT_BF16, GPU_ELEMENT_F16, GPU_ELEMENT_F32, GPU_ELEMENT_F32_OF_BF16 };
 
 /* Bits of `a` where the mask has ones, else of `b`: one instruction, if it is asked for. */
 static __device__ __forceinline__ uint32_t select_bits(uint32_t mask, uint32_t a, uint32_t b)
@@ -522,9 +524,16 @@ static __device__ __forceinline__ uint2 join_f16(uint32_t symbols, uint32_t plan
 /* Four F32 elements from rotated symbols and three planes. */
 static __device__ __forceinline__ uint4 join_f32(uint32_t symbols, const uint32_t plane[3])
 {
-    const uint2 upper = join_bf16(symbols, plane[2]), lower = join_f16(plane[1], plane[0]);
+    const uint2 upper = join_bf16(symbols, plane[2]), lower = join_f16(plane[1], plane[0]); /* two planes join as F16 does */
     return make_uint4(__byte_perm(lower.x, upper.x, 0x5410), __byte_perm(lower.x, upper.x, 0x7632),
                       __byte_perm(lower.y, upper.y, 0x5410), __byte_perm(lower.y, upper.y, 0x7632));
+}
+
+/* Four F32 elements that are BF16, each above 16 zero bits. */
+static __device__ __forceinline__ uint4 join_f32_of_bf16(uint32_t symbols, uint32_t plane)
+{
+    const uint2 upper = join_bf16(symbols, plane);
+    return make_uint4(upper.x << 16, upper.x & 0xFFFF0000, upper.y << 16, upper.y & 0xFFFF0000);
 }
 
 /* Raw bytes. The rest of their 128-byte line is wanted in the next rounds: it may come to the L2 cache now. */
@@ -546,10 +555,11 @@ static __device__ __forceinline__ uint32_t load_four(const uint8_t *plane)
  * per half segment; ROWS rows in each of STEPS steps. */
 template <gpu_element ELEMENT, unsigned ROUND>
 struct gpu_shape {
-    static constexpr uint32_t BYTES = ELEMENT == GPU_ELEMENT_F32 ? 4 : 2, SYMBOLS = 16 / BYTES, COLUMNS = ROUND / SYMBOLS,
-                              ROWS = 32 / COLUMNS, STEPS = 32 / ROWS, PLANES = BYTES - 1,
+    static constexpr bool WIDE = ELEMENT == GPU_ELEMENT_F32 || ELEMENT == GPU_ELEMENT_F32_OF_BF16;
+    static constexpr uint32_t BYTES = WIDE ? 4 : 2, SYMBOLS = 16 / BYTES, COLUMNS = ROUND / SYMBOLS, ROWS = 32 / COLUMNS,
+                              STEPS = 32 / ROWS, PLANES = ELEMENT == GPU_ELEMENT_F32 ? 3 : 1,
                               PLANE_WORDS = PLANES * SYMBOLS / 4, /* that a lane loads in a step */
-        BATCH = ELEMENT == GPU_ELEMENT_F32 ? 4 : 8;               /* steps whose planes are loaded together */
+        BATCH = PLANES > 1 ? 4 : 8;                               /* steps whose planes are loaded together */
 
     /* Which of the warp's 32 rows: of row `r` of a step those bits that keep the lanes out of each other's banks, of the step
      * the others. row_of(r) ^ row_of_step(g) is the row. */
@@ -607,7 +617,7 @@ load_planes(const gpu_place<ELEMENT, ROUND> &place, uint32_t stride, unsigned g,
         const uint32_t ahead = shape::row_of_step(g + k) * stride;
         if ((int32_t)ahead >= place.left) continue;
         const uint8_t *from = place.plane + ahead;
-        if (ELEMENT == GPU_ELEMENT_F32) {
+        if (shape::WIDE) {
 #pragma unroll
             for (unsigned p = 0; p < shape::PLANES; p++) planes[k][p] = load_four(from + (size_t)p * place.element_count);
         } else {
@@ -635,6 +645,7 @@ static __device__ __forceinline__ uint4 join_step(const gpu_place<ELEMENT, ROUND
     const uint32_t offset = place.offset ^ ring_offset<ROUND>(row, 0) ^ far; /* what a XOR changes lies below bit 9 */
     const uint32_t symbols = load_shared(place.ring + offset + far);
     if (ELEMENT == GPU_ELEMENT_F32) return join_f32(symbols, planes);
+    if (ELEMENT == GPU_ELEMENT_F32_OF_BF16) return join_f32_of_bf16(symbols, planes[0]);
     const uint32_t more =
         load_shared(place.ring + (offset ^ 32) + far); /* the next word: words of 8 symbols start at even ones */
     const uint2 a = ELEMENT == GPU_ELEMENT_BF16 ? join_bf16(symbols, planes[0]) : join_f16(symbols, planes[0]);

@@ -120,6 +120,12 @@ static void bind_sample(struct sample *sample)
     sample->data.table_count = 1;
 }
 
+/* As a container holds them: the GPU loads 16 bytes at a time. */
+static size_t padded_bytes(const struct cllm_chunk *chunk)
+{
+    return (chunk->stored_bytes + 15u) & ~(size_t)15;
+}
+
 static size_t round_up(size_t bytes)
 {
     return (bytes + 255) & ~(size_t)255;
@@ -155,7 +161,7 @@ static void compare_samples(struct cllm_gpu *gpu, struct sample *samples, size_t
     uint8_t *from = d_stored, *to = d_decoded;
     for (size_t i = 0; i < sample_count; i++) {
         if (!cllm_gpu_decodes(&samples[i].chunk)) continue;
-        assert_int_equal(cllm_gpu_upload(gpu, from, samples[i].stored, samples[i].chunk.stored_bytes, &err), CLLM_OK);
+        assert_int_equal(cllm_gpu_upload(gpu, from, samples[i].stored, padded_bytes(&samples[i].chunk), &err), CLLM_OK);
         index[item_count] = i;
         items[item_count++] = (struct cllm_gpu_item){&samples[i].data, 0, from, to + misalignment};
         from += round_up(samples[i].chunk.stored_bytes + 16);
@@ -163,14 +169,17 @@ static void compare_samples(struct cllm_gpu *gpu, struct sample *samples, size_t
     }
     assert_true(item_count > sample_count / 2);
     assert_int_equal(cllm_gpu_decode(gpu, items, item_count, &err), CLLM_OK);
-    if (misalignment % 4 == 0) assert_int_equal(cllm_gpu_hash(gpu, items, item_count, d_digests, &err), CLLM_OK);
+    const bool hashed = misalignment % 4 == 0;
+    if (hashed) assert_int_equal(cllm_gpu_hash(gpu, items, item_count, d_digests, &err), CLLM_OK);
     if (cllm_gpu_finish(gpu, &bad, &err) != CLLM_OK) fail_msg("item %zu: %s", index[bad], err.message);
     for (size_t k = 0; k < item_count; k++) {
         const struct sample *sample = &samples[index[k]];
         uint8_t *out = malloc(sample->chunk.decoded_bytes), digest[CLLM_DIGEST_BYTES], expected[CLLM_DIGEST_BYTES];
         assert_int_equal(cllm_gpu_download(gpu, out, items[k].d_out, sample->chunk.decoded_bytes, &err), CLLM_OK);
-        assert_int_equal(cllm_gpu_download(gpu, digest, (uint8_t *)d_digests + k * CLLM_DIGEST_BYTES, sizeof digest, &err),
-                         CLLM_OK);
+        if (hashed) {
+            const uint8_t *d_digest = (uint8_t *)d_digests + k * CLLM_DIGEST_BYTES;
+            assert_int_equal(cllm_gpu_download(gpu, digest, d_digest, sizeof digest, &err), CLLM_OK);
+        }
         assert_int_equal(cllm_gpu_finish(gpu, NULL, &err), CLLM_OK);
         if (memcmp(out, sample->decoded, sample->chunk.decoded_bytes) != 0) {
             fail_msg("element size %u, shift %u, segments 2^%u, %u bytes: decoded bytes differ",
@@ -178,7 +187,7 @@ static void compare_samples(struct cllm_gpu *gpu, struct sample *samples, size_t
                      sample->chunk.decoded_bytes);
         }
         assert_int_equal(cllm_sha256(sample->decoded, sample->chunk.decoded_bytes, expected, &err), CLLM_OK);
-        if (misalignment % 4 == 0) assert_memory_equal(digest, expected, sizeof digest);
+        if (hashed) assert_memory_equal(digest, expected, sizeof digest);
         free(out);
     }
     cllm_gpu_free(gpu, d_stored);
@@ -198,7 +207,7 @@ static size_t make_all_samples(struct sample **samples_out)
     assert_int_equal(cllm_group_create(&group, NULL), CLLM_OK);
     for (size_t l = 0; l < layout_count; l++) {
         for (size_t s = 0; s < size_count; s++) {
-            if (is_small() && (sizes[s] > 8200 || (l + s) % 16 != 0)) continue;
+            if (is_small() && (sizes[s] > 8200 || (l + s) % 32 != 0)) continue;
             for (unsigned c = 0; c < CONTENT_COUNT; c++) make_sample(&samples[count++], group, &layouts[l], sizes[s], c);
         }
     }
@@ -263,14 +272,14 @@ static void test_decoders_agree_on_damaged_chunks(void **state)
     assert_int_equal(cllm_decoder_create(&decoder, &err), CLLM_OK);
     assert_int_equal(cllm_gpu_allocate(gpu, room, &d_stored, &err), CLLM_OK);
     assert_int_equal(cllm_gpu_allocate(gpu, room, &d_decoded, &err), CLLM_OK);
-    for (size_t round = 0; round < (is_small() ? 2 : 4) * count; round++) {
+    for (size_t round = 0; round < (is_small() ? 1 : 4) * count; round++) {
         const struct sample *sample = &samples[round % count];
         if (sample->chunk.form != CLLM_FORM_FLOAT) continue;
         memcpy(stored, sample->stored, cllm_chunk_buffer_bytes(&sample->chunk));
         damage(stored, sample);
         enum cllm_status cpu_status = cllm_decode_chunk(decoder, &sample->data, &sample->chunk, stored, cpu, &err);
         const struct cllm_gpu_item item = {&sample->data, 0, d_stored, d_decoded};
-        assert_int_equal(cllm_gpu_upload(gpu, d_stored, stored, sample->chunk.stored_bytes, &err), CLLM_OK);
+        assert_int_equal(cllm_gpu_upload(gpu, d_stored, stored, padded_bytes(&sample->chunk), &err), CLLM_OK);
         assert_int_equal(cllm_gpu_decode(gpu, &item, 1, &err), CLLM_OK);
         enum cllm_status gpu_status = cllm_gpu_finish(gpu, NULL, &err);
         if (cpu_status != gpu_status) {
@@ -329,6 +338,20 @@ static struct packed pack_samples(const struct sample *samples, size_t count)
     return packed;
 }
 
+/* Device memory for the output, so filled that no byte is right by chance. */
+static void *allocate_poisoned(struct cllm_gpu *gpu, size_t byte_count)
+{
+    struct cllm_error err;
+    void *d_memory = NULL;
+    uint8_t *poison = malloc(byte_count);
+    memset(poison, 0xA5, byte_count);
+    assert_int_equal(cllm_gpu_allocate(gpu, byte_count, &d_memory, &err), CLLM_OK);
+    assert_int_equal(cllm_gpu_upload(gpu, d_memory, poison, byte_count, &err), CLLM_OK);
+    assert_int_equal(cllm_gpu_finish(gpu, NULL, &err), CLLM_OK);
+    free(poison);
+    return d_memory;
+}
+
 static void check_packed(struct cllm_gpu *gpu, const struct packed *packed, const struct sample *samples, size_t count,
                          const void *d_out)
 {
@@ -369,7 +392,7 @@ static void test_batch_decodes_again_at_other_addresses_and_names_damage(void **
     assert_true(info.stored_bytes <= packed.stored_bytes && info.out_bytes <= packed.out_bytes && info.float_bytes > 0);
     assert_int_equal(cllm_gpu_upload(gpu, d_stored, packed.stored, packed.stored_bytes, &err), CLLM_OK);
     for (int k = 0; k < 2; k++) {
-        assert_int_equal(cllm_gpu_allocate(gpu, packed.out_bytes, &d_out[k], &err), CLLM_OK);
+        d_out[k] = allocate_poisoned(gpu, packed.out_bytes);
         assert_int_equal(cllm_gpu_batch_decode(batch, NULL, d_stored, d_out[k], &err), CLLM_OK);
     }
     for (int k = 0; k < 2; k++) check_packed(gpu, &packed, samples, count, d_out[k]);
@@ -436,7 +459,7 @@ static void test_batch_is_captured_in_a_graph_on_a_stream_of_the_caller(void **s
     assert_int_equal(cllm_gpu_set_stream(gpu, stream, &err), CLLM_OK);
     assert_ptr_equal(cllm_gpu_stream(gpu), stream);
     assert_int_equal(cllm_gpu_allocate(gpu, packed.stored_bytes, &d_stored, &err), CLLM_OK);
-    assert_int_equal(cllm_gpu_allocate(gpu, packed.out_bytes, &d_out, &err), CLLM_OK);
+    d_out = allocate_poisoned(gpu, packed.out_bytes);
     assert_int_equal(cllm_gpu_batch_create(gpu, packed.spans, count, &batch, &err), CLLM_OK);
     assert_int_equal(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
     assert_int_equal(cllm_gpu_batch_decode(batch, stream, d_stored, d_out, &err), CLLM_OK);
