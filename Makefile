@@ -152,7 +152,7 @@ JOBS ?= $(shell nproc)
 BUILD = +$(Q)$(MAKE) --no-print-directory $(if $(filter --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 RUN_TESTS = tests/run --build
 
-.PHONY: demo test check check-property check-gpu sanitize-gpu sanitize valgrind bench bench-ratio coverage
+.PHONY: demo test check check-property check-gpu sanitize-gpu sanitize valgrind bench bench-cpu bench-ratio coverage
 demo: ## install what is missing, then pack, verify, restore and run the small model
 	$(Q)tools/install-packages build
 	$(BUILD) config=release B=build/release tools
@@ -183,6 +183,9 @@ valgrind: ## no leak and no bad access in a pack, verify, restore, run cycle
 bench: ## speeds and ratios, a table each
 	$(BUILD) tools bench-programs
 	$(Q)if [ -x bench/run ]; then BUILD=$(B) bench/run; else for program in $(BENCH); do $$program || exit; done; fi
+bench-cpu: ## speeds of each core, of the codec by instruction set, and of other compressors; memory
+	$(BUILD) tools bench-programs
+	$(Q)$(B)/bench/cpu && $(B)/bench/codec -m 64 && python3 bench/peers.py
 bench-ratio: ## sizes of real weights beside the floor and other compressors (Python with numpy)
 	$(BUILD) tools
 	$(Q)python3 bench/ratio.py --cpack $(B)/cpack

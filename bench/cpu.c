@@ -6,13 +6,17 @@
 #include "cllm_decode.h"
 #include "cllm_encode.h"
 #include "compress.h"
+#include "gaussian.h"
 #include "pipeline.h"
 
 #include <fcntl.h>
-#include <math.h>
+#include <libgen.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,6 +40,7 @@ static void stop_on(enum cllm_status status, const struct cllm_error *err)
 /* What is measured, and everything that a measurement may need. */
 struct subject {
     const char *path;
+    const char *programs; /* the folder of cpack and cverify */
     char container[256];
     char scratch[256];
     uint8_t *original; /* the weights file */
@@ -186,6 +191,31 @@ static void measure_zstd(struct subject *s, int level, unsigned runs)
     measure(name, s, runs, run_unzstd, NULL);
 }
 
+/* Peak resident memory of a program of this build, in MiB; -1 where it is not there or fails. */
+static long peak_mib(const char *const arguments[])
+{
+    struct rusage used;
+    int state = 0;
+    pid_t child = 0;
+    if (posix_spawn(&child, arguments[0], NULL, NULL, (char *const *)arguments, environ) != 0) return -1;
+    if (wait4(child, &state, 0, &used) != child || state != 0) return -1;
+    return used.ru_maxrss / 1024;
+}
+
+static void print_memory(const struct subject *s, unsigned threads)
+{
+    char count[16], cpack[512], cverify[512];
+    snprintf(count, sizeof count, "-T%u", threads);
+    snprintf(cpack, sizeof cpack, "%s/cpack", s->programs);
+    snprintf(cverify, sizeof cverify, "%s/cverify", s->programs);
+    const char *const pack_one[] = {cpack, "-qfT1", "--only-weights", s->path, "-o", s->container, NULL};
+    const char *const pack_all[] = {cpack, "-qf", count, "--only-weights", s->path, "-o", s->container, NULL};
+    const char *const verify_one[] = {cverify, "-qT1", s->container, NULL};
+    const char *const verify_all[] = {cverify, "-q", count, s->container, NULL};
+    printf("| peak memory, MiB       | cpack %ld, %ld on all cores; cverify %ld, %ld; -1: no programs in %s |\n",
+           peak_mib(pack_one), peak_mib(pack_all), peak_mib(verify_one), peak_mib(verify_all), s->programs);
+}
+
 static void measure_file(struct subject *s, unsigned runs)
 {
     unsigned all = cllm_thread_count(0);
@@ -201,6 +231,7 @@ static void measure_file(struct subject *s, unsigned runs)
         speed[k][3] = measure("cpack -d", s, runs, run_restore, NULL);
         speed[k][4] = measure("decode to memory", s, runs, run_decode, NULL);
     }
+    print_memory(s, all);
     s->thread_count = 1;
     double copy = measure("memcpy", s, runs, run_memcpy, NULL);
     measure_zstd(s, 3, runs);
@@ -213,35 +244,24 @@ static void measure_file(struct subject *s, unsigned runs)
            speed[0][4], speed[1][0], speed[1][1], speed[1][2], speed[1][3], speed[1][4], copy, cllm_compress_library_version());
 }
 
-/* Splitmix64 and Box-Muller: bytes that trained weights resemble (their exponents have the same entropy). */
 static void write_gaussian(const char *path, size_t element_count)
 {
     char header[256];
+    uint8_t *weights = malloc(2 * element_count);
+    FILE *file = fopen(path, "wb");
+    if (!file || !weights) {
+        perror(path);
+        exit(1);
+    }
     int header_bytes =
         snprintf(header + 8, sizeof header - 8, "{\"w\":{\"dtype\":\"BF16\",\"shape\":[%zu],\"data_offsets\":[0,%zu]}}",
                  element_count, 2 * element_count);
     for (unsigned k = 0; k < 8; k++) header[k] = (char)((uint64_t)header_bytes >> 8 * k);
-    FILE *file = fopen(path, "wb");
-    if (!file) {
-        perror(path);
-        exit(1);
-    }
+    fill_gaussian(weights, 2 * element_count, "BF16");
     fwrite(header, 1, 8 + (size_t)header_bytes, file);
-    uint64_t state = 1;
-    for (size_t i = 0; i < element_count; i++) {
-        uint64_t z = (state += UINT64_C(0x9E3779B97F4A7C15));
-        z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
-        z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
-        z ^= z >> 31;
-        double radius = sqrt(-2 * log(((double)(z >> 32) + 1) / 4294967297.0));
-        float value = (float)(0.02 * radius * cos(6.283185307179586 * (double)(z & 0xFFFFFFFF) / 4294967296.0));
-        uint32_t bits;
-        memcpy(&bits, &value, sizeof bits);
-        bits += 0x7FFF + (bits >> 16 & 1);
-        fputc((int)(bits >> 16 & 0xFF), file);
-        fputc((int)(bits >> 24), file);
-    }
+    fwrite(weights, 1, 2 * element_count, file);
     fclose(file);
+    free(weights);
 }
 
 static uint8_t *read_all(const char *path, size_t *byte_count_out)
@@ -262,9 +282,9 @@ static uint8_t *read_all(const char *path, size_t *byte_count_out)
     return bytes;
 }
 
-static void bench_path(const char *path, const char *folder, unsigned runs)
+static void bench_path(const char *path, const char *programs, const char *folder, unsigned runs)
 {
-    struct subject s = {.path = path, .thread_count = 1};
+    struct subject s = {.path = path, .programs = programs, .thread_count = 1};
     snprintf(s.container, sizeof s.container, "%s/bench.cllm", folder);
     snprintf(s.scratch, sizeof s.scratch, "%s/bench.out", folder);
     s.original = read_all(path, &s.byte_count);
@@ -289,6 +309,9 @@ int main(int argc, char **argv)
         }
         runs = (unsigned)atoi(optarg);
     }
+    char own_path[400];
+    snprintf(own_path, sizeof own_path, "%s", argv[0]); /* build/release/bench/cpu */
+    const char *programs = dirname(dirname(own_path));
     char folder[] = "/tmp/cllm-bench-XXXXXX", gaussian[64];
     if (!mkdtemp(folder)) {
         perror("mkdtemp");
@@ -297,10 +320,10 @@ int main(int argc, char **argv)
     if (optind == argc) {
         snprintf(gaussian, sizeof gaussian, "%s/gaussian.safetensors", folder);
         write_gaussian(gaussian, 32u << 20);
-        bench_path(gaussian, folder, runs);
+        bench_path(gaussian, programs, folder, runs);
         unlink(gaussian);
     }
-    for (int i = optind; i < argc; i++) bench_path(argv[i], folder, runs);
+    for (int i = optind; i < argc; i++) bench_path(argv[i], programs, folder, runs);
     rmdir(folder);
     return 0;
 }

@@ -1,0 +1,49 @@
+/* gaussian.h - weights for benches: bytes that trained ones resemble, as their exponents have the same entropy. */
+#ifndef BENCH_GAUSSIAN_H
+#define BENCH_GAUSSIAN_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Splitmix64 and Box-Muller. */
+static inline float next_gaussian(uint64_t *state)
+{
+    uint64_t z = (*state += UINT64_C(0x9E3779B97F4A7C15));
+    z = (z ^ z >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
+    z = (z ^ z >> 27) * UINT64_C(0x94D049BB133111EB);
+    z ^= z >> 31;
+    double radius = sqrt(-2 * log(((double)(z >> 32) + 1) / 4294967297.0));
+    return (float)(0.02 * radius * cos(6.283185307179586 * (double)(z & 0xFFFFFFFF) / 4294967296.0));
+}
+
+/* Rounded to nearest even; for values below 65504. */
+static inline uint16_t half_of(float value, uint32_t bits)
+{
+    const uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    if (fabsf(value) < 6.103515625e-05f) return (uint16_t)(sign | (uint16_t)lrintf(fabsf(value) * 16777216));
+    bits = (bits & 0x7FFFFFFF) + 0xFFF + (bits >> 13 & 1);
+    return (uint16_t)(sign | (uint16_t)((bits >> 13) - (112u << 10)));
+}
+
+/* F32 whose lower half is zero, as cpack finds it in checkpoints that were BF16 once. */
+#define F32_OF_BF16 "F32 of BF16"
+
+/* dtype: BF16, F16, F32 or F32_OF_BF16. The same bytes each time. */
+static inline void fill_gaussian(uint8_t *bytes, size_t byte_count, const char *dtype)
+{
+    const size_t element_bytes = dtype[0] == 'F' && dtype[1] == '3' ? 4 : 2;
+    uint64_t state = 1;
+    for (size_t i = 0; i < byte_count / element_bytes; i++) {
+        const float value = next_gaussian(&state);
+        uint32_t bits;
+        memcpy(&bits, &value, sizeof bits);
+        if (strcmp(dtype, "BF16") == 0) bits = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+        if (strcmp(dtype, F32_OF_BF16) == 0) bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000;
+        if (strcmp(dtype, "F16") == 0) bits = half_of(value, bits);
+        memcpy(bytes + i * element_bytes, &bits, element_bytes); /* the host is little-endian */
+    }
+}
+
+#endif
