@@ -20,7 +20,7 @@ struct cllm_reader {
     int file;
     struct cllm_index index;
     struct cllm_index_storage storage;
-    uint32_t *owners; /* per data object: 1 + the first tensor that names it, or 0 */
+    uint32_t *owners; /* per data object: 1 + the first tensor that names it, or 0; then 1 + the first file, or 0 */
 };
 
 static enum cllm_status read_exactly(int file, uint64_t offset, void *buffer, size_t byte_count, struct cllm_error *err)
@@ -153,9 +153,14 @@ static enum cllm_status parse_index(struct cllm_reader *reader, const struct cll
 
 static enum cllm_status map_owners(struct cllm_reader *reader, struct cllm_error *err)
 {
-    reader->owners = calloc((size_t)reader->index.data_count + 1, sizeof *reader->owners);
+    const size_t data_count = reader->index.data_count;
+    reader->owners = calloc(2 * data_count + 1, sizeof *reader->owners);
     if (!reader->owners) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for the index");
     for (uint32_t i = reader->index.tensor_count; i-- > 0;) reader->owners[reader->index.tensors[i].data_index] = i + 1;
+    for (uint32_t f = reader->index.file_count; f-- > 0;) {
+        const struct cllm_file *file = &reader->index.files[f];
+        for (uint32_t i = 0; i < file->part_count; i++) reader->owners[data_count + file->parts[i]] = f + 1;
+    }
     return CLLM_OK;
 }
 
@@ -306,13 +311,11 @@ const char *cllm_reader_describe_data(const struct cllm_reader *reader, uint32_t
         snprintf(out, out_bytes, "tensor \"%s\"", cllm_escape(tensor->name, tensor->name_bytes, name, sizeof name));
         return out;
     }
-    for (uint32_t f = 0; f < index->file_count; f++) {
-        for (uint32_t i = 0; i < index->files[f].part_count; i++) {
-            if (index->files[f].parts[i] != data_index) continue;
-            snprintf(out, out_bytes, "file \"%s\"",
-                     cllm_escape(index->files[f].name, index->files[f].name_bytes, name, sizeof name));
-            return out;
-        }
+    const uint32_t owner = reader->owners[(size_t)index->data_count + data_index];
+    if (owner) {
+        const struct cllm_file *file = &index->files[owner - 1];
+        snprintf(out, out_bytes, "file \"%s\"", cllm_escape(file->name, file->name_bytes, name, sizeof name));
+        return out;
     }
     snprintf(out, out_bytes, "data object %u", data_index);
     return out;
