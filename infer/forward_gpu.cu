@@ -15,9 +15,8 @@
 #include <cstdlib>
 #include <cstring>
 
-#define SHARED_STATIC_BYTES 2048       /* of a product, generously */
-#define SHARED_WEIGHT_BYTES (64 << 10) /* for weights in flight of NORM_WARPS warps */
-#define SPIN_LIMIT 200000 /* questions whether a token is done, about a tenth of a second, before the thread sleeps */
+#define SHARED_STATIC_BYTES 1024 /* of a product, generously */
+#define SPIN_LIMIT 200000        /* questions whether a token is done, about a tenth of a second, before the thread sleeps */
 
 /* ------------------------------------------------------------------------------------------------------------ launch */
 
@@ -100,38 +99,26 @@ static void set_part(struct product_args *args, unsigned part, const struct cllm
                          set_count};
 }
 
-/* As many warps as leave none idle at the end, of a block that has so many sets. */
-static unsigned choose_warps(uint32_t sets_of_block, unsigned most)
+static uint32_t slot_bytes(enum cllm_gpu_form form)
 {
-    unsigned best = most;
-    double best_use = 0;
-    for (unsigned warps = most; warps >= NORM_WARPS && warps >= most - most / 4; warps--) {
-        const uint32_t rounds = (sets_of_block + warps - 1) / warps;
-        const double use = (double)sets_of_block / ((double)rounds * warps);
-        if (use > best_use + 0.005) best = warps, best_use = use;
-    }
-    return best;
-}
-
-/* Shared memory of each warp. */
-static size_t warp_bytes(enum cllm_gpu_form form)
-{
-    return ROWS * (form == CLLM_GPU_F32        ? f32_form::depth * f32_form::group_bytes
-                   : form == CLLM_GPU_PACKED12 ? packed_form::depth * packed_form::group_bytes
-                                               : halves_form::depth * halves_form::group_bytes);
+    const uint32_t bytes = form == CLLM_GPU_F32        ? product_memory<f32_form>::slot_bytes
+                           : form == CLLM_GPU_PACKED12 ? product_memory<packed_form>::slot_bytes
+                                                       : product_memory<halves_form>::slot_bytes;
+    return bytes + (uint32_t)sizeof(uint64_t); /* its barrier */
 }
 
 static cudaError_t launch_product(const struct forward_gpu *forward, enum product_stage stage, enum cllm_gpu_form form,
-                                  const struct product_args *args, bool overlaps)
+                                  struct product_args *args, bool overlaps)
 {
     const uint32_t sets = stage == STAGE_QKV ? args->parts[PART_VALUE].set_end : args->parts[0].set_end;
-    const uint32_t blocks = sets < forward->multiprocessors ? sets : forward->multiprocessors;
+    const uint32_t tiles = (sets + SETS - 1) / SETS;
+    const uint32_t blocks = tiles < forward->multiprocessors ? tiles : forward->multiprocessors;
     if (!blocks) return cudaSuccess;
-    const size_t input_bytes = ((size_t)args->column_count + GROUP - 1) / GROUP * GROUP * sizeof(float);
-    const size_t fitting = (forward->shared_bytes - input_bytes) / warp_bytes(form);
-    const unsigned most = fitting < PRODUCT_WARPS_MAX ? (unsigned)fitting : PRODUCT_WARPS_MAX;
-    const unsigned warps = choose_warps((sets + blocks - 1) / blocks, most);
-    const struct launch_shape shape = {dim3(blocks), warps * WARP, input_bytes + warps * warp_bytes(form)};
+    const uint32_t groups = product_groups(args->column_count), units = (tiles + blocks - 1) / blocks * groups;
+    const uint32_t fitting = (uint32_t)(forward->shared_bytes - product_fixed_bytes(groups)) / slot_bytes(form);
+    args->slot_count = units < fitting ? units : fitting;
+    const struct launch_shape shape = {dim3(blocks), PRODUCT_WARPS * WARP,
+                                       product_fixed_bytes(groups) + (size_t)args->slot_count * slot_bytes(form)};
     product_kernel *kernel = choose_kernel(stage, form);
     const cudaError_t result = allow_shared((const void *)kernel, shape.shared_bytes);
     return result ? result : launch(forward, kernel, shape, overlaps, *args);
@@ -497,7 +484,8 @@ static enum cllm_status open_device(struct forward_gpu *forward, unsigned device
     uint64_t columns = query > config->intermediate_size ? query : config->intermediate_size;
     if (columns < config->hidden_size) columns = config->hidden_size;
     forward->shared_bytes = properties.sharedMemPerBlockOptin - SHARED_STATIC_BYTES;
-    if ((columns + GROUP) * sizeof(float) + SHARED_WEIGHT_BYTES > forward->shared_bytes) {
+    const uint64_t groups = (columns + GROUP - 1) / GROUP;
+    if (groups > UINT16_MAX || product_fixed_bytes((uint32_t)groups) + slot_bytes(CLLM_GPU_F32) > forward->shared_bytes) {
         return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET,
                          "rows of %llu weights do not fit this GPU's shared memory: found %zu bytes", (unsigned long long)columns,
                          properties.sharedMemPerBlockOptin);
