@@ -115,7 +115,7 @@ static cudaError_t launch_product(const struct forward_gpu *forward, enum produc
     const uint32_t blocks = tiles < forward->multiprocessors ? tiles : forward->multiprocessors;
     if (!blocks) return cudaSuccess;
     const uint32_t groups = product_groups(args->column_count), units = (tiles + blocks - 1) / blocks * groups;
-    const uint32_t fitting = (uint32_t)(forward->shared_bytes - product_fixed_bytes(groups)) / slot_bytes(form);
+    const uint32_t fitting = (uint32_t)(forward->product_bytes - product_fixed_bytes(groups)) / slot_bytes(form);
     args->slot_count = units < fitting ? units : fitting;
     const struct launch_shape shape = {dim3(blocks), PRODUCT_WARPS * WARP,
                                        product_fixed_bytes(groups) + (size_t)args->slot_count * slot_bytes(form)};
@@ -214,6 +214,23 @@ static attention_kernel *choose_attention(uint32_t heads, uint32_t head_stride)
                         : choose_dims<8>(head_stride);
 }
 
+static size_t attention_bytes(const struct cllm_forward_gpu_buffers *buffers)
+{
+    const uint32_t dims = buffers->head_stride <= 32 ? 1 : buffers->head_stride <= 64 ? 2 : buffers->head_stride <= 128 ? 4 : 8;
+    return (size_t)ATTENTION_WARPS * buffers->chunk_heads * (dims * WARP + 2) * sizeof(float);
+}
+
+/* Products leave shared memory to two blocks of attention, if that is little: so attention starts while queries are computed,
+ * and the weights of its output are on their way while it runs. */
+static void share_memory(struct forward_gpu *forward, const cudaDeviceProp *properties)
+{
+    const size_t reserved = properties->reservedSharedMemPerBlock + SHARED_STATIC_BYTES,
+                 all = properties->sharedMemPerMultiprocessor;
+    const size_t kept = 2 * (attention_bytes(&forward->buffers) + reserved) + reserved;
+    forward->product_bytes = forward->shared_bytes;
+    if (kept < all / 4 && all - kept < forward->product_bytes) forward->product_bytes = all - kept;
+}
+
 static cudaError_t launch_attention(const struct forward_gpu *forward, uint32_t layer_index)
 {
     const struct cllm_config *config = &forward->config;
@@ -235,10 +252,8 @@ static cudaError_t launch_attention(const struct forward_gpu *forward, uint32_t 
         config->sliding_window,
         1 / sqrtf((float)config->head_dim),
     };
-    const uint32_t dims = buffers->head_stride <= 32 ? 1 : buffers->head_stride <= 64 ? 2 : buffers->head_stride <= 128 ? 4 : 8;
     const struct launch_shape shape = {dim3(config->kv_head_count * buffers->chunk_count, buffers->span_count),
-                                       ATTENTION_WARPS * WARP,
-                                       (size_t)ATTENTION_WARPS * buffers->chunk_heads * (dims * WARP + 2) * sizeof(float)};
+                                       ATTENTION_WARPS * WARP, attention_bytes(buffers)};
     attention_kernel *kernel = choose_attention(buffers->chunk_heads, buffers->head_stride);
     const cudaError_t result = allow_shared((const void *)kernel, shape.shared_bytes);
     return result ? result : launch(forward, kernel, shape, true, args);
@@ -460,8 +475,10 @@ static void forward_gpu_destroy(struct cllm_forward *base)
     free(forward);
 }
 
-static enum cllm_status open_device(struct forward_gpu *forward, unsigned device_index, struct cllm_error *err)
+static enum cllm_status open_device(struct forward_gpu *forward, const struct cllm_forward_gpu_options *options,
+                                    struct cllm_error *err)
 {
+    const unsigned device_index = options->device_index;
     int count = 0, major = 0, multiprocessors = 0;
     enum cllm_status status = cuda_try(cudaGetDeviceCount(&count), "find a GPU and its driver", err);
     if (status) return status;
@@ -484,8 +501,10 @@ static enum cllm_status open_device(struct forward_gpu *forward, unsigned device
     uint64_t columns = query > config->intermediate_size ? query : config->intermediate_size;
     if (columns < config->hidden_size) columns = config->hidden_size;
     forward->shared_bytes = properties.sharedMemPerBlockOptin - SHARED_STATIC_BYTES;
+    forward->buffers = cllm_forward_gpu_lay_out(config, options);
+    share_memory(forward, &properties);
     const uint64_t groups = (columns + GROUP - 1) / GROUP;
-    if (groups > UINT16_MAX || product_fixed_bytes((uint32_t)groups) + slot_bytes(CLLM_GPU_F32) > forward->shared_bytes) {
+    if (groups > UINT16_MAX || product_fixed_bytes((uint32_t)groups) + slot_bytes(CLLM_GPU_F32) > forward->product_bytes) {
         return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET,
                          "rows of %llu weights do not fit this GPU's shared memory: found %zu bytes", (unsigned long long)columns,
                          properties.sharedMemPerBlockOptin);
@@ -523,7 +542,6 @@ static void find_buffers(struct forward_gpu *forward)
 static enum cllm_status allocate_buffers(struct forward_gpu *forward, const struct cllm_forward_gpu_options *options,
                                          struct cllm_error *err)
 {
-    forward->buffers = cllm_forward_gpu_lay_out(&forward->config, options);
     const struct cllm_config *config = &forward->config;
     const size_t bytes = (size_t)forward->buffers.total;
     if (cudaMalloc((void **)&forward->memory, bytes)) {
@@ -578,7 +596,7 @@ enum cllm_status cllm_forward_gpu_create(const struct cllm_config *config, struc
     forward->base.context_size = options->context_size;
     forward->base.run = forward_gpu_run;
     forward->base.destroy = forward_gpu_destroy;
-    enum cllm_status status = open_device(forward, options->device_index, err);
+    enum cllm_status status = open_device(forward, options, err);
     if (!status) status = allocate_buffers(forward, options, err);
     if (!status) status = open_prompts(forward, err);
     if (!status) status = acquire_layers(forward, err);

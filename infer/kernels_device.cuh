@@ -1,5 +1,5 @@
 /* kernels_device.cuh - what CUDA C has no name for: the order of grids, asynchronous copies into shared memory, tensor cores.
- * PTX ISA 8.7: 9.7.13 (griddepcontrol), 9.7.9.25 (copies), 9.7.13.15 (mbarrier), 9.7.15.5.8 (fragments of mma.m16n8k16).
+ * PTX ISA: griddepcontrol, cp.async, cp.async.bulk, mbarrier, and "Matrix Fragments for mma.m16n8k16".
  */
 #ifndef CLLM_KERNELS_DEVICE_CUH
 #define CLLM_KERNELS_DEVICE_CUH
@@ -22,6 +22,12 @@ static __device__ __forceinline__ void let_next_grid_start(void)
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
+}
+
+/* Brings the line of an address to the cache of the device, whatever it holds by the time that it is read. */
+static __device__ __forceinline__ void fetch_line(const void *address)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
 }
 
 /* Slots of shared memory, each with a barrier that is passed when the slot is full: what is in flight takes no registers, and
