@@ -143,7 +143,7 @@ static __device__ __forceinline__ void emit_rows(const struct product_args &args
 
 /* ------------------------------------------------------------------------------------------------------------- memory */
 
-/* Shared memory of a block: slots, terms of the input, a ring of what units came to, barriers of the slots. */
+/* Shared memory of a block: slots, terms of the input, a ring of what units came to, sums of squares, barriers of the slots. */
 template <class FORM>
 struct product_memory {
     static constexpr uint32_t row_stride = FORM::group_bytes + SLOT_PAD;
@@ -169,7 +169,7 @@ static __host__ __device__ __forceinline__ uint32_t ring_size(uint32_t group_cou
 /* Without the slots and their barriers. */
 static __host__ __device__ __forceinline__ uint32_t product_fixed_bytes(uint32_t group_count)
 {
-    return INPUT_TERMS * input_term_bytes(group_count) + ring_size(group_count) * TILE * (uint32_t)sizeof(float);
+    return INPUT_TERMS * input_term_bytes(group_count) + (ring_size(group_count) * TILE + NORM_WARPS) * (uint32_t)sizeof(float);
 }
 
 /* -------------------------------------------------------------------------------------------------------------- input */
@@ -432,7 +432,7 @@ struct product_warp {
         uint32_t first = 0;
         if (!PLAIN && FORM::packed) first = find_patch(args);
         if (!whole) row = find_group(args, {at.tile, 0}, lane / QUAD);
-        constexpr int unrolled = PLAIN ? PIECES / QUAD : 1;
+        [[maybe_unused]] constexpr int unrolled = PLAIN ? PIECES / QUAD : 1;
 #pragma unroll unrolled
         for (uint32_t i = 0; i < PIECES / QUAD; i++) {
             const uint32_t q = i * QUAD + lane % QUAD;
@@ -536,7 +536,6 @@ template <class FORM, int STAGE>
 static __global__ __launch_bounds__(PRODUCT_WARPS *WARP, 1) void multiply(const __grid_constant__ struct product_args args)
 {
     extern __shared__ __align__(128) uint8_t slots[];
-    __shared__ float warp_sums[NORM_WARPS];
     const uint32_t warp = threadIdx.x / WARP, slot_count = args.slot_count;
     struct product_warp<FORM, STAGE> work;
     work.lane = threadIdx.x % WARP;
@@ -548,7 +547,8 @@ static __global__ __launch_bounds__(PRODUCT_WARPS *WARP, 1) void multiply(const 
     work.slots = slots;
     work.terms = terms;
     work.ring = (float *)(terms + INPUT_TERMS * input_term_bytes(work.group_count));
-    work.barriers = (uint64_t *)(work.ring + ring_size(work.group_count) * TILE);
+    float *warp_sums = work.ring + ring_size(work.group_count) * TILE;
+    work.barriers = (uint64_t *)(warp_sums + NORM_WARPS);
     if (threadIdx.x < slot_count) open_slot(work.barriers + threadIdx.x);
     __syncthreads();
     if (warp < work.warp_count) work.start(args, warp);
