@@ -475,6 +475,15 @@ static void forward_gpu_destroy(struct cllm_forward *base)
     free(forward);
 }
 
+/* What computes goes before what prepares for it (unpacking, decoding), which takes the place that is left. */
+static enum cllm_status create_stream(struct forward_gpu *forward, struct cllm_error *err)
+{
+    int least = 0, greatest = 0;
+    cudaError_t result = cudaDeviceGetStreamPriorityRange(&least, &greatest);
+    if (!result) result = cudaStreamCreateWithPriority(&forward->stream, cudaStreamNonBlocking, greatest);
+    return cuda_try(result, "create a stream", err);
+}
+
 static enum cllm_status open_device(struct forward_gpu *forward, const struct cllm_forward_gpu_options *options,
                                     struct cllm_error *err)
 {
@@ -489,7 +498,7 @@ static enum cllm_status open_device(struct forward_gpu *forward, const struct cl
     cudaDeviceProp properties;
     status = cuda_try(cudaGetDeviceProperties(&properties, forward->device), "query the device", err);
     if (!status) status = cuda_try(cudaSetDevice(forward->device), "use the device", err);
-    if (!status) status = cuda_try(cudaStreamCreateWithFlags(&forward->stream, cudaStreamNonBlocking), "create a stream", err);
+    if (!status) status = create_stream(forward, err);
     if (status) return status;
     major = properties.major;
     multiprocessors = properties.multiProcessorCount;
