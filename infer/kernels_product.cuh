@@ -32,8 +32,9 @@
 #define INPUT_TERMS 2 /* BF16 numbers whose sum is the input: 16 bits of it */
 #define SLOT_PAD 64   /* after a row in a slot and a term of the input: keeps rows off each other's banks */
 #define PATCH_NONE 0xFFFFFFFFu
-#define NORM_WARPS 8  /* that stage a normalised input; a block has at least so many */
-#define STAGE_BATCH 8 /* loads of the input in flight in a thread */
+#define NORM_WARPS 8   /* that stage a normalised input; a block has at least so many */
+#define LINE_FLOATS 32 /* of the cache */
+#define STAGE_BATCH 8  /* loads of the input in flight in a thread */
 #ifndef PRODUCT_WARPS
 #define PRODUCT_WARPS 8 /* by measurement */
 #endif
@@ -552,6 +553,9 @@ static __global__ __launch_bounds__(PRODUCT_WARPS *WARP, 1) void multiply(const 
     if (threadIdx.x < slot_count) open_slot(work.barriers + threadIdx.x);
     __syncthreads();
     if (warp < work.warp_count) work.start(args, warp);
+    for (uint32_t i = threadIdx.x * LINE_FLOATS; args.norm && i < args.column_count; i += blockDim.x * LINE_FLOATS) {
+        fetch_line(args.norm + i);
+    }
     wait_for_previous_grid();
     let_next_grid_start();
     const uint32_t position = STAGE == STAGE_QKV ? __ldcg(args.position) : 0;

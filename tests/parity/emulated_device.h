@@ -256,6 +256,10 @@ static inline void let_next_grid_start()
 {
 }
 
+static inline void fetch_line(const void *)
+{
+}
+
 static inline void open_slot(uint64_t *barrier)
 {
     emulated::now.fills[barrier] = 0;
