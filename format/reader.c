@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #define CHECKED_PIECE_BYTES (256u << 10) /* fits the second cache of any processor */
+#define FETCHED_PIECE_BYTES (1u << 20)   /* the kernel fetches no more at once than a disk's largest request */
 
 struct cllm_reader {
     int file;
@@ -268,6 +269,18 @@ enum cllm_status cllm_reader_read_run(const struct cllm_reader *reader, uint32_t
     return status ? cllm_reader_blame_chunk(reader, data_index, first_chunk, status, err) : CLLM_OK;
 }
 
+/* Tells the kernel what will be read: what is on a disk then comes in few large requests, of several threads at once, which it
+ * would not make of the pieces that they read. */
+static void fetch_run(const struct cllm_reader *reader, uint64_t offset, size_t byte_count)
+{
+    if (byte_count <= CHECKED_PIECE_BYTES) return;
+    for (size_t from = 0; from < byte_count; from += FETCHED_PIECE_BYTES) {
+        const size_t left = byte_count - from;
+        (void)posix_fadvise(reader->file, (off_t)(offset + from),
+                            (off_t)(left < FETCHED_PIECE_BYTES ? left : FETCHED_PIECE_BYTES), POSIX_FADV_WILLNEED);
+    }
+}
+
 enum cllm_status cllm_reader_read_checked(const struct cllm_reader *reader, uint32_t data_index, uint32_t first_chunk,
                                           uint32_t chunk_count, uint8_t *buffer, struct cllm_error *err)
 {
@@ -275,6 +288,7 @@ enum cllm_status cllm_reader_read_checked(const struct cllm_reader *reader, uint
     const uint32_t end = first_chunk + chunk_count;
     const uint64_t start = chunks[first_chunk].stored_offset;
     enum cllm_status status = CLLM_OK;
+    fetch_run(reader, start, run_bytes(&reader->index.data[data_index], first_chunk, chunk_count));
     for (uint32_t c = first_chunk, next; c < end && !status; c = next) {
         uint8_t *at = buffer + (chunks[c].stored_offset - start);
         for (next = c + 1; next < end && chunks[next].stored_offset - chunks[c].stored_offset < CHECKED_PIECE_BYTES;) next++;

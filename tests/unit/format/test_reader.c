@@ -1,11 +1,10 @@
 /* What opening and verifying promise: the fixtures, and every truncation and bit flip of a small container. */
 #include "cllm.h"
 #include "cllm_decode.h"
-#include "container_builder.h"
+#include "container_sample.h"
 #include "container_surgery.h"
 #include "digest.h"
 #include "reader.h"
-#include "test_dir.h"
 
 #include <dirent.h>
 #include <setjmp.h>
@@ -320,6 +319,44 @@ static void test_reader_names_the_chunk_that_is_damaged(void **state)
     cllm_reader_close(reader);
 }
 
+/* Chunks first to last of the sample's weights, three pieces long or more, by read_checked into `bytes`. */
+static enum cllm_status read_weights(const struct test_sample *sample, uint32_t first, uint32_t count, uint8_t *bytes,
+                                     struct cllm_error *err)
+{
+    return cllm_reader_read_checked(sample->reader, TEST_SAMPLE_WEIGHTS, first, count, bytes, err);
+}
+
+static void test_reader_reads_and_checks_runs_piece_by_piece(void **state)
+{
+    (void)state;
+    struct test_sample sample = test_sample_open();
+    struct cllm_error err;
+    const struct cllm_data *data = &cllm_reader_index(sample.reader)->data[TEST_SAMPLE_WEIGHTS];
+    const size_t room = cllm_run_buffer_bytes(data, 0, data->chunk_count);
+    uint8_t *pieces = malloc(room), *whole = malloc(room);
+    assert_true(data->chunk_count > 20 && room > 3 * (256u << 10));
+    for (uint32_t first = 0; first < data->chunk_count; first += 11) {
+        for (uint32_t count = 1; count <= data->chunk_count - first; count += 5) {
+            const size_t byte_count = cllm_run_buffer_bytes(data, first, count);
+            memset(pieces, 0xAA, byte_count);
+            assert_int_equal(read_weights(&sample, first, count, pieces, NULL), CLLM_OK);
+            assert_int_equal(cllm_reader_read_run(sample.reader, TEST_SAMPLE_WEIGHTS, first, count, whole, NULL), CLLM_OK);
+            assert_memory_equal(pieces, whole, byte_count);
+        }
+    }
+    test_sample_damage(&sample, TEST_SAMPLE_WEIGHTS, 17);
+    assert_int_equal(read_weights(&sample, 0, 17, pieces, &err), CLLM_OK);
+    assert_int_equal(read_weights(&sample, 18, data->chunk_count - 18, pieces, &err), CLLM_OK);
+    assert_int_equal(read_weights(&sample, 1, data->chunk_count - 1, pieces, &err), CLLM_E_DIGEST);
+    assert_non_null(strstr(err.message, "tensor \"weights\", chunk 17, "));
+    assert_int_equal(truncate(sample.path, (off_t)data->chunks[20].stored_offset), 0);
+    assert_int_equal(read_weights(&sample, 18, 2, pieces, &err), CLLM_OK);
+    assert_int_equal(read_weights(&sample, 18, 3, pieces, &err), CLLM_E_CORRUPT);
+    free(pieces);
+    free(whole);
+    test_sample_close(&sample);
+}
+
 static void test_reader_notices_a_file_that_became_shorter(void **state)
 {
     (void)state;
@@ -393,6 +430,7 @@ int main(void)
         cmocka_unit_test(test_reader_survives_a_hostile_index),
         cmocka_unit_test(test_reader_read_chunk_checks_index_and_room),
         cmocka_unit_test(test_reader_names_the_chunk_that_is_damaged),
+        cmocka_unit_test(test_reader_reads_and_checks_runs_piece_by_piece),
         cmocka_unit_test(test_reader_notices_a_file_that_became_shorter),
         cmocka_unit_test(test_reader_finds_by_name),
         cmocka_unit_test(test_reader_refuses_what_is_no_regular_file),
