@@ -14,6 +14,16 @@ unsigned cllm_gpu_count(void)
     return count > 0 ? (unsigned)count : 0;
 }
 
+static __global__ void kernel_nothing()
+{
+}
+
+static enum cllm_status find_code(struct cllm_error *err)
+{
+    cudaFuncAttributes attributes;
+    return cuda_try(cudaFuncGetAttributes(&attributes, kernel_nothing), "find code for this device in this build", err);
+}
+
 static enum cllm_status open_device(struct cllm_gpu *gpu, struct cllm_error *err)
 {
     int count = 0;
@@ -27,6 +37,7 @@ static enum cllm_status open_device(struct cllm_gpu *gpu, struct cllm_error *err
     /* Many threads may wait for the device at once: asleep, not spinning. No harm where it was in use already. */
     if (!status && cudaSetDeviceFlags(cudaDeviceScheduleBlockingSync) != cudaSuccess) (void)cudaGetLastError();
     if (!status) status = cuda_try(cudaSetDevice(gpu->device), "use the device", err);
+    if (!status) status = find_code(err);
     if (!status) status = cuda_try(cudaStreamCreateWithFlags(&gpu->own_stream, cudaStreamNonBlocking), "create a stream", err);
     if (!status) status = cuda_try(cudaMallocHost(&gpu->status, sizeof *gpu->status), "allocate pinned memory", err);
     gpu->stream = gpu->own_stream;
