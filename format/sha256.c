@@ -4,9 +4,12 @@
 #include "cpu.h"
 
 #include <string.h>
+#include <time.h>
 
 #define BLOCK CLLM_SHA256_BLOCK_BYTES
 #define LANES ((size_t)CLLM_SHA256_LANES)
+#define TIMED_COUNT 6u  /* three of each way: one may be interrupted */
+#define COST_UNIT 1024u /* makes a whole number of nanoseconds a byte of a piece */
 #define LENGTH_BYTES 8u /* of the message in bits, at the end of the last block */
 
 void cllm_sha256_start(struct cllm_sha256_message *message)
@@ -88,42 +91,73 @@ static size_t digest_few(struct cllm_sha256_message *message, const uint8_t *byt
     return count;
 }
 
-/* Sixteen pieces, of whole blocks. The last block of each, and the message's bytes that have no place beside them, go alone. */
-static void digest_sixteen(struct cllm_sha256_message *message, const uint8_t *bytes, size_t piece_bytes, uint8_t *digests_out)
+/* The pieces' blocks but for the last of each, beside as much of the message, which this moves on. */
+static void take_sixteen_beside(struct cllm_sha256_message *message, uint32_t hashes[8][CLLM_SHA256_LANES], const uint8_t *bytes,
+                                size_t piece_bytes)
+{
+    const size_t head = (size_t)(-message->byte_count % BLOCK), block_count = piece_bytes / BLOCK - 1;
+    const size_t beside_bytes = LANES * block_count * BLOCK;
+    cllm_sha256_add(message, bytes, head);
+    const struct cllm_sha256_lane lane = {message->hash, bytes + head};
+    cllm_sha256_sixteen_avx512(hashes, bytes, piece_bytes, block_count, &lane);
+    message->byte_count += beside_bytes;
+    cllm_sha256_add(message, bytes + head + beside_bytes, LANES * piece_bytes - head - beside_bytes);
+}
+
+/* Sixteen pieces, of whole blocks. The last block of each, where its padding follows, goes alone. */
+static void digest_sixteen(struct cllm_sha256_message *message, bool beside, const uint8_t *bytes, size_t piece_bytes,
+                           uint8_t *digests_out)
 {
     uint32_t hashes[8][CLLM_SHA256_LANES];
     struct cllm_sha256_message piece;
-    const size_t block_count = piece_bytes / BLOCK - 1, beside_bytes = LANES * block_count * BLOCK;
+    const size_t block_count = piece_bytes / BLOCK - 1;
     cllm_sha256_start(&piece);
     for (unsigned i = 0; i < 8; i++) {
         for (unsigned k = 0; k < LANES; k++) hashes[i][k] = piece.hash[i];
     }
-    if (message) {
-        const size_t head = (size_t)(-message->byte_count % BLOCK);
-        cllm_sha256_add(message, bytes, head);
-        const struct cllm_sha256_lane lane = {message->hash, bytes + head};
-        cllm_sha256_sixteen_avx512(hashes, bytes, piece_bytes, block_count, &lane);
-        message->byte_count += beside_bytes;
-        cllm_sha256_add(message, bytes + head + beside_bytes, LANES * piece_bytes - head - beside_bytes);
-    } else {
-        cllm_sha256_sixteen_avx512(hashes, bytes, piece_bytes, block_count, NULL);
-    }
+    if (beside) take_sixteen_beside(message, hashes, bytes, piece_bytes);
+    else cllm_sha256_sixteen_avx512(hashes, bytes, piece_bytes, block_count, NULL);
     for (unsigned k = 0; k < LANES; k++) {
         for (unsigned i = 0; i < 8; i++) piece.hash[i] = hashes[i][k];
         piece.byte_count = block_count * BLOCK;
         cllm_sha256_add(&piece, bytes + k * piece_bytes + block_count * BLOCK, BLOCK);
         cllm_sha256_end(&piece, digests_out + (size_t)k * CLLM_DIGEST_BYTES);
     }
+    if (message && !beside) cllm_sha256_add(message, bytes, LANES * piece_bytes);
 }
 
-void cllm_sha256_pieces(struct cllm_sha256_message *message, const uint8_t *bytes, size_t byte_count, size_t piece_bytes,
-                        uint8_t *digests_out)
+static uint64_t nanoseconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Sixteen pieces and a message, in the way that the pace says or needs to know about. */
+static void digest_sixteen_paced(struct cllm_sha256_message *message, struct cllm_sha256_pace *pace, const uint8_t *bytes,
+                                 size_t piece_bytes, uint8_t *digests_out)
+{
+    if (pace->timed_count == TIMED_COUNT) {
+        digest_sixteen(message, pace->cost[1] < pace->cost[0], bytes, piece_bytes, digests_out);
+        return;
+    }
+    const unsigned way = pace->timed_count % 2;
+    const uint64_t start = nanoseconds_now();
+    digest_sixteen(message, way, bytes, piece_bytes, digests_out);
+    const uint64_t cost = (nanoseconds_now() - start) * COST_UNIT / piece_bytes;
+    if (pace->timed_count < 2 || cost < pace->cost[way]) pace->cost[way] = cost;
+    pace->timed_count++;
+}
+
+void cllm_sha256_pieces(struct cllm_sha256_message *message, struct cllm_sha256_pace *pace, const uint8_t *bytes,
+                        size_t byte_count, size_t piece_bytes, uint8_t *digests_out)
 {
     const bool wide = piece_bytes % BLOCK == 0 && cllm_cpu_tier() >= CLLM_CPU_AVX512;
     while (byte_count > 0) {
         size_t count = LANES;
-        if (wide && byte_count / LANES >= piece_bytes) digest_sixteen(message, bytes, piece_bytes, digests_out);
-        else count = digest_few(message, bytes, byte_count, piece_bytes, digests_out);
+        if (!wide || byte_count / LANES < piece_bytes) count = digest_few(message, bytes, byte_count, piece_bytes, digests_out);
+        else if (message) digest_sixteen_paced(message, pace, bytes, piece_bytes, digests_out);
+        else digest_sixteen(NULL, false, bytes, piece_bytes, digests_out);
         size_t done_bytes = byte_count < count * piece_bytes ? byte_count : count * piece_bytes;
         bytes += done_bytes;
         byte_count -= done_bytes;

@@ -83,7 +83,8 @@ static void test_sha256_stream_of_a_million_letters(void **state)
     cllm_sha256_destroy(stream);
 }
 
-/* Leaves of every length, beside a stream that stands at every place within a block. */
+/* Leaves of every length, beside a stream that stands at every place within a block. Each stream is new, so that it tries the
+ * ways that it has to hash sixteen leaves and itself. */
 static void test_sha256_leaves_are_those_of_the_pieces_and_the_stream_goes_on(void **state)
 {
     (void)state;
@@ -92,10 +93,10 @@ static void test_sha256_leaves_are_those_of_the_pieces_and_the_stream_goes_on(vo
     static const size_t leaf_sizes[] = {1, 55, 56, 63, 64, 65, 119, 128, 192, 300, 2000};
     struct cllm_sha256_stream *stream;
     for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(i * 197 >> 2);
-    assert_int_equal(cllm_sha256_create(&stream, NULL), CLLM_OK);
     for (size_t before = 0; before < 64; before++) {
         for (size_t s = 0; s < sizeof leaf_sizes / sizeof *leaf_sizes; s++) {
             size_t leaf_bytes = leaf_sizes[s], count = leaf_bytes * 69 / 2 < 6000 ? leaf_bytes * 69 / 2 : 6000, leaf = 0;
+            assert_int_equal(cllm_sha256_create(&stream, NULL), CLLM_OK);
             assert_int_equal(cllm_sha256_update(stream, bytes, before, NULL), CLLM_OK);
             assert_int_equal(cllm_sha256_update_with_leaves(stream, bytes + before, count, leaf_bytes, leaves, NULL), CLLM_OK);
             assert_int_equal(cllm_sha256_finish(stream, found, NULL), CLLM_OK);
@@ -108,9 +109,9 @@ static void test_sha256_leaves_are_those_of_the_pieces_and_the_stream_goes_on(vo
                 assert_int_equal(cllm_sha256(bytes + before + at, piece, expected, NULL), CLLM_OK);
                 assert_memory_equal(leaves + leaf * CLLM_DIGEST_BYTES, expected, sizeof expected);
             }
+            cllm_sha256_destroy(stream);
         }
     }
-    cllm_sha256_destroy(stream);
 }
 
 static void test_checksum_is_xxh3_with_64_bits(void **state)
