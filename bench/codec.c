@@ -104,8 +104,9 @@ static void run_encode(struct subject *s)
         uint64_t counts[256] = {0};
         struct cllm_float_code code;
         for (uint32_t k = first; k < end; k++) {
-            ops->split(layout, s->original + (size_t)k * s->chunk_bytes, CHUNK_ELEMENTS,
-                       s->symbols + (size_t)(k - first) * CHUNK_ELEMENTS, s->stored + k * s->stride, counts);
+            uint8_t *symbols = s->symbols + (size_t)(k - first) * CHUNK_ELEMENTS;
+            ops->split(layout, s->original + (size_t)k * s->chunk_bytes, CHUNK_ELEMENTS, symbols, s->stored + k * s->stride);
+            ops->count(symbols, CHUNK_ELEMENTS, counts);
         }
         cllm_table_build(counts, &s->tables[first]);
         cllm_float_code_init(&code, &s->tables[first]);

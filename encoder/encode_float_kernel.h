@@ -136,7 +136,7 @@ static inline void split_any(const struct cllm_layout *layout, const uint8_t *el
 }
 
 /* Eight histograms, so that equal neighbours do not wait for each other's store. */
-static inline void count_symbols(const uint8_t *symbols, uint32_t element_count, uint64_t counts[256])
+static inline void count_bytes(const uint8_t *symbols, uint32_t element_count, uint64_t counts[256])
 {
     uint32_t part[8][256] = {{0}};
     uint32_t i = 0;
@@ -150,6 +150,51 @@ static inline void count_symbols(const uint8_t *symbols, uint32_t element_count,
     }
 }
 
+/* Exponents in use are neighbours: as many different ones are faster counted by comparing vectors of symbols with each. */
+#define NEAR 40u
+#define COUNTED_AT_ONCE 4u
+#if defined(__AVX2__)
+#define COUNT_VECTOR 32u
+#else
+#define COUNT_VECTOR 16u
+#endif
+#define COUNT_ROUND (COUNT_VECTOR * 255u) /* what the bytes of a vector can count */
+
+typedef uint8_t count_vector __attribute__((vector_size(COUNT_VECTOR)));
+
+static inline uint32_t sum_bytes(count_vector x)
+{
+    uint32_t sum = 0;
+    for (unsigned k = 0; k < COUNT_VECTOR; k++) sum += x[k];
+    return sum;
+}
+
+/* How often symbols `first` to first + COUNTED_AT_ONCE - 1 are among so many whole vectors. */
+static inline void count_four(const uint8_t *symbols, uint32_t symbol_count, unsigned first, uint64_t counts[256])
+{
+    count_vector sums[COUNTED_AT_ONCE] = {{0}}, x;
+    for (uint32_t i = 0; i < symbol_count; i += COUNT_VECTOR) {
+        memcpy(&x, symbols + i, sizeof x);
+        for (unsigned k = 0; k < COUNTED_AT_ONCE; k++) sums[k] -= (count_vector)(x == (uint8_t)(first + k));
+    }
+    for (unsigned k = 0; k < COUNTED_AT_ONCE && first + k < 256; k++) counts[first + k] += sum_bytes(sums[k]);
+}
+
+static inline void count_symbols(const uint8_t *symbols, uint32_t element_count, uint64_t counts[256])
+{
+    uint8_t least = 255, most = 0;
+    for (uint32_t i = 0; i < element_count; i++) {
+        least = symbols[i] < least ? symbols[i] : least;
+        most = symbols[i] > most ? symbols[i] : most;
+    }
+    uint32_t whole = most - least < (int)NEAR ? element_count - element_count % COUNT_VECTOR : 0;
+    for (uint32_t i = 0, n; i < whole; i += n) {
+        n = whole - i < COUNT_ROUND ? whole - i : COUNT_ROUND;
+        for (unsigned s = least; s <= most; s += COUNTED_AT_ONCE) count_four(symbols + i, n, s, counts);
+    }
+    count_bytes(symbols + whole, element_count - whole, counts);
+}
+
 static inline bool layout_is(const struct cllm_layout *layout, unsigned element_bytes, unsigned shift, unsigned bits)
 {
     return layout->element_bytes == element_bytes && layout->symbol_shift == shift && layout->symbol_bits == bits &&
@@ -157,7 +202,7 @@ static inline bool layout_is(const struct cllm_layout *layout, unsigned element_
 }
 
 static inline void split_elements(const struct cllm_layout *layout, const uint8_t *elements, uint32_t element_count,
-                                  uint8_t *symbols, uint8_t *planes, uint64_t counts[256])
+                                  uint8_t *symbols, uint8_t *planes)
 {
     if (layout_is(layout, 2, 7, 8)) split_bf16(elements, element_count, symbols, planes);
     else if (layout_is(layout, 4, 23, 8)) split_f32(elements, element_count, symbols, planes);
@@ -165,7 +210,6 @@ static inline void split_elements(const struct cllm_layout *layout, const uint8_
     else if (layout_is(layout, 1, 0, 8)) memcpy(symbols, elements, element_count);
     else if (layout->element_bytes == 1) split_any8(layout, elements, element_count, symbols, planes);
     else split_any(layout, elements, element_count, symbols, planes);
-    count_symbols(symbols, element_count, counts);
 }
 
 /* ------------------------------------------------------------------------------------------------------- code words */
@@ -251,10 +295,22 @@ static inline __attribute__((always_inline)) void put_words(struct bit_writer *w
     for (; count > 0; count--, symbols += step) put_bits(writer, word[*symbols], length[*symbols]);
 }
 
+/* What writes the code words of so many symbols with step 1 or -1, as put_words does. */
+typedef void put_words_fn(struct bit_writer *writer, const struct cllm_float_code *code, const uint8_t *symbols, uint32_t count,
+                          ptrdiff_t step);
+
+static inline __attribute__((always_inline)) void put_words_any(struct bit_writer *writer, const struct cllm_float_code *code,
+                                                                const uint8_t *symbols, uint32_t count, ptrdiff_t step)
+{
+    put_words(writer, step > 0 ? code->word : code->mirrored, code->table.length, symbols, count, step);
+}
+
 /* Segment by segment: the first half as it comes; the second half from its last symbol to its first with mirrored code words,
  * which is what its code words from the segment's end downwards amount to. */
-static inline size_t write_codes(const struct cllm_layout *layout, const struct cllm_float_code *code, const uint8_t *symbols,
-                                 uint32_t element_count, uint8_t *out, uint8_t *unused_bits_out)
+static inline __attribute__((always_inline)) size_t write_codes(const struct cllm_layout *layout,
+                                                                const struct cllm_float_code *code, const uint8_t *symbols,
+                                                                uint32_t element_count, put_words_fn *put, uint8_t *out,
+                                                                uint8_t *unused_bits_out)
 {
     struct bit_writer writer = {out, 0, 0};
     uint32_t per_segment = 1u << layout->segment_log2;
@@ -263,19 +319,27 @@ static inline size_t write_codes(const struct cllm_layout *layout, const struct 
     for (uint32_t left = element_count, count; left > 0; left -= count, symbols += count) {
         count = left < per_segment ? left : per_segment;
         uint32_t first = cllm_first_half(layout, count);
-        put_words(&writer, code->word, code->table.length, symbols, first, 1);
-        put_words(&writer, code->mirrored, code->table.length, symbols + count - 1, count - first, -1);
+        put(&writer, code, symbols, first, 1);
+        put(&writer, code, symbols + count - 1, count - first, -1);
     }
     *unused_bits_out = (uint8_t)(-writer.pending_bits & 7);
     return writer_bytes(&writer, out);
 }
 
-static inline size_t encode_symbols(const struct cllm_layout *layout, const struct cllm_float_code *code, const uint8_t *symbols,
-                                    uint32_t element_count, cllm_segment_bits_fn *segment_bits, uint8_t *stored)
+/* What tiers do in their own ways. */
+struct float_encode_parts {
+    cllm_segment_bits_fn *segment_bits;
+    put_words_fn *put_words;
+};
+
+static inline __attribute__((always_inline)) size_t encode_symbols(const struct cllm_layout *layout,
+                                                                   const struct cllm_float_code *code, const uint8_t *symbols,
+                                                                   uint32_t element_count, struct float_encode_parts parts,
+                                                                   uint8_t *stored)
 {
     uint8_t *head = stored + cllm_float_plane_bytes(layout, element_count);
-    uint8_t *stream = head + write_lengths(layout, code, symbols, element_count, segment_bits, head);
-    return (size_t)(stream - stored) + write_codes(layout, code, symbols, element_count, stream, head + 3);
+    uint8_t *stream = head + write_lengths(layout, code, symbols, element_count, parts.segment_bits, head);
+    return (size_t)(stream - stored) + write_codes(layout, code, symbols, element_count, parts.put_words, stream, head + 3);
 }
 
 #endif

@@ -30,7 +30,8 @@ static struct result encode_with(enum cllm_cpu_tier tier, const struct cllm_layo
                             .stored = malloc(cllm_float_encoded_bytes_max(layout, element_count))};
     struct cllm_table table;
     struct cllm_float_code code;
-    ops->split(layout, elements, element_count, result.symbols, result.planes, result.counts);
+    ops->split(layout, elements, element_count, result.symbols, result.planes);
+    ops->count(result.symbols, element_count, result.counts);
     cllm_table_build(result.counts, &table);
     cllm_float_code_init(&code, &table);
     memcpy(result.stored, result.planes, plane_bytes);
@@ -76,6 +77,29 @@ static void test_tiers_encode_the_same_bytes(void **state)
     }
 }
 
+/* Windows of symbols of every width, at every place, the whole alphabet among them, and a count to add to. */
+static void test_tiers_count_every_symbol(void **state)
+{
+    (void)state;
+    struct test_random random = {63};
+    for (unsigned width = 1; width <= 256; width += width < 48 ? 1 : 13) {
+        const uint32_t element_count = 20000 + width;
+        const unsigned first = (unsigned)(test_random_next(&random) >> 32) % (257 - width);
+        uint64_t expected[256] = {[7] = 1};
+        uint8_t *symbols = malloc(element_count);
+        for (uint32_t i = 0; i < element_count; i++) {
+            symbols[i] = (uint8_t)(first + (test_random_next(&random) >> 32) % width);
+            expected[symbols[i]]++;
+        }
+        for (enum cllm_cpu_tier tier = CLLM_CPU_PORTABLE; tier <= cllm_cpu_tier(); tier++) {
+            uint64_t counts[256] = {[7] = 1};
+            cllm_float_encode_ops(tier)->count(symbols, element_count, counts);
+            assert_memory_equal(counts, expected, sizeof expected);
+        }
+        free(symbols);
+    }
+}
+
 /* The lengths of a code may be any; so may the symbols. */
 static void test_tiers_measure_the_same_segments(void **state)
 {
@@ -109,6 +133,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiers_encode_the_same_bytes),
+        cmocka_unit_test(test_tiers_count_every_symbol),
         cmocka_unit_test(test_tiers_measure_the_same_segments),
     };
     if (cllm_cpu_tier() < CLLM_CPU_AVX512) print_message("this processor has tiers 0 to %d only\n", (int)cllm_cpu_tier());
