@@ -69,7 +69,7 @@ static void add_group(struct sample *sample, size_t g, struct cllm_group *group,
     uint32_t count = 0, table_count = 0;
     memcpy(cllm_group_input(group), sample->decoded + g * CLLM_GROUP_BYTES, CLLM_GROUP_BYTES);
     stop_on(cllm_group_encode(group, plan, CLLM_GROUP_BYTES, &err), &err);
-    const struct cllm_encoded_chunk *encoded = cllm_group_chunks(group, &count);
+    const struct cllm_ready_chunk *encoded = cllm_group_chunks(group, &count);
     struct cllm_chunk *chunks = sample->chunks + g * per_group;
     for (uint32_t k = 0; k < count; k++) {
         if (encoded[k].chunk.table_index >= table_count) table_count = encoded[k].chunk.table_index + 1u;

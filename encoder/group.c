@@ -29,7 +29,7 @@ struct cllm_group {
     size_t stored_stride;
     uint8_t *other; /* zstd frames, at the offset of their input */
     uint8_t *check; /* one frame, then one decoded chunk */
-    struct cllm_encoded_chunk *chunks;
+    struct cllm_ready_chunk *chunks;
     uint32_t chunk_count;
     bool has_matches; /* a chunk of this group was found to repeat itself */
     struct cllm_tables tables;
@@ -83,7 +83,7 @@ uint8_t *cllm_group_input(struct cllm_group *group)
     return group->input;
 }
 
-const struct cllm_encoded_chunk *cllm_group_chunks(const struct cllm_group *group, uint32_t *count_out)
+const struct cllm_ready_chunk *cllm_group_chunks(const struct cllm_group *group, uint32_t *count_out)
 {
     *count_out = group->chunk_count;
     return group->chunks;
@@ -242,7 +242,7 @@ static size_t bytes_to_beat(const struct cllm_group *group, const struct cllm_ch
 static void try_frame(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, enum cllm_form form,
                       const uint8_t *bytes)
 {
-    struct cllm_encoded_chunk *encoded = &group->chunks[k];
+    struct cllm_ready_chunk *encoded = &group->chunks[k];
     size_t capacity = bytes_to_beat(group, &encoded->chunk);
     if (capacity == 0) return;
     size_t frame_bytes = compress_chunk(group, plan, k, bytes, plan->zstd_level, capacity);
@@ -264,7 +264,7 @@ static void encode_zstd_chunk(struct cllm_group *group, const struct cllm_plan *
 /* What will be written is what is decoded here: the same buffer, the same description. */
 static enum cllm_status check_chunk(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, struct cllm_error *err)
 {
-    struct cllm_encoded_chunk *encoded = &group->chunks[k];
+    struct cllm_ready_chunk *encoded = &group->chunks[k];
     const struct cllm_data data = {.layout = plan->layout, .tables = group->tables.table, .table_count = group->tables.count};
     const uint8_t *input = chunk_input(group, plan, k);
     enum cllm_status status = cllm_decode_chunk(group->decoder, &data, &encoded->chunk, encoded->stored, group->check, err);
@@ -289,6 +289,7 @@ enum cllm_status cllm_group_encode(struct cllm_group *group, const struct cllm_p
     for (uint32_t k = 0; k < group->chunk_count && !status; k++) {
         encode_zstd_chunk(group, plan, k, byte_count);
         status = check_chunk(group, plan, k, err);
+        if (!status) cllm_writer_seal(&group->chunks[k]);
     }
     return status;
 }

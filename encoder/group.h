@@ -5,13 +5,9 @@
 
 #include "cllm.h"
 #include "plan.h"
+#include "writer.h"
 
 #define CLLM_GROUP_BYTES (UINT64_C(4) << 20) /* decoded bytes of a full group; a multiple of every chunk size in use */
-
-struct cllm_encoded_chunk {
-    struct cllm_chunk chunk; /* form, stored_bytes, decoded_bytes, table_index (into the group's tables) */
-    uint8_t *stored;         /* with room for padding to 16 bytes */
-};
 
 struct cllm_group; /* buffers of one job; one thread at a time */
 enum cllm_status cllm_group_create(struct cllm_group **group_out, struct cllm_error *err) CLLM_MUST_USE;
@@ -25,8 +21,8 @@ uint8_t *cllm_group_input(struct cllm_group *group);
 enum cllm_status cllm_group_encode(struct cllm_group *group, const struct cllm_plan *plan, size_t byte_count,
                                    struct cllm_error *err) CLLM_MUST_USE;
 
-/* Chunks of the last encode, in order. */
-const struct cllm_encoded_chunk *cllm_group_chunks(const struct cllm_group *group, uint32_t *count_out);
+/* Chunks of the last encode, in order, sealed; their table_index is one of the group's tables. */
+const struct cllm_ready_chunk *cllm_group_chunks(const struct cllm_group *group, uint32_t *count_out);
 
 /* The code tables that float chunks of the last encode name by table_index. */
 const struct cllm_table *cllm_group_tables(const struct cllm_group *group);

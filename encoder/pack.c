@@ -17,6 +17,11 @@
 /* A group's buffers take up to 22 MiB: this many keep packing within 1 GiB. */
 #define JOBS_MAX 40u
 
+#define WRITTEN_AT_ONCE 64u /* chunks: a group of BF16 */
+
+/* Chunks read and hashed at a time: as many as are hashed side by side, from the second cache of the processor. */
+#define PIECE_CHUNKS ((size_t)16)
+
 #define LEAVES_MAX (CLLM_GROUP_BYTES >> CLLM_CHUNK_LOG2_MIN)
 
 /* Enough elements to tell that their lowest bit is not zero in all. */
@@ -157,13 +162,15 @@ static enum cllm_status finish_digests(struct packing *packing, uint32_t file_in
     return status;
 }
 
-static enum cllm_status hash_group(struct packing *packing, struct job *job, struct cllm_error *err)
+/* Bytes `from` to `from` + `byte_count` of the group are in its input and in the processor's cache: hashes their chunks, and with
+ * one thread, which goes from group to group in order, the file. */
+static enum cllm_status hash_piece(struct packing *packing, struct job *job, size_t from, size_t byte_count,
+                                   struct cllm_error *err)
 {
-    const uint8_t *input = cllm_group_input(job->group);
-    enum cllm_status status = finish_digests(packing, job->file_index, err);
-    if (status) return status;
-    if (packing->hash_apart) return cllm_sha256_update(packing->file_digest, input, job->byte_count, err);
-    return cllm_sha256_update_with_leaves(packing->file_digest, input, job->byte_count, job->plan.chunk_bytes, job->leaves, err);
+    const uint8_t *input = cllm_group_input(job->group) + from;
+    uint8_t *leaves = job->leaves + from / job->plan.chunk_bytes * CLLM_DIGEST_BYTES;
+    if (packing->hash_apart) return cllm_sha256_leaves(input, byte_count, job->plan.chunk_bytes, leaves, err);
+    return cllm_sha256_update_with_leaves(packing->file_digest, input, byte_count, job->plan.chunk_bytes, leaves, err);
 }
 
 static enum cllm_status encode_group(void *user, void *job_memory, struct cllm_error *err)
@@ -171,11 +178,12 @@ static enum cllm_status encode_group(void *user, void *job_memory, struct cllm_e
     struct packing *packing = user;
     struct job *job = job_memory;
     uint8_t *input = cllm_group_input(job->group);
-    enum cllm_status status = cllm_source_read(packing->source, job->file_index, job->offset, input, job->byte_count, err);
-    if (!status && packing->hash_apart) {
-        status = cllm_sha256_leaves(input, job->byte_count, job->plan.chunk_bytes, job->leaves, err);
-    } else if (!status) {
-        status = hash_group(packing, job, err); /* one thread goes from group to group in order, and the input is in its cache */
+    const size_t whole = PIECE_CHUNKS * job->plan.chunk_bytes;
+    enum cllm_status status = packing->hash_apart ? CLLM_OK : finish_digests(packing, job->file_index, err);
+    for (size_t from = 0, bytes; from < job->byte_count && !status; from += bytes) {
+        bytes = job->byte_count - from < whole ? job->byte_count - from : whole;
+        status = cllm_source_read(packing->source, job->file_index, job->offset + from, input + from, bytes, err);
+        if (!status) status = hash_piece(packing, job, from, bytes, err);
     }
     return status ? status : cllm_group_encode(job->group, &job->plan, job->byte_count, err);
 }
@@ -214,6 +222,13 @@ static enum cllm_status end_span(struct packing *packing, const struct job *job,
     return CLLM_OK;
 }
 
+/* With several threads the file is hashed here, in order. */
+static enum cllm_status hash_file(struct packing *packing, const struct job *job, struct cllm_error *err)
+{
+    enum cllm_status status = finish_digests(packing, job->file_index, err);
+    return status ? status : cllm_sha256_update(packing->file_digest, cllm_group_input(job->group), job->byte_count, err);
+}
+
 /* From the tables of a group to those of its data object, which has them once a chunk uses them. */
 struct table_map {
     const struct cllm_table *tables;
@@ -234,24 +249,36 @@ static enum cllm_status map_table(struct packing *packing, struct table_map *map
     return status;
 }
 
+static enum cllm_status write_chunks(struct packing *packing, const struct job *job, const struct cllm_ready_chunk *chunks,
+                                     uint32_t chunk_count, struct cllm_error *err)
+{
+    struct table_map map = {.tables = cllm_group_tables(job->group)};
+    struct cllm_ready_chunk mapped[WRITTEN_AT_ONCE];
+    enum cllm_status status = CLLM_OK;
+    for (uint32_t k = 0, n; k < chunk_count && !status; k += n) {
+        n = chunk_count - k < WRITTEN_AT_ONCE ? chunk_count - k : WRITTEN_AT_ONCE;
+        for (uint32_t i = 0; i < n && !status; i++) {
+            mapped[i] = chunks[k + i];
+            status = map_table(packing, &map, &mapped[i].chunk, err);
+        }
+        if (!status) status = cllm_writer_add_chunks(packing->writer, mapped, n, err);
+    }
+    return status;
+}
+
 static enum cllm_status write_group(void *user, void *job_memory, struct cllm_error *err)
 {
     struct packing *packing = user;
     struct job *job = job_memory;
     const struct cllm_source_span *span = &packing->source->files[job->file_index].spans[job->span_index];
-    enum cllm_status status = packing->hash_apart ? hash_group(packing, job, err) : CLLM_OK;
-    struct table_map map = {.tables = cllm_group_tables(job->group)};
+    enum cllm_status status = packing->hash_apart ? hash_file(packing, job, err) : CLLM_OK;
     if (!status && job->first) {
         packing->leaf_count = 0;
         status = cllm_writer_begin_data(packing->writer, span->bytes, job->plan.chunk_bytes, &job->plan.layout, err);
     }
     uint32_t chunk_count = 0;
-    const struct cllm_encoded_chunk *chunks = cllm_group_chunks(job->group, &chunk_count);
-    for (uint32_t k = 0; k < chunk_count && !status; k++) {
-        struct cllm_chunk chunk = chunks[k].chunk;
-        status = map_table(packing, &map, &chunk, err);
-        if (!status) status = cllm_writer_add_chunk(packing->writer, &chunk, chunks[k].stored, err);
-    }
+    const struct cllm_ready_chunk *chunks = cllm_group_chunks(job->group, &chunk_count);
+    if (!status) status = write_chunks(packing, job, chunks, chunk_count, err);
     if (!status) status = keep_leaves(packing, job->leaves, chunk_count, err);
     if (!status && job->last) status = end_span(packing, job, span, err);
     packing->report.chunk_count += chunk_count;

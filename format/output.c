@@ -11,6 +11,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,6 @@
 
 #define TEMPORARY_NAME_MAX 240 /* below NAME_MAX of every common file system */
 #define TEMPORARY_TRIES 100
-#define WRITE_BYTES_MAX (UINT32_C(1) << 30) /* Linux writes at most 2 GiB - 4 KiB at once */
 #define SEND_BYTES (UINT64_C(8) << 20)
 
 struct cllm_output {
@@ -214,24 +214,41 @@ static void send_ahead(struct cllm_output *output)
     output->sent_bytes = output->byte_count;
 }
 
-enum cllm_status cllm_output_write(struct cllm_output *output, const void *bytes, size_t byte_count, struct cllm_error *err)
+/* Moves past `byte_count` bytes of pieces, all those without bytes included. Returns how many pieces that are. */
+static unsigned skip_pieces(struct iovec *pieces, unsigned piece_count, size_t byte_count)
 {
-    const char *p = bytes;
-    while (byte_count > 0) {
-        size_t piece_bytes = byte_count < WRITE_BYTES_MAX ? byte_count : WRITE_BYTES_MAX;
-        ssize_t written = pwrite(output->fd, p, piece_bytes, (off_t)output->byte_count);
+    unsigned done = 0;
+    for (; done < piece_count && byte_count >= pieces[done].iov_len; done++) byte_count -= pieces[done].iov_len;
+    if (done == piece_count) return done;
+    pieces[done].iov_base = (char *)pieces[done].iov_base + byte_count;
+    pieces[done].iov_len -= byte_count;
+    return done;
+}
+
+enum cllm_status cllm_output_write_pieces(struct cllm_output *output, struct iovec *pieces, unsigned piece_count,
+                                          struct cllm_error *err)
+{
+    unsigned done = skip_pieces(pieces, piece_count, 0);
+    while (done < piece_count) {
+        const unsigned count = piece_count - done < IOV_MAX ? piece_count - done : IOV_MAX;
+        ssize_t written = pwritev(output->fd, pieces + done, (int)count, (off_t)output->byte_count);
         if (written < 0 && errno == EINTR) continue;
         if (written <= 0) {
             int error = written < 0 ? errno : ENOSPC;
             return cllm_fail(err, CLLM_E_IO, output->byte_count, "cannot write %s at byte %llu: %s", output->shown,
                              (unsigned long long)output->byte_count, strerror(error));
         }
-        p += written;
-        byte_count -= (size_t)written;
+        done += skip_pieces(pieces + done, piece_count - done, (size_t)written);
         output->byte_count += (uint64_t)written;
     }
     send_ahead(output);
     return CLLM_OK;
+}
+
+enum cllm_status cllm_output_write(struct cllm_output *output, const void *bytes, size_t byte_count, struct cllm_error *err)
+{
+    struct iovec piece = {(void *)bytes, byte_count};
+    return cllm_output_write_pieces(output, &piece, 1, err);
 }
 
 enum cllm_status cllm_output_rewind(struct cllm_output *output, uint64_t offset, struct cllm_error *err)

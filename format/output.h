@@ -6,6 +6,7 @@
 #include "cllm.h"
 
 #include <sys/types.h>
+#include <sys/uio.h>
 
 struct cllm_output; /* opaque; one thread at a time */
 
@@ -26,6 +27,11 @@ enum cllm_status cllm_output_reserve(struct cllm_output *output, uint64_t byte_c
 /* Appends; short writes and EINTR are handled. Fails with IO. */
 enum cllm_status cllm_output_write(struct cllm_output *output, const void *bytes, size_t byte_count,
                                    struct cllm_error *err) CLLM_MUST_USE;
+
+/* Appends so many pieces of memory, one after the other, in as few system calls as possible. What `pieces` says is used up.
+ * Fails with IO. */
+enum cllm_status cllm_output_write_pieces(struct cllm_output *output, struct iovec *pieces, unsigned piece_count,
+                                          struct cllm_error *err) CLLM_MUST_USE;
 
 /* Drops what was written after `offset`; the next write appends there. */
 enum cllm_status cllm_output_rewind(struct cllm_output *output, uint64_t offset, struct cllm_error *err) CLLM_MUST_USE;

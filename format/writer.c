@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #define INDEX_ZSTD_LEVEL 19
+#define PIECES_MAX 64u /* written with one system call */
 
 /* A growing array; `items` is realloc'ed. */
 struct list {
@@ -117,16 +118,42 @@ enum cllm_status cllm_writer_add_table(struct cllm_writer *writer, const struct 
     return CLLM_OK;
 }
 
+static size_t padded_bytes(const struct cllm_chunk *chunk)
+{
+    return (chunk->stored_bytes + (size_t)CLLM_CHUNK_ALIGNMENT - 1) & ~(size_t)(CLLM_CHUNK_ALIGNMENT - 1);
+}
+
+void cllm_writer_seal(struct cllm_ready_chunk *ready)
+{
+    const size_t padded = padded_bytes(&ready->chunk);
+    memset(ready->stored + ready->chunk.stored_bytes, 0, padded - ready->chunk.stored_bytes);
+    ready->chunk.checksum = cllm_checksum(ready->stored, padded);
+}
+
+enum cllm_status cllm_writer_add_chunks(struct cllm_writer *writer, const struct cllm_ready_chunk *ready, uint32_t count,
+                                        struct cllm_error *err)
+{
+    struct iovec pieces[PIECES_MAX];
+    enum cllm_status status = CLLM_OK;
+    for (uint32_t k = 0, n; k < count && !status; k += n) {
+        n = count - k < PIECES_MAX ? count - k : PIECES_MAX;
+        for (uint32_t i = 0; i < n; i++) {
+            struct cllm_chunk *slot = list_grow(&writer->chunks, sizeof *slot);
+            if (!slot) return fail_memory(err);
+            *slot = ready[k + i].chunk;
+            pieces[i] = (struct iovec){ready[k + i].stored, padded_bytes(slot)};
+        }
+        status = cllm_output_write_pieces(writer->output, pieces, n, err);
+    }
+    return status;
+}
+
 enum cllm_status cllm_writer_add_chunk(struct cllm_writer *writer, const struct cllm_chunk *chunk, uint8_t *stored,
                                        struct cllm_error *err)
 {
-    struct cllm_chunk *slot = list_grow(&writer->chunks, sizeof *slot);
-    if (!slot) return fail_memory(err);
-    size_t padded = (chunk->stored_bytes + (size_t)CLLM_CHUNK_ALIGNMENT - 1) & ~(size_t)(CLLM_CHUNK_ALIGNMENT - 1);
-    memset(stored + chunk->stored_bytes, 0, padded - chunk->stored_bytes);
-    *slot = *chunk;
-    slot->checksum = cllm_checksum(stored, padded);
-    return cllm_output_write(writer->output, stored, padded, err);
+    struct cllm_ready_chunk ready = {*chunk, stored};
+    cllm_writer_seal(&ready);
+    return cllm_writer_add_chunks(writer, &ready, 1, err);
 }
 
 /* ------------------------------------------------------------------------------------- data objects stored only once */

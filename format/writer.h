@@ -23,8 +23,20 @@ enum cllm_status cllm_writer_begin_data(struct cllm_writer *writer, uint64_t dec
 enum cllm_status cllm_writer_add_table(struct cllm_writer *writer, const struct cllm_table *table, uint16_t *index_out,
                                        struct cllm_error *err) CLLM_MUST_USE;
 
-/* Adds the next chunk of the data object begun. `stored` has the chunk's stored_bytes and room for up to 15 bytes more, which
- * are zeroed here. Of `chunk`, form, table_index and stored_bytes are read. */
+/* A chunk ready for the container. `stored` has the chunk's stored_bytes and room for up to 15 bytes more. */
+struct cllm_ready_chunk {
+    struct cllm_chunk chunk; /* form, table_index, stored_bytes and checksum count */
+    uint8_t *stored;
+};
+
+/* Zeroes the padding and computes the checksum, which is all that is left to do to the bytes of a chunk. Any thread. */
+void cllm_writer_seal(struct cllm_ready_chunk *ready);
+
+/* Adds the next chunks of the data object begun, all sealed. */
+enum cllm_status cllm_writer_add_chunks(struct cllm_writer *writer, const struct cllm_ready_chunk *ready, uint32_t count,
+                                        struct cllm_error *err) CLLM_MUST_USE;
+
+/* Seals and adds one. */
 enum cllm_status cllm_writer_add_chunk(struct cllm_writer *writer, const struct cllm_chunk *chunk, uint8_t *stored,
                                        struct cllm_error *err) CLLM_MUST_USE;
 

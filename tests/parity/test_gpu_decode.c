@@ -101,7 +101,7 @@ static void make_sample(struct sample *sample, struct cllm_group *group, const s
     sample->decoded = malloc(byte_count);
     memcpy(sample->decoded, cllm_group_input(group), byte_count);
     assert_int_equal(cllm_group_encode(group, &plan, byte_count, NULL), CLLM_OK);
-    const struct cllm_encoded_chunk *chunks = cllm_group_chunks(group, &count);
+    const struct cllm_ready_chunk *chunks = cllm_group_chunks(group, &count);
     assert_int_equal(count, 1);
     sample->chunk = chunks[0].chunk;
     sample->chunk.decoded_bytes = (uint32_t)byte_count;

@@ -22,9 +22,9 @@
 static struct {
     bool no_nameless;     /* O_TMPFILE is not supported */
     bool no_noreplace;    /* RENAME_NOREPLACE is not supported */
-    int write_error;      /* pwrite fails with this */
-    int write_interrupts; /* so many calls of pwrite fail with EINTR first */
-    size_t write_limit;   /* pwrite writes at most so many bytes at once; 0: no limit */
+    int write_error;      /* pwritev fails with this */
+    int write_interrupts; /* so many calls of pwritev fail with EINTR first */
+    size_t write_limit;   /* pwritev writes at most so many bytes at once; 0: no limit */
     int reserve_error;
     int file_sync_error;
     int directory_sync_error;
@@ -32,7 +32,7 @@ static struct {
 } fault;
 
 int openat(int directory_fd, const char *path, int flags, ...);
-ssize_t pwrite(int fd, const void *bytes, size_t byte_count, off_t offset);
+ssize_t pwritev(int fd, const struct iovec *pieces, int piece_count, off_t offset);
 int fallocate(int fd, int mode, off_t offset, off_t byte_count);
 int fsync(int fd);
 int renameat2(int old_fd, const char *old_path, int new_fd, const char *new_path, unsigned flags);
@@ -51,8 +51,11 @@ int openat(int directory_fd, const char *path, int flags, ...)
     return (int)syscall(SYS_openat, directory_fd, path, flags, mode);
 }
 
-ssize_t pwrite(int fd, const void *bytes, size_t byte_count, off_t offset)
+ssize_t pwritev(int fd, const struct iovec *pieces, int piece_count, off_t offset)
 {
+    struct iovec taken[16];
+    size_t left = fault.write_limit ? fault.write_limit : SIZE_MAX;
+    int count = 0;
     if (fault.write_interrupts > 0) {
         fault.write_interrupts--;
         errno = EINTR;
@@ -62,8 +65,11 @@ ssize_t pwrite(int fd, const void *bytes, size_t byte_count, off_t offset)
         errno = fault.write_error;
         return -1;
     }
-    if (fault.write_limit && byte_count > fault.write_limit) byte_count = fault.write_limit;
-    return syscall(SYS_pwrite64, fd, bytes, byte_count, offset);
+    for (; count < piece_count && count < 16 && left > 0; left -= taken[count++].iov_len) {
+        taken[count] = pieces[count];
+        if (taken[count].iov_len > left) taken[count].iov_len = left;
+    }
+    return syscall(SYS_pwritev, fd, taken, count, (long)offset, 0L);
 }
 
 int fallocate(int fd, int mode, off_t offset, off_t byte_count)
@@ -474,6 +480,22 @@ static void test_short_and_interrupted_writes_are_continued(void **state)
     assert_content(target, "byte by byte");
 }
 
+/* Every way to be cut short, within pieces and between them. */
+static void test_pieces_are_written_one_after_the_other(void **state)
+{
+    (void)state;
+    for (size_t limit = 0; limit < 12; limit++) {
+        struct iovec pieces[] = {{(char *)"ab", 2}, {NULL, 0}, {(char *)"cdefg", 5}, {(char *)"h", 1}, {NULL, 0}};
+        struct cllm_output *output = create(true);
+        write_text(output, "-");
+        fault.write_limit = limit;
+        assert_int_equal(cllm_output_write_pieces(output, pieces, sizeof pieces / sizeof *pieces, NULL), CLLM_OK);
+        assert_int_equal(cllm_output_bytes(output), 9);
+        assert_int_equal(cllm_output_commit(output, NULL), CLLM_OK);
+        assert_content(target, "-abcdefgh");
+    }
+}
+
 static void fail_write(void)
 {
     static const int errors[] = {ENOSPC, EIO, EDQUOT, EFBIG};
@@ -606,6 +628,7 @@ int main(void)
         TEST(test_reserve_is_given_back_at_commit),
         TEST(test_full_disk_is_found_by_reserve),
         TEST(test_short_and_interrupted_writes_are_continued),
+        TEST(test_pieces_are_written_one_after_the_other),
         TEST(test_failed_write_says_why_and_leaves_nothing),
         TEST(test_failed_sync_leaves_nothing),
         TEST(test_failed_sync_keeps_what_was_to_be_replaced),
