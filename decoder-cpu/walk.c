@@ -139,6 +139,14 @@ static enum cllm_status work_on_run(void *user, void *job_memory, struct cllm_er
 
 /* ----------------------------------------------------------------------------------------------------- walking thread */
 
+/* Sixteen chunks, which are hashed side by side, where they do not take much more memory than a run does anyway. */
+static uint32_t choose_run_bytes(const struct walk *walk, const struct cllm_data *data)
+{
+    const uint64_t sixteen = UINT64_C(16) * data->chunk_bytes;
+    if (walk->options->engine) return walk->options->engine->run_bytes;
+    return sixteen > CLLM_RUN_BYTES && sixteen <= 2 * CLLM_RUN_BYTES ? (uint32_t)sixteen : CLLM_RUN_BYTES;
+}
+
 /* The next run of the file at hand, or all of a part that needs no second look. */
 static void prepare_part(struct walk *walk, struct job *job)
 {
@@ -147,8 +155,7 @@ static void prepare_part(struct walk *walk, struct job *job)
     if (job->again) {
         job->run = (struct cllm_run){.data_index = data_index, .last = true};
     } else {
-        const struct cllm_engine *engine = walk->options->engine;
-        uint32_t run_bytes = engine ? engine->run_bytes : CLLM_RUN_BYTES;
+        const uint32_t run_bytes = choose_run_bytes(walk, &walk->index->data[data_index]);
         job->run = cllm_run_at(walk->options->reader, data_index, walk->next_chunk, run_bytes);
         if (walk->state && job->run.last) walk->state[data_index] = DATA_SEEN;
     }
