@@ -46,6 +46,16 @@ unsigned cllm_pipeline_job_count(unsigned thread_count)
     return 2 * threads + 2 < MAX_JOBS ? 2 * threads + 2 : MAX_JOBS;
 }
 
+/* Takes the oldest slot that nobody has, and works on it. The lock is held before and after, not meanwhile. */
+static void work_on_next(struct ring *ring)
+{
+    struct slot *slot = &ring->slots[ring->taken++ % ring->slot_count];
+    pthread_mutex_unlock(&ring->lock);
+    slot->status = ring->pipeline->work(ring->pipeline->user, slot->job, &slot->error);
+    pthread_mutex_lock(&ring->lock);
+    slot->done = true;
+}
+
 static void *run_worker(void *argument)
 {
     struct ring *ring = argument;
@@ -53,21 +63,22 @@ static void *run_worker(void *argument)
     for (;;) {
         while (ring->taken == ring->prepared && !ring->closed) pthread_cond_wait(&ring->work_ready, &ring->lock);
         if (ring->taken == ring->prepared) break;
-        struct slot *slot = &ring->slots[ring->taken++ % ring->slot_count];
-        pthread_mutex_unlock(&ring->lock);
-        slot->status = ring->pipeline->work(ring->pipeline->user, slot->job, &slot->error);
-        pthread_mutex_lock(&ring->lock);
-        slot->done = true;
+        work_on_next(ring);
         pthread_cond_signal(&ring->work_done);
     }
     pthread_mutex_unlock(&ring->lock);
     return NULL;
 }
 
+/* The calling thread is one of those that work, whenever it would have to wait: what has to be done in order comes first, and no
+ * more threads run than were asked for. */
 static enum cllm_status finish_slot(struct ring *ring, struct slot *slot, struct cllm_error *err)
 {
     pthread_mutex_lock(&ring->lock);
-    while (!slot->done) pthread_cond_wait(&ring->work_done, &ring->lock);
+    while (!slot->done) {
+        if (ring->taken < ring->prepared) work_on_next(ring);
+        else pthread_cond_wait(&ring->work_done, &ring->lock);
+    }
     pthread_mutex_unlock(&ring->lock);
     if (slot->status) {
         if (err) *err = slot->error;
@@ -143,8 +154,8 @@ enum cllm_status cllm_pipeline_run(const struct cllm_pipeline *pipeline, void *c
     pthread_mutex_init(&ring.lock, NULL);
     pthread_cond_init(&ring.work_ready, NULL);
     pthread_cond_init(&ring.work_done, NULL);
-    while (started < wanted && pthread_create(&threads[started], NULL, run_worker, &ring) == 0) started++;
-    status = started > 0 ? feed_ring(&ring, err) : cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "cannot start a thread");
+    while (started + 1 < wanted && pthread_create(&threads[started], NULL, run_worker, &ring) == 0) started++;
+    status = feed_ring(&ring, err); /* which would get there without any other thread, too */
 
     pthread_mutex_lock(&ring.lock);
     ring.closed = true;
