@@ -48,15 +48,30 @@ static enum cllm_status reserve_scratch(struct cllm_decoder *decoder, size_t byt
     return CLLM_OK;
 }
 
+/* Elements in float form, `decoded_bytes` of them, by one table of the data object. */
+static enum cllm_status decode_elements(struct cllm_decoder *decoder, const struct cllm_data *data,
+                                        const struct cllm_table *table, uint32_t decoded_bytes, const uint8_t *stored,
+                                        uint32_t stored_bytes, uint8_t *out, struct cllm_error *err)
+{
+    struct cllm_float_view view;
+    uint8_t palette[256 * sizeof(uint64_t)] = {0}; /* whatever a symbol is, there is a value */
+    const struct cllm_layout layout = table->value_bytes ? cllm_layout_of_palette(&data->layout) : data->layout;
+    enum cllm_status status = cllm_float_view_parse(&layout, decoded_bytes, stored, stored_bytes, &view, err);
+    if (!status) status = reserve_scratch(decoder, cllm_float_scratch_bytes(&layout, &view), err);
+    if (status) return status;
+    if (table->value_bytes) {
+        memcpy(palette, table->values, cllm_table_values_bytes(table));
+        view.palette = palette;
+    }
+    cllm_float_lookup_build(&decoder->lookup, table);
+    return cllm_float_decoder(cllm_cpu_tier())(&decoder->lookup, &layout, &view, decoder->scratch, out, err);
+}
+
 static enum cllm_status decode_float(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,
                                      const uint8_t *stored, uint8_t *out, struct cllm_error *err)
 {
-    struct cllm_float_view view;
-    enum cllm_status status = cllm_float_view_parse(&data->layout, chunk->decoded_bytes, stored, chunk->stored_bytes, &view, err);
-    if (!status) status = reserve_scratch(decoder, cllm_float_scratch_bytes(&data->layout, &view), err);
-    if (status) return status;
-    cllm_float_lookup_build(&decoder->lookup, &data->tables[chunk->table_index]);
-    return cllm_float_decoder(cllm_cpu_tier())(&decoder->lookup, &data->layout, &view, decoder->scratch, out, err);
+    return decode_elements(decoder, data, &data->tables[chunk->table_index], chunk->decoded_bytes, stored, chunk->stored_bytes,
+                           out, err);
 }
 
 static enum cllm_status decode_planes(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,

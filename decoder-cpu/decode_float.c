@@ -34,8 +34,8 @@ static void fold_lengths(struct cllm_float_lookup *lookup)
 void cllm_float_lookup_build(struct cllm_float_lookup *lookup, const struct cllm_table *table)
 {
     struct cllm_code_entry single[CLLM_CODE_ENTRIES];
-    if (lookup->valid && memcmp(&lookup->table, table, sizeof *table) == 0) return;
-    lookup->table = *table;
+    if (lookup->valid && memcmp(lookup->table.length, table->length, sizeof table->length) == 0) return;
+    memcpy(lookup->table.length, table->length, sizeof table->length);
     lookup->valid = true;
     lookup->single = cllm_table_symbol_count(table) == 1;
     cllm_table_lookup(table, single);

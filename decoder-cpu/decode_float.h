@@ -12,14 +12,14 @@
 struct cllm_float_lookup {
     uint64_t entries[CLLM_CODE_ENTRIES]; /* bits that they take together; from bit 56 down to bit 8 the symbols */
     uint8_t counts[CLLM_CODE_ENTRIES];   /* of symbols in each entry, at least 1 */
-    struct cllm_table table;             /* the code that all this was built from */
+    struct cllm_table table;             /* the code that all this was built from, without values */
     uint8_t folded[CLLM_FOLD];           /* table.length of symbols modulo CLLM_FOLD, */
     unsigned fold;                       /* where all symbols differ modulo this: 32, 64, or 0 for neither */
     bool single;                         /* one symbol, no bits */
     bool valid;
 };
 
-/* Rebuilds `lookup` unless it is for this table already. */
+/* Rebuilds `lookup` unless it is for this table's code already. */
 void cllm_float_lookup_build(struct cllm_float_lookup *lookup, const struct cllm_table *table);
 
 /* Bytes of working memory for one chunk. */

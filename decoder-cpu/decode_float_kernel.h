@@ -363,8 +363,34 @@ static inline bool layout_is(const struct cllm_layout *layout, unsigned element_
            layout->zero_bits == 0;
 }
 
-static inline join_fn *choose_join(const struct cllm_layout *layout)
+/* Elements of a palette, which has one for each symbol that there may be. */
+#define DEFINE_JOIN_PALETTE(bytes)                                                                                               \
+    static inline void join_palette##bytes(const struct cllm_layout *layout, const struct cllm_float_view *view, uint32_t first, \
+                                           uint32_t count, const uint8_t *restrict symbols, uint8_t *restrict out)               \
+    {                                                                                                                            \
+        const uint8_t *restrict palette = view->palette;                                                                         \
+        (void)layout;                                                                                                            \
+        out += (size_t)first * (bytes);                                                                                          \
+        for (uint32_t i = 0; i < count; i++) memcpy(out + (bytes) * (size_t)i, palette + (bytes) * (size_t)symbols[i], bytes);   \
+    }
+DEFINE_JOIN_PALETTE(1)
+DEFINE_JOIN_PALETTE(2)
+DEFINE_JOIN_PALETTE(4)
+DEFINE_JOIN_PALETTE(8)
+
+static inline join_fn *choose_palette_join(unsigned element_bytes)
 {
+    switch (element_bytes) {
+    case 1: return join_palette1;
+    case 2: return join_palette2;
+    case 4: return join_palette4;
+    default: return join_palette8;
+    }
+}
+
+static inline join_fn *choose_join(const struct cllm_layout *layout, const struct cllm_float_view *view)
+{
+    if (view->palette) return choose_palette_join(layout->element_bytes);
     if (layout_is(layout, 2, 7, 8)) return join_bf16;
     if (layout_is(layout, 2, 8, 8)) return join_f16;
     if (layout_is(layout, 4, 23, 8)) return join_f32;
@@ -382,7 +408,7 @@ static inline enum cllm_status decode_single(const struct float_job *job, struct
 {
     const struct cllm_float_view *view = job->view;
     uint8_t symbols[JOIN_BLOCK];
-    join_fn *join = choose_join(job->layout);
+    join_fn *join = choose_join(job->layout, view);
     for (uint32_t s = 0; s + 1 < view->segment_count; s++) {
         if (stated_bits(view, s) != 0) {
             return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "segment %u of a single symbol has %u bits", s,
@@ -436,7 +462,7 @@ static inline enum cllm_status decode_chunk(const struct float_parts *parts, con
     struct float_batch batch;
     uint64_t start = 0;
     enum cllm_status status = CLLM_OK;
-    join_fn *join = choose_join(layout);
+    join_fn *join = choose_join(layout, view);
     if (lookup->single) return decode_single(&job, err);
     place_streams(&job, scratch);
     for (uint32_t left = view->segment_count; left > 0 && !status; left -= batch.segment_count) {

@@ -11,26 +11,37 @@
 #define TIGHT_BYTES 12288u      /* of code words: four blocks share a multiprocessor well */
 #define STAGE_BYTES_MAX 49152u  /* of code words that go to shared memory */
 #define LARGE_HALF_LOG2 7       /* of tensors that fill a GPU: 32,768 elements for 256 threads */
+#define PALETTE_BYTES 2048u     /* 256 values of 8 bytes */
 #define SMALL_THREADS 64        /* long segments: few of them in a chunk */
 
 typedef void kernel_function(const struct gpu_chunk *, struct gpu_bases, const struct gpu_table *, uint32_t *);
 
 /* The fast ones by element; of each, chunks of large tensors, the same with more code words than usual, and other segments. */
-enum { KERNEL_COPY, KERNEL_ANY, KERNEL_FAST, KERNEL_CLASSES = 3 };
+enum { KERNEL_COPY, KERNEL_ANY, KERNEL_ANY_PALETTE, KERNEL_FAST, KERNEL_CLASSES = 3 };
 enum { CLASS_LARGE, CLASS_WIDE, CLASS_SMALL };
+
+template <gpu_element ELEMENT, unsigned ROUND, unsigned THREADS>
+static constexpr size_t shared_bytes_of()
+{
+    return sizeof(gpu_shared<THREADS, ROUND, gpu_shape<ELEMENT, ROUND>::VALUES>);
+}
 
 static const struct {
     kernel_function *function;
     unsigned threads;
     size_t shared_bytes; /* without code words */
 } kernels[GPU_KERNELS] = {{kernel_copy, FLOAT_THREADS, 0},
-                          {kernel_decode_any, FLOAT_THREADS, sizeof(gpu_shared<FLOAT_THREADS, SMALL_ROUND>)},
+                          {kernel_decode_any<false>, FLOAT_THREADS, sizeof(gpu_shared<FLOAT_THREADS, SMALL_ROUND>)},
+                          {kernel_decode_any<true>, FLOAT_THREADS, sizeof(gpu_shared<FLOAT_THREADS, SMALL_ROUND>)},
 #define LARGE(element, round)                                                                                                    \
-    kernel_decode_fast<element, round, LARGE_HALF_LOG2, FLOAT_THREADS>, FLOAT_THREADS, sizeof(gpu_shared<FLOAT_THREADS, round>)
+    kernel_decode_fast<element, round, LARGE_HALF_LOG2, FLOAT_THREADS>, FLOAT_THREADS,                                           \
+        shared_bytes_of<element, round, FLOAT_THREADS>()
 #define SMALL(element)                                                                                                           \
-    kernel_decode_fast<element, SMALL_ROUND, 0, SMALL_THREADS>, SMALL_THREADS, sizeof(gpu_shared<SMALL_THREADS, SMALL_ROUND>)
+    kernel_decode_fast<element, SMALL_ROUND, 0, SMALL_THREADS>, SMALL_THREADS,                                                   \
+        shared_bytes_of<element, SMALL_ROUND, SMALL_THREADS>()
 #define FAST(element) {LARGE(element, LARGE_ROUND)}, {LARGE(element, SMALL_ROUND)}, {SMALL(element)},
                           FAST(GPU_ELEMENT_BF16) FAST(GPU_ELEMENT_F16) FAST(GPU_ELEMENT_F32) FAST(GPU_ELEMENT_F32_OF_BF16)
+                              FAST(GPU_ELEMENT_PALETTE16) FAST(GPU_ELEMENT_PALETTE32)
 #undef LARGE
 #undef SMALL
 #undef FAST
@@ -53,19 +64,20 @@ uint32_t cllm_gpu_run_chunks(const struct cllm_data *data, uint32_t first_chunk,
 size_t cllm_gpu_scratch_bytes(size_t item_count)
 {
     const size_t hash_piece_bytes = 16;
-    return (item_count * (sizeof(struct gpu_chunk) + sizeof(struct gpu_table) + hash_piece_bytes) + 512) * 3 / 2;
+    return (item_count * (sizeof(struct gpu_chunk) + sizeof(struct gpu_table) + PALETTE_BYTES + hash_piece_bytes) + 512) * 3 / 2;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- describing */
 
 static struct gpu_chunk describe_chunk(const struct cllm_data *data, const struct cllm_chunk *chunk)
 {
-    const struct cllm_layout *layout = &data->layout;
+    const bool has_palette = data->tables[chunk->table_index].value_bytes != 0;
+    const struct cllm_layout layout = has_palette ? cllm_layout_of_palette(&data->layout) : data->layout;
     struct gpu_chunk described = {};
     described.stored_bytes = chunk->stored_bytes;
-    described.element_count = chunk->decoded_bytes / layout->element_bytes;
-    described.plane_bytes = (uint32_t)cllm_float_plane_bytes(layout, described.element_count);
-    described.layout = *layout;
+    described.element_count = chunk->decoded_bytes / layout.element_bytes;
+    described.plane_bytes = (uint32_t)cllm_float_plane_bytes(&layout, described.element_count);
+    described.layout = layout;
     return described;
 }
 
@@ -75,19 +87,33 @@ static uint32_t stage_bytes(const struct gpu_chunk *chunk)
     return (chunk->stored_bytes - (chunk->plane_bytes & ~15u) + 15) & ~15u;
 }
 
-/* The kernel for a chunk; kernel_decode_fast's comment says what it needs. */
-static unsigned choose_kernel(const struct gpu_chunk *chunk)
+#define ELEMENT_KINDS 6u /* in enum gpu_element */
+
+/* What kernel_decode_fast calls a chunk's elements, or ELEMENT_KINDS. */
+static unsigned find_element(const struct gpu_chunk *chunk)
 {
     static const struct cllm_layout layouts[] = {
         {2, 7, 8, 0, 0}, {2, 8, 8, 0, 0}, {4, 23, 8, 0, 0}, {4, 23, 8, 16, 0}}; /* as enum gpu_element */
-    const unsigned segment_log2 = chunk->layout.segment_log2, kinds = sizeof layouts / sizeof *layouts;
     struct cllm_layout layout = chunk->layout;
-    unsigned element = 0;
     layout.segment_log2 = 0;
-    while (element < kinds && memcmp(&layouts[element], &layout, sizeof layout) != 0) element++;
-    if (element == kinds || segment_log2 < 7 || chunk->element_count % 8 != 0 || chunk->out_offset % 16 != 0 ||
+    if (chunk->palette) {
+        return layout.element_bytes == 2   ? (unsigned)GPU_ELEMENT_PALETTE16
+               : layout.element_bytes == 4 ? (unsigned)GPU_ELEMENT_PALETTE32
+                                           : ELEMENT_KINDS;
+    }
+    for (unsigned element = 0; element < sizeof layouts / sizeof *layouts; element++) {
+        if (memcmp(&layouts[element], &layout, sizeof layout) == 0) return element;
+    }
+    return ELEMENT_KINDS;
+}
+
+/* The kernel for a chunk; kernel_decode_fast's comment says what it needs. */
+static unsigned choose_kernel(const struct gpu_chunk *chunk)
+{
+    const unsigned segment_log2 = chunk->layout.segment_log2, element = find_element(chunk);
+    if (element == ELEMENT_KINDS || segment_log2 < 7 || chunk->element_count % 8 != 0 || chunk->out_offset % 16 != 0 ||
         chunk->plane_bytes > chunk->stored_bytes || stage_bytes(chunk) > STAGE_BYTES_MAX) {
-        return KERNEL_ANY;
+        return chunk->palette ? KERNEL_ANY_PALETTE : KERNEL_ANY;
     }
     const bool large = segment_log2 == LARGE_HALF_LOG2 + 1 && chunk->element_count > 8192;
     return KERNEL_FAST + KERNEL_CLASSES * element +
@@ -100,12 +126,15 @@ static unsigned choose_kernel(const struct gpu_chunk *chunk)
 struct walk {
     struct gpu_chunk *chunks;      /* staged, in the order of the kernels; null while counting */
     struct gpu_table_seed *tables; /* staged */
+    uint64_t *values;              /* staged, of palettes */
     uint32_t counts[GPU_KERNELS];  /* of descriptions */
     uint32_t next[GPU_KERNELS];    /* index of the next description */
     uint32_t stage[GPU_KERNELS];   /* most bytes of code words */
     uint32_t index;                /* of the chunk, in the order of the spans */
     const struct cllm_table *last; /* table described last */
     uint32_t table_count;
+    uint32_t palette_count;
+    uint32_t palette_base; /* where values begin on the device, in 8 bytes from the tables; not 0 */
     struct cllm_gpu_batch_info info;
 };
 
@@ -127,15 +156,35 @@ static void add_copy(struct walk *walk, uint64_t stored_offset, uint64_t out_off
     }
 }
 
+/* All 256 values, whatever the symbols of the table are. */
+static void add_values(struct walk *walk, const struct cllm_table *table)
+{
+    const size_t used = cllm_table_values_bytes(table) / table->value_bytes;
+    for (size_t i = 0; i < 256 && walk->values; i++) {
+        uint64_t value = 0;
+        for (size_t b = 0; b < table->value_bytes && i < used; b++)
+            value |= (uint64_t)table->values[i * table->value_bytes + b] << 8 * b;
+        walk->values[256 * (size_t)walk->palette_count + i] = value;
+    }
+    walk->palette_count++;
+}
+
 /* Chunks that share a table nearly always follow each other. */
-static uint32_t add_table(struct walk *walk, const struct cllm_layout *layout, const struct cllm_table *table)
+static void add_table(struct walk *walk, const struct cllm_table *table, struct gpu_chunk *described)
 {
     if (walk->last != table) {
-        if (walk->tables) walk->tables[walk->table_count] = {*table, gpu_rotates(layout), {}};
+        if (walk->tables) {
+            struct gpu_table_seed *seed = &walk->tables[walk->table_count];
+            memset(seed, 0, sizeof *seed);
+            memcpy(seed->length, table->length, sizeof seed->length);
+            seed->rotates = gpu_rotates(&described->layout);
+        }
+        if (table->value_bytes) add_values(walk, table);
         walk->table_count++;
         walk->last = table;
     }
-    return walk->table_count - 1;
+    described->table = walk->table_count - 1;
+    if (table->value_bytes) described->palette = walk->palette_base + 256 * (walk->palette_count - 1);
 }
 
 static void add_float(struct walk *walk, const struct cllm_data *data, const struct cllm_chunk *chunk, uint64_t stored_offset,
@@ -145,7 +194,7 @@ static void add_float(struct walk *walk, const struct cllm_data *data, const str
     described.stored_offset = stored_offset;
     described.out_offset = out_offset;
     described.index = walk->index;
-    described.table = add_table(walk, &data->layout, &data->tables[chunk->table_index]);
+    add_table(walk, &data->tables[chunk->table_index], &described);
     const unsigned kernel = choose_kernel(&described);
     if (walk->stage[kernel] < stage_bytes(&described)) walk->stage[kernel] = stage_bytes(&described);
     add_description(walk, kernel, &described);
@@ -199,15 +248,20 @@ static enum cllm_status walk_spans(struct walk *walk, struct gpu_span_start *sta
     return CLLM_OK;
 }
 
-/* Room for what was counted: staged are chunks and the code lengths of tables; on the device whole tables and a status word. */
+/* Room for what was counted: staged are chunks, the code lengths of tables and values; on the device chunks, whole tables, values
+ * and a status word. */
 static enum cllm_status reserve_batch(struct cllm_gpu_batch *batch, const struct walk *counted, uint32_t chunk_count,
                                       struct cllm_error *err)
 {
     const size_t chunk_bytes = ((size_t)chunk_count * sizeof(struct gpu_chunk) + 255) & ~(size_t)255;
+    const size_t values_bytes = (size_t)counted->palette_count * PALETTE_BYTES;
+    const size_t seeds_bytes = (size_t)counted->table_count * sizeof(struct gpu_table_seed);
     batch->tables_offset = chunk_bytes;
-    batch->status_offset = chunk_bytes + (size_t)counted->table_count * sizeof(struct gpu_table);
-    enum cllm_status status = gpu_reserve_pinned(batch->gpu, &batch->gpu->staging,
-                                                 chunk_bytes + (size_t)counted->table_count * sizeof(struct gpu_table_seed), err);
+    batch->values_offset = chunk_bytes + (size_t)counted->table_count * sizeof(struct gpu_table);
+    batch->status_offset = batch->values_offset + values_bytes;
+    if ((batch->status_offset - chunk_bytes) / sizeof(uint64_t) > UINT32_MAX)
+        return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET, "GPU batch: too many code tables: %u", counted->table_count);
+    enum cllm_status status = gpu_reserve_pinned(batch->gpu, &batch->gpu->staging, chunk_bytes + seeds_bytes + values_bytes, err);
     if (!status) status = gpu_reserve_device(batch->gpu, &batch->d_memory, batch->status_offset + sizeof(uint32_t), err);
     return status;
 }
@@ -229,6 +283,11 @@ static enum cllm_status upload_batch(const struct cllm_gpu_batch *batch, const s
     status = cuda_try(cudaMemcpy2DAsync(&d_tables->length, sizeof *d_tables, walk->tables, sizeof *walk->tables,
                                         sizeof *walk->tables, walk->table_count, cudaMemcpyHostToDevice, stream),
                       "copy to the device", err);
+    if (!status && walk->palette_count > 0) {
+        status = cuda_try(cudaMemcpyAsync(d_bytes + batch->values_offset, walk->values,
+                                          (size_t)walk->palette_count * PALETTE_BYTES, cudaMemcpyHostToDevice, stream),
+                          "copy to the device", err);
+    }
     if (status) return status;
     kernel_build_tables<<<walk->table_count, 256, 0, stream>>>(d_tables);
     return cuda_try(cudaGetLastError(), "build code tables", err);
@@ -253,6 +312,7 @@ enum cllm_status gpu_batch_fill(struct cllm_gpu_batch *batch, const struct cllm_
 {
     struct walk counted = {}, walk = {};
     uint32_t chunk_count = 0;
+    counted.palette_base = 1;
     enum cllm_status status = cuda_try(cudaSetDevice(batch->gpu->device), "use the device", err);
     if (!status) status = reserve_starts(batch, span_count, err);
     if (!status) status = walk_spans(&counted, batch->starts, spans, span_count, err);
@@ -266,6 +326,8 @@ enum cllm_status gpu_batch_fill(struct cllm_gpu_batch *batch, const struct cllm_
     if (status) return status;
     walk.chunks = (struct gpu_chunk *)batch->gpu->staging.bytes;
     walk.tables = (struct gpu_table_seed *)((uint8_t *)batch->gpu->staging.bytes + batch->tables_offset);
+    walk.values = (uint64_t *)(walk.tables + counted.table_count);
+    walk.palette_base = (uint32_t)((batch->values_offset - batch->tables_offset) / sizeof(uint64_t));
     status = walk_spans(&walk, batch->starts, spans, span_count, err);
     batch->info = walk.info;
     batch->info.device_bytes = batch->d_memory.capacity;

@@ -12,7 +12,7 @@ struct gpu_launch {
     uint32_t shared_bytes;
 };
 
-#define GPU_KERNELS 14 /* kernels of batch.cu */
+#define GPU_KERNELS 21 /* kernels of batch.cu */
 
 /* Where a span's chunks begin among those of the batch. */
 struct gpu_span_start {
@@ -22,8 +22,9 @@ struct gpu_span_start {
 
 struct cllm_gpu_batch {
     struct cllm_gpu *gpu;
-    struct gpu_memory d_memory; /* chunks, then tables, then a status word */
+    struct gpu_memory d_memory; /* chunks, then tables, then values of palettes, then a status word */
     size_t tables_offset;
+    size_t values_offset;
     size_t status_offset;
     struct gpu_launch launches[GPU_KERNELS];
     struct gpu_span_start *starts;

@@ -6,15 +6,15 @@
  * When the lanes of a warp have a round of symbols each, all of a half segment where there is room, the warp goes through them
  * row by row: raw planes and output are then read and written in whole lines, 16 bytes of output a lane.
  *
- * kernel_decode_fast is for the chunks that cpack writes for BF16, F16 and F32; table and code words are copied to shared memory
- * first. kernel_decode_any takes every other layout, size and alignment.
+ * kernel_decode_fast is for the chunks that cpack writes for BF16, F16 and F32, and for palettes of elements of two and four
+ * bytes; table and code words are copied to shared memory first. kernel_decode_any takes every other layout, size and alignment.
  *
  * It runs at nine tenths of what memory allows (bench/NOTES.md) because instructions are few: symbols are kept as the join wants
  * them, an entry's fields lie where they need no mask, and of counters only the low bits are looked at.
  *
  * Bounds: nothing that is read from the payload reaches an address unchecked. Segments that end behind the stream are not
  * decoded; a half that runs away is stopped once a round, and until then stays within STAGE_PAD; element indices are checked
- * against the chunk's own count; halves that do not meet are reported.
+ * against the chunk's own count; halves that do not meet are reported. A palette has a value for every byte that a symbol can be.
  */
 #ifndef CLLM_KERNELS_FLOAT_CUH
 #define CLLM_KERNELS_FLOAT_CUH
@@ -40,6 +40,7 @@ struct gpu_chunk {
     uint32_t plane_bytes; /* of all planes */
     uint32_t table;       /* into the tables of the launch */
     uint32_t index;       /* for the status word */
+    uint32_t palette; /* where symbols stand for values: of 256 in 8 bytes each, in 8 bytes from the launch's tables; else 0 */
     struct cllm_layout layout;
 };
 
@@ -85,7 +86,7 @@ struct gpu_table {
 
 /* The part of a table that the host writes. */
 struct gpu_table_seed {
-    struct cllm_table lengths;
+    uint8_t length[256];
     uint32_t rotates;
     uint32_t unused[3];
 };
@@ -155,9 +156,19 @@ static __global__ void kernel_build_tables(struct gpu_table *d_tables)
 
 /* --------------------------------------------------------------------------------------------------- shared memory */
 
-/* Of a block; behind it the code words of kernel_decode_fast and STAGE_PAD bytes more. */
-template <unsigned THREADS, unsigned ROUND>
-struct gpu_shared {
+/* The values of a palette, or nothing. */
+template <unsigned VALUES>
+struct gpu_shared_palette {
+    uint32_t value[VALUES];
+};
+template <>
+struct gpu_shared_palette<0> {
+};
+
+/* Of a block; behind it the code words of kernel_decode_fast and STAGE_PAD bytes more. The palette comes first, where it is found
+ * without another register; so rings start at multiples of 1024. */
+template <unsigned THREADS, unsigned ROUND, unsigned VALUES = 0>
+struct gpu_shared : gpu_shared_palette<VALUES> {
     uint8_t ring[THREADS / 32][32 * ROUND]; /* symbols, ROUND for each lane */
     struct gpu_table table;
     uint32_t warp_bits[THREADS / 32];
@@ -454,6 +465,17 @@ static __device__ __forceinline__ void copy_pieces(const void *from, void *to, u
     }
 }
 
+static __device__ __forceinline__ const uint64_t *palette_of(const struct gpu_chunk &chunk, const struct gpu_table *d_tables)
+{
+    return (const uint64_t *)d_tables + chunk.palette;
+}
+
+/* The lower four bytes of each value. */
+static __device__ __forceinline__ void copy_palette(const uint64_t *from, uint32_t *to)
+{
+    for (uint32_t i = threadIdx.x; i < 256; i += blockDim.x) to[i] = (uint32_t)from[i];
+}
+
 /* What a thread works on in one tile. */
 struct gpu_half {
     uint32_t segment;
@@ -495,10 +517,17 @@ static __device__ __forceinline__ bool halves_meet(uint32_t *meeting, uint32_t e
     return !mirrored || meeting[threadIdx.x - segments] == 32 * word_count - end;
 }
 
-/* ----------------------------------------------------------------------------------------------- BF16, F16 and F32 */
+/* ------------------------------------------------------------------------------------- BF16, F16 and F32, and palettes */
 
-/* The last one: F32 whose lower 16 bits are zero, as BF16 is often kept. */
-enum gpu_element { GPU_ELEMENT_BF16, GPU_ELEMENT_F16, GPU_ELEMENT_F32, GPU_ELEMENT_F32_OF_BF16 };
+/* The fourth one: F32 whose lower 16 bits are zero, as BF16 is often kept. The last ones: any elements of two and four bytes. */
+enum gpu_element {
+    GPU_ELEMENT_BF16,
+    GPU_ELEMENT_F16,
+    GPU_ELEMENT_F32,
+    GPU_ELEMENT_F32_OF_BF16,
+    GPU_ELEMENT_PALETTE16,
+    GPU_ELEMENT_PALETTE32
+};
 
 /* Bits of `a` where the mask has ones, else of `b`: one instruction, if it is asked for. */
 static __device__ __forceinline__ uint32_t select_bits(uint32_t mask, uint32_t a, uint32_t b)
@@ -536,6 +565,24 @@ static __device__ __forceinline__ uint4 join_f32_of_bf16(uint32_t symbols, uint3
     return make_uint4(upper.x << 16, upper.x & 0xFFFF0000, upper.y << 16, upper.y & 0xFFFF0000);
 }
 
+/* The value of the symbol in byte `k` of a word, from the start of the block's shared memory. */
+static __device__ __forceinline__ uint32_t look_up_value(uint32_t symbols, unsigned k)
+{
+    extern __shared__ __align__(2048) uint8_t shared_memory[];
+    return load_shared(shared_address(shared_memory) + 4 * (symbols >> 8 * k & 0xFF));
+}
+
+static __device__ __forceinline__ uint2 join_palette16(uint32_t symbols)
+{
+    return make_uint2(look_up_value(symbols, 0) | look_up_value(symbols, 1) << 16,
+                      look_up_value(symbols, 2) | look_up_value(symbols, 3) << 16);
+}
+
+static __device__ __forceinline__ uint4 join_palette32(uint32_t symbols)
+{
+    return make_uint4(look_up_value(symbols, 0), look_up_value(symbols, 1), look_up_value(symbols, 2), look_up_value(symbols, 3));
+}
+
 /* Raw bytes. The rest of their 128-byte line is wanted in the next rounds: it may come to the L2 cache now. */
 static __device__ __forceinline__ uint2 load_eight(const uint8_t *plane)
 {
@@ -555,11 +602,17 @@ static __device__ __forceinline__ uint32_t load_four(const uint8_t *plane)
  * per half segment; ROWS rows in each of STEPS steps. */
 template <gpu_element ELEMENT, unsigned ROUND>
 struct gpu_shape {
-    static constexpr bool WIDE = ELEMENT == GPU_ELEMENT_F32 || ELEMENT == GPU_ELEMENT_F32_OF_BF16;
+    static constexpr bool WIDE =
+        ELEMENT == GPU_ELEMENT_F32 || ELEMENT == GPU_ELEMENT_F32_OF_BF16 || ELEMENT == GPU_ELEMENT_PALETTE32;
+    static constexpr bool HAS_PALETTE = ELEMENT == GPU_ELEMENT_PALETTE16 || ELEMENT == GPU_ELEMENT_PALETTE32;
+    static constexpr uint32_t VALUES = HAS_PALETTE ? 256 : 0;
     static constexpr uint32_t BYTES = WIDE ? 4 : 2, SYMBOLS = 16 / BYTES, COLUMNS = ROUND / SYMBOLS, ROWS = 32 / COLUMNS,
-                              STEPS = 32 / ROWS, PLANES = ELEMENT == GPU_ELEMENT_F32 ? 3 : 1,
-                              PLANE_WORDS = PLANES * SYMBOLS / 4, /* that a lane loads in a step */
-        BATCH = PLANES > 1 ? 4 : 8;                               /* steps whose planes are loaded together */
+                              STEPS = 32 / ROWS,
+                              PLANES = HAS_PALETTE                  ? 0
+                                       : ELEMENT == GPU_ELEMENT_F32 ? 3
+                                                                    : 1,
+                              PLANE_WORDS = PLANES ? PLANES * SYMBOLS / 4 : 1, /* that a lane loads in a step */
+        BATCH = PLANES > 1 ? 4 : 8;                                            /* steps whose planes are loaded together */
 
     /* Which of the warp's 32 rows: of row `r` of a step those bits that keep the lanes out of each other's banks, of the step
      * the others. row_of(r) ^ row_of_step(g) is the row. */
@@ -613,13 +666,13 @@ load_planes(const gpu_place<ELEMENT, ROUND> &place, uint32_t stride, unsigned g,
 {
     typedef gpu_shape<ELEMENT, ROUND> shape;
 #pragma unroll
-    for (unsigned k = 0; k < shape::BATCH; k++) {
+    for (unsigned k = 0; k < shape::BATCH && !shape::HAS_PALETTE; k++) {
         const uint32_t ahead = shape::row_of_step(g + k) * stride;
         if ((int32_t)ahead >= place.left) continue;
         const uint8_t *from = place.plane + ahead;
         if (shape::WIDE) {
 #pragma unroll
-            for (unsigned p = 0; p < shape::PLANES; p++) planes[k][p] = load_four(from + (size_t)p * place.element_count);
+            for (unsigned p = 0; p + 1 <= shape::PLANES; p++) planes[k][p] = load_four(from + (size_t)p * place.element_count);
         } else {
             const uint2 eight = load_eight(from);
             planes[k][0] = eight.x, planes[k][1] = eight.y;
@@ -646,10 +699,15 @@ static __device__ __forceinline__ uint4 join_step(const gpu_place<ELEMENT, ROUND
     const uint32_t symbols = load_shared(place.ring + offset + far);
     if (ELEMENT == GPU_ELEMENT_F32) return join_f32(symbols, planes);
     if (ELEMENT == GPU_ELEMENT_F32_OF_BF16) return join_f32_of_bf16(symbols, planes[0]);
+    if (ELEMENT == GPU_ELEMENT_PALETTE32) return join_palette32(symbols);
     const uint32_t more =
         load_shared(place.ring + (offset ^ 32) + far); /* the next word: words of 8 symbols start at even ones */
-    const uint2 a = ELEMENT == GPU_ELEMENT_BF16 ? join_bf16(symbols, planes[0]) : join_f16(symbols, planes[0]);
-    const uint2 b = ELEMENT == GPU_ELEMENT_BF16 ? join_bf16(more, planes[1]) : join_f16(more, planes[1]);
+    const uint2 a = ELEMENT == GPU_ELEMENT_PALETTE16 ? join_palette16(symbols)
+                    : ELEMENT == GPU_ELEMENT_BF16    ? join_bf16(symbols, planes[0])
+                                                     : join_f16(symbols, planes[0]);
+    const uint2 b = ELEMENT == GPU_ELEMENT_PALETTE16 ? join_palette16(more)
+                    : ELEMENT == GPU_ELEMENT_BF16    ? join_bf16(more, planes[1])
+                                                     : join_f16(more, planes[1]);
     return make_uint4(a.x, a.y, b.x, b.y);
 }
 
@@ -705,13 +763,15 @@ static __global__ void __launch_bounds__(THREADS, FLOAT_BLOCKS_PER_SM *FLOAT_THR
                        uint32_t *d_status)
 {
     extern __shared__ __align__(2048) uint8_t shared_memory[];
-    gpu_shared<THREADS, ROUND> &shared = *(gpu_shared<THREADS, ROUND> *)shared_memory;
+    typedef gpu_shared<THREADS, ROUND, gpu_shape<ELEMENT, ROUND>::VALUES> shared_type;
+    shared_type &shared = *(shared_type *)shared_memory;
     const struct gpu_work chunk(d_chunks[blockIdx.x], bases);
     if (!has_head(chunk)) {
         if (threadIdx.x == 0) report(d_status, chunk, GPU_BAD_HEADER);
         return;
     }
     if (gpu_shape<ELEMENT, ROUND>::PLANES == 1) prefetch_planes<THREADS>(chunk);
+    if (gpu_shape<ELEMENT, ROUND>::HAS_PALETTE) copy_palette(palette_of(chunk, d_tables), (uint32_t *)shared_memory);
     copy_pieces(&d_tables[chunk.table], &shared.table, sizeof shared.table / 16);
     copy_pieces(chunk.stored + plane_boundary(chunk), shared.words, (chunk.stored_bytes - plane_boundary(chunk) + 15) / 16);
     __pipeline_commit();
@@ -759,8 +819,10 @@ static __global__ void __launch_bounds__(FLOAT_THREADS)
 
 /* ----------------------------------------------------------------------------------------------------------- any layout */
 
-/* Element `index` from its symbol and its raw bits, byte by byte: any layout, any alignment. */
-static __device__ __forceinline__ void join_any(const struct gpu_work &chunk, uint32_t index, uint8_t symbol)
+/* Element `index` from its symbol and its raw bits, byte by byte: any layout, any alignment; or from a palette. */
+template <bool PALETTE>
+static __device__ __forceinline__ void join_any(const struct gpu_work &chunk, const uint64_t *palette, uint32_t index,
+                                                uint8_t symbol)
 {
     const struct cllm_layout &layout = chunk.layout;
     const unsigned bits = cllm_layout_remainder_bits(&layout), planes = bits / 8, rest = bits % 8;
@@ -771,7 +833,7 @@ static __device__ __forceinline__ void join_any(const struct gpu_work &chunk, ui
         const uint8_t *packed = chunk.stored + (size_t)planes * chunk.element_count;
         remainder |= (uint64_t)cllm_bits_at(packed, (uint64_t)index * rest, rest) << 8 * planes;
     }
-    const uint64_t element = cllm_element_join(&layout, symbol, remainder);
+    const uint64_t element = PALETTE ? palette[symbol] : cllm_element_join(&layout, symbol, remainder);
     uint8_t *out = chunk.out + (size_t)index * layout.element_bytes;
     switch ((uintptr_t)chunk.out % layout.element_bytes ? 0 : layout.element_bytes) {
     case 2: *(uint16_t *)out = (uint16_t)element; break;
@@ -783,9 +845,10 @@ static __device__ __forceinline__ void join_any(const struct gpu_work &chunk, ui
 }
 
 /* As decode_warp, for any layout: of one half segment after the other, an element a thread: neighbours store side by side. */
-template <bool MIRRORED>
+template <bool MIRRORED, bool PALETTE>
 static __device__ uint32_t decode_warp_any(const gpu_words<false> &words, const struct gpu_work &chunk,
-                                           const struct gpu_table &table, const uint8_t *ring, const struct gpu_half &half)
+                                           const struct gpu_table &table, const uint64_t *palette, const uint8_t *ring,
+                                           const struct gpu_half &half)
 {
     const gpu_reader<false, MIRRORED> reader = {words};
     const uint32_t per_half = 1u << (chunk.layout.segment_log2 - 1), lane_index = threadIdx.x % 32;
@@ -799,7 +862,8 @@ static __device__ uint32_t decode_warp_any(const gpu_words<false> &words, const 
             const uint64_t segment = half.segment - lane_index + from;
             const uint64_t index = (2 * segment + MIRRORED) * per_half + symbol_index;
             const uint8_t symbol = ring[ring_offset<SMALL_ROUND>(from, 8 * symbol_index) + symbol_index % 4];
-            if (symbol_index < per_half && index < chunk.element_count) join_any(chunk, (uint32_t)index, symbol);
+            if (symbol_index < per_half && index < chunk.element_count)
+                join_any<PALETTE>(chunk, palette, (uint32_t)index, symbol);
         }
         __syncwarp();
     }
@@ -807,7 +871,8 @@ static __device__ uint32_t decode_warp_any(const gpu_words<false> &words, const 
 }
 
 /* One chunk per block, 128 segments at a time; code words are read where they lie. */
-static __global__ void __launch_bounds__(FLOAT_THREADS)
+template <bool PALETTE>
+static __global__ void __launch_bounds__(FLOAT_THREADS, FLOAT_BLOCKS_PER_SM)
     kernel_decode_any(const struct gpu_chunk *d_chunks, struct gpu_bases bases, const struct gpu_table *d_tables,
                       uint32_t *d_status)
 {
@@ -823,6 +888,7 @@ static __global__ void __launch_bounds__(FLOAT_THREADS)
     __pipeline_wait_prior(0);
     __syncthreads();
 
+    const uint64_t *palette = palette_of(chunk, d_tables);
     const uint64_t per_segment = 1u << chunk.layout.segment_log2;
     const uint32_t segment_count = (uint32_t)((chunk.element_count + per_segment - 1) / per_segment);
     const uint32_t *global = (const uint32_t *)(chunk.stored + plane_boundary(chunk));
@@ -837,8 +903,9 @@ static __global__ void __launch_bounds__(FLOAT_THREADS)
         const struct gpu_half half =
             find_half<FLOAT_THREADS>(words, head, shared.warp_bits, chunk, tile, segment_count, &tile_start);
         const uint8_t *ring = shared.ring[threadIdx.x / 32];
-        const uint32_t end = threadIdx.x < FLOAT_THREADS / 2 ? decode_warp_any<false>(words, chunk, shared.table, ring, half)
-                                                             : decode_warp_any<true>(words, chunk, shared.table, ring, half);
+        const uint32_t end = threadIdx.x < FLOAT_THREADS / 2
+                                 ? decode_warp_any<false, PALETTE>(words, chunk, shared.table, palette, ring, half)
+                                 : decode_warp_any<true, PALETTE>(words, chunk, shared.table, palette, ring, half);
         const bool meets = halves_meet<FLOAT_THREADS>(shared.meeting, end, words.count);
         if (half.segment < segment_count && !(half.good && meets)) report(d_status, chunk, GPU_BAD_SEGMENT);
     }

@@ -27,7 +27,7 @@ struct cllm_group {
     uint8_t *stored;  /* chunk k's float form starts at k * stored_stride */
     size_t stored_capacity;
     size_t stored_stride;
-    uint8_t *other; /* zstd frames, at the offset of their input */
+    uint8_t *other; /* zstd frames, at the offset of their input; before that a chunk's indices in its palette */
     uint8_t *check; /* one frame, then one decoded chunk */
     struct cllm_ready_chunk *chunks;
     uint32_t chunk_count;
@@ -125,6 +125,28 @@ static bool has_float_form(const struct cllm_plan *plan, const struct cllm_chunk
     return plan->layout.element_bytes && chunk->decoded_bytes % plan->layout.element_bytes == 0;
 }
 
+static void translate(const uint8_t *symbols, const uint8_t to[256], uint32_t count, uint8_t *out)
+{
+    for (uint32_t i = 0; i < count; i++) out[i] = to[symbols[i]];
+}
+
+/* A palette for the elements of a chunk, if there is one that takes less than `field_counts` of fields with their remainders: its
+ * indices are then the chunk's symbols. Returns the table, or -1. */
+static int try_palette(struct cllm_group *group, const struct cllm_plan *plan, const uint8_t *elements, uint32_t element_count,
+                       const uint64_t field_counts[256], uint8_t *symbols)
+{
+    struct cllm_palette own = {.count = 0};
+    uint64_t counts[256] = {0};
+    uint8_t index[256];
+    unsigned element_bytes = plan->layout.element_bytes;
+    if (element_bytes == 1 || !cllm_palette_collect(&own, elements, element_bytes, element_count, group->other, counts))
+        return -1;
+    uint64_t bits = cllm_tables_estimate(field_counts, cllm_layout_remainder_bits(&plan->layout));
+    int t = cllm_tables_assign_palette(&group->tables, &own, counts, element_bytes, bits, index);
+    if (t >= 0) translate(group->other, index, element_count, symbols);
+    return t;
+}
+
 /* Splits every chunk and decides which of them share a code. Returns false where no chunk has a float form. */
 static bool split_chunks(struct cllm_group *group, const struct cllm_plan *plan)
 {
@@ -133,31 +155,46 @@ static bool split_chunks(struct cllm_group *group, const struct cllm_plan *plan)
     for (uint32_t k = 0; k < group->chunk_count; k++) {
         uint64_t counts[256] = {0};
         struct cllm_chunk *chunk = &group->chunks[k].chunk;
+        uint8_t *symbols = group->symbols + (size_t)k * stride;
         if (!has_float_form(plan, chunk)) continue;
-        cllm_float_split(&plan->layout, group->chunks[k].stored, chunk->decoded_bytes / plan->layout.element_bytes,
-                         group->symbols + (size_t)k * stride, group->stored + k * group->stored_stride, counts);
-        chunk->table_index = (uint16_t)cllm_tables_assign(&group->tables, counts);
+        uint32_t element_count = chunk->decoded_bytes / plan->layout.element_bytes;
+        cllm_float_split(&plan->layout, group->chunks[k].stored, element_count, symbols, group->stored + k * group->stored_stride,
+                         counts);
+        int t = try_palette(group, plan, group->chunks[k].stored, element_count, counts, symbols);
+        chunk->table_index = (uint16_t)(t < 0 ? (int)cllm_tables_assign(&group->tables, counts) : t);
     }
     cllm_tables_finish(&group->tables);
     return group->tables.count > 0;
 }
 
+/* Codes the symbols of chunk k; those of a palette take the order of its values first. Returns the stored bytes. */
+static size_t encode_symbols(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k)
+{
+    const struct cllm_chunk *chunk = &group->chunks[k].chunk;
+    const struct cllm_table *table = &group->tables.table[chunk->table_index];
+    uint32_t element_count = chunk->decoded_bytes / plan->layout.element_bytes;
+    uint8_t *symbols = group->symbols + (size_t)k * (plan->chunk_bytes / plan->layout.element_bytes);
+    struct cllm_layout layout = plan->layout;
+    if (table->value_bytes) {
+        translate(symbols, group->tables.rank[chunk->table_index], element_count, symbols);
+        layout = cllm_layout_of_palette(&layout);
+    }
+    return cllm_float_encode(&layout, &group->codes[chunk->table_index], symbols, element_count,
+                             group->stored + k * group->stored_stride);
+}
+
 static void encode_float_chunks(struct cllm_group *group, const struct cllm_plan *plan)
 {
-    const struct cllm_layout *layout = &plan->layout;
-    uint32_t stride = plan->chunk_bytes / layout->element_bytes;
     if (!split_chunks(group, plan)) return;
     for (unsigned t = 0; t < group->tables.count; t++) cllm_float_code_init(&group->codes[t], &group->tables.table[t]);
     for (uint32_t k = 0; k < group->chunk_count; k++) {
         struct cllm_chunk *chunk = &group->chunks[k].chunk;
         if (!has_float_form(plan, chunk)) continue;
-        uint8_t *stored = group->stored + k * group->stored_stride;
-        size_t bytes = cllm_float_encode(layout, &group->codes[chunk->table_index], group->symbols + (size_t)k * stride,
-                                         chunk->decoded_bytes / layout->element_bytes, stored);
+        size_t bytes = encode_symbols(group, plan, k);
         if (bytes >= chunk->decoded_bytes) continue;
         chunk->form = CLLM_FORM_FLOAT;
         chunk->stored_bytes = (uint32_t)bytes;
-        group->chunks[k].stored = stored;
+        group->chunks[k].stored = group->stored + k * group->stored_stride;
     }
 }
 
@@ -233,7 +270,10 @@ static size_t bytes_to_beat(const struct cllm_group *group, const struct cllm_ch
     uint8_t table[CLLM_TABLE_STORED_BYTES_MAX];
     size_t bytes = ((size_t)chunk->stored_bytes + CLLM_CHUNK_ALIGNMENT - 1) / CLLM_CHUNK_ALIGNMENT * CLLM_CHUNK_ALIGNMENT;
     bool lone_table = chunk->form == CLLM_FORM_FLOAT && group->chunk_count == 1;
-    if (lone_table) bytes += cllm_table_serialise(&group->tables.table[chunk->table_index], table);
+    if (lone_table) {
+        const struct cllm_table *own = &group->tables.table[chunk->table_index];
+        bytes += cllm_table_serialise(own, table) + cllm_table_values_bytes(own);
+    }
     bytes -= CLLM_CHUNK_ALIGNMENT;
     return bytes < chunk->decoded_bytes ? bytes : chunk->decoded_bytes - 1u;
 }

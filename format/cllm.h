@@ -99,7 +99,7 @@ const char *cllm_dtype_names(void);
 enum cllm_form {
     CLLM_FORM_RAW = 0,    /* the bytes themselves */
     CLLM_FORM_ZSTD = 1,   /* one zstd frame */
-    CLLM_FORM_FLOAT = 2,  /* one entropy-coded field of each element, the rest in raw planes */
+    CLLM_FORM_FLOAT = 2,  /* one entropy-coded field of each element, the rest in raw planes; or elements of a palette, coded */
     CLLM_FORM_PLANES = 3, /* one zstd frame of the elements' byte planes */
 };
 
@@ -112,9 +112,12 @@ struct cllm_layout {
     uint8_t segment_log2;  /* symbols per segment of the coded stream, as a power of two */
 };
 
-/* Code lengths of one canonical prefix code: symbol s has length[s] bits, 0 where it does not occur. Validated. */
+/* Code lengths of one canonical prefix code: symbol s has length[s] bits, 0 where it does not occur. Validated. With values it
+ * is a palette: symbol s stands for a whole element, the s-th value, and all symbols from 0 to the last have a code word. */
 struct cllm_table {
     uint8_t length[256];
+    uint8_t value_bytes;   /* of one value: element_bytes; 0 where symbols are fields of elements */
+    const uint8_t *values; /* elements as they are in the tensor, ascending; null where there are none */
 };
 
 /* One independently decodable piece of a data object. */

@@ -98,6 +98,39 @@ size_t cllm_table_serialise(const struct cllm_table *table, uint8_t *out)
     return 2 + (count + 1) / 2;
 }
 
+size_t cllm_table_values_bytes(const struct cllm_table *table)
+{
+    return table->value_bytes ? (size_t)cllm_table_symbol_count(table) * table->value_bytes : 0;
+}
+
+static uint64_t value_at(const uint8_t *values, unsigned value_bytes, unsigned index)
+{
+    uint64_t value = 0;
+    for (unsigned k = 0; k < value_bytes; k++) value |= (uint64_t)values[(size_t)index * value_bytes + k] << 8 * k;
+    return value;
+}
+
+enum cllm_status cllm_palette_parse(struct cllm_cursor *cursor, unsigned element_bytes, struct cllm_table *table,
+                                    struct cllm_error *err)
+{
+    unsigned count = cllm_table_symbol_count(table);
+    const uint8_t *values = cllm_cursor_take(cursor, (size_t)count * element_bytes);
+    if (!values) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "palette of %u values is cut short", count);
+    }
+    for (unsigned s = 0; s < count; s++) {
+        if (table->length[s] == 0) {
+            return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "palette has no code word for value %u of %u", s, count);
+        }
+        if (s > 0 && value_at(values, element_bytes, s) <= value_at(values, element_bytes, s - 1)) {
+            return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "value %u of a palette is not above the one before", s);
+        }
+    }
+    table->values = values;
+    table->value_bytes = (uint8_t)element_bytes;
+    return CLLM_OK;
+}
+
 void cllm_table_codes(const struct cllm_table *table, uint16_t codes_out[256])
 {
     unsigned code = 0;

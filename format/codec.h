@@ -46,6 +46,15 @@ CLLM_HOST_DEVICE uint64_t cllm_element_remainder(const struct cllm_layout *layou
     return (high << layout->symbol_shift | low) >> layout->zero_bits;
 }
 
+/* How elements of a palette split: the symbol says all, nothing is kept raw. */
+CLLM_HOST_DEVICE struct cllm_layout cllm_layout_of_palette(const struct cllm_layout *layout)
+{
+    struct cllm_layout of_palette = *layout;
+    of_palette.symbol_shift = of_palette.zero_bits = (uint8_t)(8 * layout->element_bytes - 8);
+    of_palette.symbol_bits = 8;
+    return of_palette;
+}
+
 /* Inverse of the two above. */
 CLLM_HOST_DEVICE uint64_t cllm_element_join(const struct cllm_layout *layout, uint8_t symbol, uint64_t remainder)
 {
@@ -70,7 +79,15 @@ enum cllm_status cllm_table_check(const struct cllm_table *table, struct cllm_er
 /* Reads a stored table (FORMAT.md 6.2) and checks it. Fails with CORRUPT. */
 enum cllm_status cllm_table_parse(struct cllm_cursor *cursor, struct cllm_table *table_out, struct cllm_error *err) CLLM_MUST_USE;
 
-/* Writes at most CLLM_TABLE_STORED_BYTES_MAX bytes; returns how many. The table must be a usable code. */
+/* Reads the values that make a palette of a usable table (FORMAT.md 6.2) and checks both: symbols are 0 to their number less 1,
+ * so that no code word leads to a symbol without a value. Values stay where the cursor found them. Fails with CORRUPT. */
+enum cllm_status cllm_palette_parse(struct cllm_cursor *cursor, unsigned element_bytes, struct cllm_table *table,
+                                    struct cllm_error *err) CLLM_MUST_USE;
+
+/* Bytes of all values of a usable table, 0 where it is no palette. */
+size_t cllm_table_values_bytes(const struct cllm_table *table);
+
+/* Writes at most CLLM_TABLE_STORED_BYTES_MAX bytes, without values; returns how many. The table must be a usable code. */
 size_t cllm_table_serialise(const struct cllm_table *table, uint8_t *out);
 
 /* The code words of a usable table, bit-reversed: the first bit of the stream is bit 0. */
@@ -102,7 +119,8 @@ struct cllm_float_view {
     const uint8_t *deltas; /* segment lengths less segment_base, segment_width bits each */
     const uint8_t *stream; /* code words, first bit in bit 0 of the first byte */
     uint32_t stream_bytes;
-    uint32_t stream_bits; /* without the unused ones in the last byte */
+    uint32_t stream_bits;   /* without the unused ones in the last byte */
+    const uint8_t *palette; /* 256 elements, what each symbol stands for; null where symbols are fields */
     uint32_t element_count;
     uint32_t segment_count;
     uint16_t segment_base;

@@ -15,6 +15,8 @@ struct parser {
     size_t string_used;
     size_t extent_used;
     size_t part_used;
+    uint32_t table_used;
+    size_t value_bytes_used;
     struct cllm_error *err;
 };
 
@@ -359,44 +361,83 @@ static enum cllm_status allocate_layout(struct parser *parser)
         return fail_corrupt(parser, "least size of the layout records claimed", least, "bytes left",
                             cllm_cursor_left(&parser->cursor));
     }
-    /* A table takes 3 bytes or more, and is only there for a chunk to use. */
-    uint64_t table_count = cllm_cursor_left(&parser->cursor) / 3;
+    /* Values are part of these bytes. A table takes 3 of them or more, and is only there for a chunk to use. */
+    size_t left = cllm_cursor_left(&parser->cursor);
+    uint64_t table_count = left / 3;
     if (table_count > chunk_count) table_count = chunk_count;
     if (table_count > CLLM_TABLE_TOTAL_MAX) table_count = CLLM_TABLE_TOTAL_MAX;
     parser->storage->chunks = calloc(chunk_count + 1, sizeof *parser->storage->chunks);
     parser->storage->tables = calloc(table_count + 1, sizeof *parser->storage->tables);
-    if (!parser->storage->chunks || !parser->storage->tables) {
+    parser->storage->values = malloc(left + 1);
+    if (!parser->storage->chunks || !parser->storage->tables || !parser->storage->values) {
         return cllm_fail(parser->err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %llu chunks",
                          (unsigned long long)chunk_count);
     }
     return CLLM_OK;
 }
 
-static enum cllm_status parse_tables(struct parser *parser, struct cllm_data *data, struct cllm_table *tables,
-                                     uint32_t *tables_used)
+/* The index's bytes go when it is parsed. There is room for as many values as the layout has bytes. */
+static void keep_values(struct parser *parser, struct cllm_table *table)
 {
+    size_t byte_count = cllm_table_values_bytes(table);
+    uint8_t *values = parser->storage->values + parser->value_bytes_used;
+    memcpy(values, table->values, byte_count);
+    parser->value_bytes_used += byte_count;
+    table->values = values;
+}
+
+/* Values for some of the tables; what symbols there may be without. */
+static enum cllm_status parse_palettes(struct parser *parser, const struct cllm_data *data, struct cllm_table *tables,
+                                       uint32_t palette_count)
+{
+    struct cllm_cursor *cursor = &parser->cursor;
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < palette_count; i++) {
+        uint32_t t = cllm_cursor_u16(cursor);
+        if (cursor->overrun) return fail_short(parser, "a palette");
+        if (t < next || t >= data->table_count) {
+            return fail_corrupt(parser, "code table of a palette", t, "expected ascending, number of tables is",
+                                data->table_count);
+        }
+        enum cllm_status status = cllm_palette_parse(cursor, data->layout.element_bytes, &tables[t], parser->err);
+        if (status) return cllm_fail_context(parser->err, status, "index byte %zu", cursor->offset);
+        keep_values(parser, &tables[t]);
+        next = t + 1;
+    }
+    for (uint32_t t = 0; t < data->table_count; t++) {
+        for (unsigned s = 1u << data->layout.symbol_bits; s < 256 && !tables[t].value_bytes; s++) {
+            if (tables[t].length[s])
+                return fail_corrupt(parser, "a coded symbol", s, "bits of the coded field", data->layout.symbol_bits);
+        }
+    }
+    return CLLM_OK;
+}
+
+static enum cllm_status parse_tables(struct parser *parser, struct cllm_data *data, uint32_t palette_count)
+{
+    struct cllm_table *tables = parser->storage->tables + parser->table_used;
     struct cllm_cursor *cursor = &parser->cursor;
     data->table_count = cllm_cursor_u32(cursor);
     if (data->table_count > data->chunk_count || data->table_count > CLLM_TABLE_COUNT_MAX) {
         return fail_corrupt(parser, "number of code tables", data->table_count, "number of chunks (at most 65536) is",
                             data->chunk_count);
     }
+    if (palette_count > data->table_count) {
+        return fail_corrupt(parser, "number of palettes", palette_count, "number of code tables is", data->table_count);
+    }
     if (data->table_count > 0 && data->layout.element_bytes == 0) {
         return fail_corrupt(parser, "number of code tables without a layout", data->table_count, "expected", 0);
     }
-    if (data->table_count > CLLM_TABLE_TOTAL_MAX - *tables_used) {
+    if (data->table_count > CLLM_TABLE_TOTAL_MAX - parser->table_used) {
         return cllm_fail(parser->err, CLLM_E_LIMIT, cursor->offset, "index holds more than %u code tables", CLLM_TABLE_TOTAL_MAX);
     }
-    data->tables = tables + *tables_used;
+    data->tables = tables;
+    parser->table_used += data->table_count;
     for (uint32_t i = 0; i < data->table_count; i++) {
-        enum cllm_status status = cllm_table_parse(cursor, &tables[(*tables_used)++], parser->err);
+        enum cllm_status status = cllm_table_parse(cursor, &tables[i], parser->err);
         if (status) return cllm_fail_context(parser->err, status, "index byte %zu", cursor->offset);
-        for (unsigned s = 1u << data->layout.symbol_bits; s < 256; s++) {
-            if (tables[*tables_used - 1].length[s])
-                return fail_corrupt(parser, "a coded symbol", s, "bits of the coded field", data->layout.symbol_bits);
-        }
     }
-    return CLLM_OK;
+    return parse_palettes(parser, data, tables, palette_count);
 }
 
 static enum cllm_status parse_chunk(struct parser *parser, const struct cllm_data *data, struct cllm_chunk *chunk)
@@ -461,18 +502,16 @@ static enum cllm_status parse_layout(struct parser *parser)
     struct cllm_index_storage *storage = parser->storage;
     enum cllm_status status = allocate_layout(parser);
     struct cllm_chunk *chunks = storage->chunks;
-    uint32_t tables_used = 0;
     uint64_t offset = CLLM_HEADER_BYTES;
     for (uint32_t i = 0; i < index->data_count && !status; i++) {
         struct cllm_data *data = &storage->data[i];
         const uint8_t *fields = cllm_cursor_take(&parser->cursor, 8);
         if (!fields) return fail_short(parser, "a layout record");
         data->layout = (struct cllm_layout){fields[0], fields[1], fields[2], fields[3], fields[4]};
-        if (fields[5] || fields[6] || fields[7])
-            return fail_corrupt(parser, "reserved byte of a layout record", 1, "expected", 0);
+        if (fields[5]) return fail_corrupt(parser, "reserved byte of a layout record", fields[5], "expected", 0);
         status = cllm_layout_check(&data->layout, parser->err);
         if (status) return cllm_fail_context(parser->err, status, "index byte %zu", parser->cursor.offset);
-        status = parse_tables(parser, data, storage->tables, &tables_used);
+        status = parse_tables(parser, data, cllm_load_le16(fields + 6));
         if (!status) status = parse_chunks(parser, data, chunks, &offset);
         chunks += data->chunk_count;
     }
@@ -493,7 +532,7 @@ enum cllm_status cllm_index_parse(const uint8_t *index_bytes, size_t index_byte_
         return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "manifest of %zu bytes in an index of %zu", manifest_bytes,
                          index_byte_count);
     }
-    struct parser parser = {cllm_cursor_over(index_bytes, manifest_bytes), index_out, storage_out, 0, 0, 0, err};
+    struct parser parser = {cllm_cursor_over(index_bytes, manifest_bytes), index_out, storage_out, 0, 0, 0, 0, 0, err};
     enum cllm_status status = parse_manifest(&parser, manifest_bytes);
     if (!status) {
         parser.cursor = cllm_cursor_over(index_bytes + manifest_bytes, index_byte_count - manifest_bytes);
@@ -514,6 +553,7 @@ void cllm_index_storage_free(struct cllm_index_storage *storage)
     free(storage->files);
     free(storage->chunks);
     free(storage->tables);
+    free(storage->values);
     free(storage->extents);
     free(storage->parts);
     free(storage->strings);
@@ -579,13 +619,21 @@ static void emit_layout(struct emitter *emitter, const struct cllm_index *index)
     for (uint32_t i = 0; i < index->data_count; i++) {
         const struct cllm_data *data = &index->data[i];
         const struct cllm_layout *layout = &data->layout;
-        const uint8_t fields[8] = {layout->element_bytes, layout->symbol_shift, layout->symbol_bits, layout->zero_bits,
+        const uint8_t fields[6] = {layout->element_bytes, layout->symbol_shift, layout->symbol_bits, layout->zero_bits,
                                    layout->segment_log2};
+        uint32_t palette_count = 0;
+        for (uint32_t k = 0; k < data->table_count; k++) palette_count += data->tables[k].value_bytes != 0;
         emit(emitter, fields, sizeof fields);
+        emit_uint(emitter, palette_count, 2);
         emit_uint(emitter, data->table_count, 4);
         for (uint32_t k = 0; k < data->table_count; k++) {
             uint8_t table[CLLM_TABLE_STORED_BYTES_MAX];
             emit(emitter, table, cllm_table_serialise(&data->tables[k], table));
+        }
+        for (uint32_t k = 0; k < data->table_count; k++) {
+            if (data->tables[k].value_bytes == 0) continue;
+            emit_uint(emitter, k, 2);
+            emit(emitter, data->tables[k].values, cllm_table_values_bytes(&data->tables[k]));
         }
         for (uint32_t k = 0; k < data->chunk_count; k++) {
             const struct cllm_chunk *chunk = &data->chunks[k];

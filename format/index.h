@@ -11,6 +11,7 @@ struct cllm_index_storage {
     struct cllm_file *files;
     struct cllm_chunk *chunks;
     struct cllm_table *tables;
+    uint8_t *values;
     uint64_t *extents;
     uint32_t *parts;
     char *strings;

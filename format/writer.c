@@ -2,6 +2,7 @@
 #include "writer.h"
 
 #include "bytes.h"
+#include "codec.h"
 #include "compress.h"
 #include "digest.h"
 #include "header.h"
@@ -26,8 +27,9 @@ struct cllm_writer {
     struct cllm_data current; /* begun and not ended */
     struct list chunks;       /* of `current` */
     struct list tables;
-    uint64_t begun_at; /* where the output ended when `current` was begun */
-    uint32_t *buckets; /* hash table over data roots: 1 + index into data, 0 empty */
+    struct list values; /* bytes of the palettes among them, one after the other */
+    uint64_t begun_at;  /* where the output ended when `current` was begun */
+    uint32_t *buckets;  /* hash table over data roots: 1 + index into data, 0 empty */
     size_t bucket_count;
 };
 
@@ -77,6 +79,7 @@ void cllm_writer_destroy(struct cllm_writer *writer)
     free(writer->files.items);
     free(writer->chunks.items);
     free(writer->tables.items);
+    free(writer->values.items);
     free(writer->buckets);
     free(writer);
 }
@@ -96,6 +99,7 @@ enum cllm_status cllm_writer_begin_data(struct cllm_writer *writer, uint64_t dec
     writer->begun_at = cllm_output_bytes(writer->output);
     writer->chunks.count = 0;
     writer->tables.count = 0;
+    writer->values.count = 0;
     writer->current = (struct cllm_data){
         .decoded_bytes = decoded_bytes,
         .chunk_bytes = chunk_bytes,
@@ -115,6 +119,11 @@ enum cllm_status cllm_writer_add_table(struct cllm_writer *writer, const struct 
     struct cllm_table *slot = list_grow(&writer->tables, sizeof *slot);
     if (!slot) return fail_memory(err);
     *slot = *table;
+    for (size_t i = 0; i < cllm_table_values_bytes(table); i++) {
+        uint8_t *byte = list_grow(&writer->values, 1);
+        if (!byte) return fail_memory(err);
+        *byte = table->values[i];
+    }
     return CLLM_OK;
 }
 
@@ -195,6 +204,22 @@ static bool find_root(const struct cllm_writer *writer, const uint8_t root[CLLM_
     return false;
 }
 
+/* A copy of the tables, with their values behind them. */
+static struct cllm_table *copy_tables(const struct cllm_writer *writer)
+{
+    size_t table_bytes = writer->tables.count * sizeof(struct cllm_table);
+    struct cllm_table *tables = malloc(table_bytes + writer->values.count + 1);
+    if (!tables) return NULL;
+    uint8_t *values = (uint8_t *)tables + table_bytes;
+    if (table_bytes) memcpy(tables, writer->tables.items, table_bytes);
+    if (writer->values.count) memcpy(values, writer->values.items, writer->values.count);
+    for (size_t t = 0; t < writer->tables.count; t++) {
+        tables[t].values = tables[t].value_bytes ? values : NULL;
+        values += cllm_table_values_bytes(&tables[t]);
+    }
+    return tables;
+}
+
 enum cllm_status cllm_writer_end_data(struct cllm_writer *writer, const uint8_t root[CLLM_DIGEST_BYTES], uint32_t *index_out,
                                       bool *shared_out, struct cllm_error *err)
 {
@@ -207,9 +232,8 @@ enum cllm_status cllm_writer_end_data(struct cllm_writer *writer, const uint8_t 
     data->chunk_count = (uint32_t)writer->chunks.count;
     data->table_count = (uint32_t)writer->tables.count;
     size_t chunk_bytes = writer->chunks.count * sizeof(struct cllm_chunk);
-    size_t table_bytes = writer->tables.count * sizeof(struct cllm_table);
     struct cllm_chunk *chunks = malloc(chunk_bytes + 1);
-    struct cllm_table *tables = malloc(table_bytes + 1);
+    struct cllm_table *tables = copy_tables(writer);
     struct cllm_data *slot = list_grow(&writer->data, sizeof *slot);
     if (!chunks || !tables || !slot) {
         free(chunks);
@@ -218,7 +242,6 @@ enum cllm_status cllm_writer_end_data(struct cllm_writer *writer, const uint8_t 
         return fail_memory(err);
     }
     if (chunk_bytes) memcpy(chunks, writer->chunks.items, chunk_bytes);
-    if (table_bytes) memcpy(tables, writer->tables.items, table_bytes);
     data->chunks = chunks;
     data->tables = tables;
     *slot = *data;

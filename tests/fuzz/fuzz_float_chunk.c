@@ -1,6 +1,6 @@
 /* fuzz_float_chunk.c - a float chunk (FORMAT.md 9): every tier of instructions gives the same elements or the same message,
- * within its buffers, which have exactly their size. Input: u8 which layout, u16 how many elements, u8 how long a segment, a code
- * table, the stored chunk. */
+ * within its buffers, which have exactly their size. Input: u8 which layout (128 and more: the table has a palette), u16 how many
+ * elements, u8 how long a segment, a code table, the values of its palette, the stored chunk. */
 #include "codec.h"
 #include "decode_float.h"
 #include "reader.h"
@@ -26,6 +26,11 @@ static enum cllm_status decode(enum cllm_cpu_tier tier, const struct cllm_layout
     if (status) return status;
     uint8_t *scratch = malloc(cllm_float_scratch_bytes(layout, &view));
     if (!scratch) abort();
+    uint8_t palette[256 * 8] = {0};
+    if (table->value_bytes) {
+        memcpy(palette, table->values, cllm_table_values_bytes(table));
+        view.palette = palette;
+    }
     cllm_float_lookup_build(&lookup, table);
     status = cllm_float_decoder(tier)(&lookup, layout, &view, scratch, out, err);
     free(scratch);
@@ -60,12 +65,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t byte_count)
     struct cllm_cursor cursor = cllm_cursor_over(bytes, byte_count);
     struct cllm_table table;
     struct cllm_error err;
-    unsigned which = cllm_cursor_u8(&cursor) % (sizeof layouts / sizeof layouts[0]);
+    unsigned first = cllm_cursor_u8(&cursor), which = first % 128 % (sizeof layouts / sizeof layouts[0]);
     uint32_t element_count = 1 + cllm_cursor_u16(&cursor) % ELEMENTS_MAX;
     struct cllm_layout layout = layouts[which];
     layout.segment_log2 =
         (uint8_t)(CLLM_SEGMENT_LOG2_MIN + cllm_cursor_u8(&cursor) % (CLLM_SEGMENT_LOG2_MAX - CLLM_SEGMENT_LOG2_MIN + 1));
     if (cllm_table_parse(&cursor, &table, &err)) return 0;
+    if (first >= 128) {
+        if (cllm_palette_parse(&cursor, layout.element_bytes, &table, &err)) return 0;
+        layout = cllm_layout_of_palette(&layout);
+    }
     size_t stored_bytes = cllm_cursor_left(&cursor);
     const uint8_t *stored = cllm_cursor_take(&cursor, stored_bytes);
     if (stored && stored_bytes <= 1u << 20)

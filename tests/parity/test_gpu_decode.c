@@ -45,10 +45,28 @@ static uint64_t next_random(void)
     return random_state;
 }
 
-enum content { CONTENT_RANDOM, CONTENT_PEAKED, CONTENT_EQUAL, CONTENT_RARE, CONTENT_SPECIAL, CONTENT_COUNT };
+enum content {
+    CONTENT_RANDOM,
+    CONTENT_PEAKED,
+    CONTENT_EQUAL,
+    CONTENT_RARE,
+    CONTENT_SPECIAL,
+    CONTENT_ONE_VALUE,
+    CONTENT_FEW_VALUES,
+    CONTENT_256_VALUES,
+    CONTENT_COUNT
+};
+
+/* One of `count` values of any bits, the first ones more often. */
+static uint64_t draw_value(unsigned count)
+{
+    const uint64_t draw = next_random();
+    const uint64_t which = draw >> 32 & 1 ? (draw >> 40) % count % 5 : (draw >> 40) % count;
+    return (which + 1) * UINT64_C(0xD1342543DE82EF95);
+}
 
 /* Elements whose coded field is uniform, peaked like an exponent, constant, nearly constant, or that of zeros, denormals,
- * infinities and NaN of any payload, among others. */
+ * infinities and NaN of any payload, among others; or elements of which few differ: palettes. */
 static void fill(uint8_t *bytes, const struct cllm_layout *layout, uint32_t element_count, enum content content)
 {
     for (uint32_t i = 0; i < element_count; i++) {
@@ -63,6 +81,10 @@ static void fill(uint8_t *bytes, const struct cllm_layout *layout, uint32_t elem
                                                                            : 0xFF)
                                                        : (unsigned)draw;
         if (content == CONTENT_SPECIAL && draw >> 52 & 1) element = 0;
+        if (content >= CONTENT_ONE_VALUE) {
+            element = draw_value(content == CONTENT_ONE_VALUE ? 1 : content == CONTENT_FEW_VALUES ? 11 : 256);
+            symbol = (unsigned)(element >> 50);
+        }
         uint8_t masked = (uint8_t)(symbol & ((1u << layout->symbol_bits) - 1));
         element = cllm_element_join(layout, masked, cllm_element_remainder(layout, element));
         for (unsigned b = 0; b < layout->element_bytes; b++)
@@ -87,9 +109,16 @@ struct sample {
     struct cllm_data data;
     struct cllm_chunk chunk;
     struct cllm_table table;
+    uint8_t *values; /* of the table, if it is a palette */
     uint8_t *stored;
     uint8_t *decoded;
 };
+
+static uint32_t planes_of(const struct sample *sample)
+{
+    const uint32_t elements = sample->chunk.decoded_bytes / sample->data.layout.element_bytes;
+    return sample->table.value_bytes ? 0 : (uint32_t)cllm_float_plane_bytes(&sample->data.layout, elements);
+}
 
 static void make_sample(struct sample *sample, struct cllm_group *group, const struct cllm_layout *layout, uint32_t element_count,
                         enum content content)
@@ -106,6 +135,12 @@ static void make_sample(struct sample *sample, struct cllm_group *group, const s
     sample->chunk = chunks[0].chunk;
     sample->chunk.decoded_bytes = (uint32_t)byte_count;
     sample->table = *cllm_group_tables(group);
+    if (sample->table.value_bytes) {
+        const size_t values_bytes = cllm_table_values_bytes(&sample->table);
+        sample->values = malloc(values_bytes);
+        memcpy(sample->values, sample->table.values, values_bytes);
+        sample->table.values = sample->values;
+    }
     sample->stored = calloc(1, cllm_chunk_buffer_bytes(&sample->chunk));
     memcpy(sample->stored, chunks[0].stored, sample->chunk.stored_bytes);
     sample->data =
@@ -211,7 +246,12 @@ static size_t make_all_samples(struct sample **samples_out)
             for (unsigned c = 0; c < CONTENT_COUNT; c++) make_sample(&samples[count++], group, &layouts[l], sizes[s], c);
         }
     }
-    for (size_t i = 0; i < count; i++) bind_sample(&samples[i]);
+    size_t palettes = 0;
+    for (size_t i = 0; i < count; i++) {
+        bind_sample(&samples[i]);
+        palettes += samples[i].table.value_bytes != 0 && samples[i].chunk.form == CLLM_FORM_FLOAT;
+    }
+    assert_true(palettes > count / 16);
     cllm_group_destroy(group);
     *samples_out = samples;
     return count;
@@ -222,6 +262,7 @@ static void free_samples(struct sample *samples, size_t count)
     for (size_t i = 0; i < count; i++) {
         free(samples[i].stored);
         free(samples[i].decoded);
+        free(samples[i].values);
     }
     free(samples);
 }
@@ -242,8 +283,7 @@ static void test_decoders_agree_on_every_layout_size_and_content(void **state)
 /* Damage: a few flipped bits, a random stretch, or all random, behind the planes or anywhere. */
 static void damage(uint8_t *stored, const struct sample *sample)
 {
-    uint32_t planes =
-        (uint32_t)cllm_float_plane_bytes(&sample->data.layout, sample->chunk.decoded_bytes / sample->data.layout.element_bytes);
+    uint32_t planes = planes_of(sample);
     uint32_t from = next_random() % 4 ? planes : 0, span = sample->chunk.stored_bytes - from;
     switch (next_random() % 3) {
     case 0:
@@ -370,8 +410,7 @@ static size_t damage_packed(struct packed *packed, const struct sample *samples,
     size_t i = count / 2;
     while (samples[i].chunk.form != CLLM_FORM_FLOAT) i++;
     uint8_t *stored = packed->stored + packed->spans[i].stored_offset;
-    const uint32_t elements = samples[i].chunk.decoded_bytes / samples[i].data.layout.element_bytes;
-    stored[cllm_float_plane_bytes(&samples[i].data.layout, elements) + 2] = 17; /* bits of a stored length: too many */
+    stored[planes_of(&samples[i]) + 2] = 17; /* bits of a stored length: too many */
     return i;
 }
 

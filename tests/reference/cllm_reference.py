@@ -137,6 +137,7 @@ def read_bit_numbers(data, width, count):
 @dataclass
 class CodeTable:
     lengths: dict  # symbol -> code word length, symbols in ascending order
+    palette: list = None  # the element that each symbol stands for; None: symbols are fields of elements
     lookup: list = None  # made by build_lookup at the first use
 
 
@@ -147,6 +148,7 @@ class Layout:
     symbol_bits: int
     zero_bits: int
     segment_log2: int
+    palette_count: int
     table_count: int
     tables: list = field(default_factory=list)
 
@@ -419,10 +421,10 @@ def parse_manifest(manifest):
 
 
 def parse_layout_record(cursor, chunk_count):
-    layout = Layout(cursor.u8(), cursor.u8(), cursor.u8(), cursor.u8(), cursor.u8(), 0)
-    reserved = cursor.take(3)
-    layout.table_count = cursor.u32()
-    require(is_zero(reserved), CORRUPT, "reserved bytes of a layout record")
+    layout = Layout(cursor.u8(), cursor.u8(), cursor.u8(), cursor.u8(), cursor.u8(), 0, 0)
+    require(cursor.u8() == 0, CORRUPT, "reserved byte of a layout record")
+    layout.palette_count, layout.table_count = cursor.u16(), cursor.u32()
+    require(layout.palette_count <= layout.table_count, CORRUPT, f"{layout.palette_count} palettes")
     element_bytes = layout.element_bytes
     require(element_bytes in (0, 1, 2, 4, 8), CORRUPT, f"element_bytes {element_bytes}")
     if element_bytes == 0:
@@ -437,10 +439,9 @@ def parse_layout_record(cursor, chunk_count):
     return layout
 
 
-def parse_code_table(cursor, symbol_bits):
+def parse_code_table(cursor):
     first, last = cursor.u8(), cursor.u8()
     require(first <= last, CORRUPT, "code table: last symbol below the first")
-    require(last < 1 << symbol_bits, CORRUPT, f"code table: symbol {last} of {symbol_bits} bits")
     symbol_count = last - first + 1
     nibbles = read_bit_numbers(cursor.take(ceil_div(symbol_count, 2)), 4, align(symbol_count, 2))
     require(not any(nibbles[symbol_count:]), CORRUPT, "code table: the unused nibble is not 0")
@@ -456,6 +457,24 @@ def parse_code_table(cursor, symbol_bits):
         total = sum(1 << (MAX_CODE_BITS - length) for length in lengths.values())
         require(total == 1 << MAX_CODE_BITS, CORRUPT, "code table: the code is not complete")
     return CodeTable(lengths)
+
+
+def parse_palettes(cursor, layout):
+    previous = -1
+    for _ in range(layout.palette_count):
+        table_index = cursor.u16()
+        require(previous < table_index < layout.table_count, CORRUPT, f"palette of code table {table_index}")
+        previous = table_index
+        table = layout.tables[table_index]
+        count = len(table.lengths)
+        values = [cursor.number(layout.element_bytes) for _ in range(count)]
+        require(list(table.lengths) == list(range(count)), CORRUPT, "palette: symbols have gaps")
+        require(all(a < b for a, b in zip(values, values[1:])), CORRUPT, "palette: values do not ascend")
+        table.palette = values
+    for table in layout.tables:
+        last = max(table.lengths)
+        fits = last < 1 << layout.symbol_bits or table.palette is not None
+        require(fits, CORRUPT, f"code table: symbol {last} of {layout.symbol_bits} bits")
 
 
 def parse_chunk_record(cursor, layout, decoded_bytes, position):
@@ -478,7 +497,8 @@ def parse_object_layout(cursor, data_object, position):
     """One object's part of the layout, and the positions of its chunks (§5). Returns the position after its last chunk."""
     chunk_count = ceil_div(data_object.decoded_bytes, data_object.chunk_bytes)
     layout = parse_layout_record(cursor, chunk_count)
-    layout.tables = [parse_code_table(cursor, layout.symbol_bits) for _ in range(layout.table_count)]
+    layout.tables = [parse_code_table(cursor) for _ in range(layout.table_count)]
+    parse_palettes(cursor, layout)
     require(16 * chunk_count <= cursor.remaining(), CORRUPT, "more chunks than the layout has room for")
     data_object.layout = layout
     data_object.gap_start = position
@@ -619,18 +639,26 @@ def join_elements(symbols, remainders, layout):
     for symbol, remainder in zip(symbols, remainders):
         rest = remainder << layout.zero_bits
         elements.append(rest >> shift << (shift + symbol_bits) | symbol << shift | rest & low_mask)
-    return struct.pack("<%d%s" % (len(elements), {1: "B", 2: "H", 4: "I", 8: "Q"}[layout.element_bytes]), *elements)
+    return pack_elements(elements, layout.element_bytes)
+
+
+def pack_elements(elements, element_bytes):
+    return struct.pack("<%d%s" % (len(elements), {1: "B", 2: "H", 4: "I", 8: "Q"}[element_bytes]), *elements)
 
 
 def decode_float(stored, decoded_bytes, layout, table):
     count = decoded_bytes // layout.element_bytes
     remainder_bits = 8 * layout.element_bytes - layout.symbol_bits - layout.zero_bits
+    if table.palette is not None:
+        remainder_bits = 0
     segment_symbols = 1 << layout.segment_log2
     cursor = Cursor(stored, "a float chunk")
     remainders = decode_remainders(cursor, count, remainder_bits)
     segment_bits, unused_bits = decode_segment_bits(cursor, ceil_div(count, segment_symbols))
     stream = cursor.take(cursor.remaining())
     symbols = decode_symbols(stream, table, count, segment_symbols, segment_bits, unused_bits)
+    if table.palette is not None:
+        return pack_elements([table.palette[symbol] for symbol in symbols], layout.element_bytes)
     return join_elements(symbols, remainders, layout)
 
 
@@ -810,10 +838,10 @@ def rejected_as(kind, function, *arguments):
 def run_selftest():
     """The examples that FORMAT.md gives in bytes, and what follows directly from its sentences."""
     a, b, c, d = b"abcd"
-    table = parse_code_table(Cursor(b"ad\x21\x33", "example"), 8)
+    table = parse_code_table(Cursor(b"ad\x21\x33", "example"))
     stream = b"\x39"  # b a d
-    bf16 = Layout(2, 7, 8, 0, 7, 1)
-    f64 = Layout(8, 52, 8, 0, 7, 1)
+    bf16 = Layout(2, 7, 8, 0, 7, 0, 1)
+    f64 = Layout(8, 52, 8, 0, 7, 0, 1)
     cases = {
         "code_table_gives_lengths": table.lengths == {a: 1, b: 2, c: 3, d: 3},
         "code_words_are_canonical": assign_code_words(table.lengths) == {a: (0, 1), b: (2, 2), c: (6, 3), d: (7, 3)},
@@ -825,8 +853,8 @@ def run_selftest():
         "unused_bits_set_are_corrupt": rejected_as(CORRUPT, decode_symbols, b"\xb9", table, 3, 128, [], 2),
         "byte_after_stream_is_corrupt": rejected_as(CORRUPT, decode_symbols, b"\x39\x00", table, 3, 128, [], 2),
         "stream_cut_short_is_corrupt": rejected_as(CORRUPT, decode_symbols, stream, table, 9, 128, [], 2),
-        "unused_nibble_is_zero": rejected_as(CORRUPT, parse_code_table, Cursor(b"ac\x21\x12", "example"), 8),
-        "incomplete_code_is_corrupt": rejected_as(CORRUPT, parse_code_table, Cursor(b"ad\x21\x43", "example"), 8),
+        "unused_nibble_is_zero": rejected_as(CORRUPT, parse_code_table, Cursor(b"ac\x21\x12", "example")),
+        "incomplete_code_is_corrupt": rejected_as(CORRUPT, parse_code_table, Cursor(b"ad\x21\x43", "example")),
         "single_symbol_takes_no_bits": decode_symbols(b"", CodeTable({b: 1}), 3, 2, [0]) == [b, b, b],
         "bf16_joins_sign_exponent_mantissa": join_elements([0x7F], [0xC0], bf16) == struct.pack("<H", 0xBFC0),
         "f64_symbol_is_the_low_exponent": join_elements([0xFF], [3 << 52], f64) == struct.pack("<d", 1.0),

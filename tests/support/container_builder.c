@@ -6,6 +6,7 @@
 #include "encode_float.h"
 #include "shuffle.h"
 #include "table.h"
+#include "tables.h"
 #include "writer.h"
 
 #include <stdio.h>
@@ -123,30 +124,47 @@ static enum cllm_form form_of(const struct test_data *data, uint32_t k)
     return data->forms ? data->forms[k] : data->form;
 }
 
-/* Adds to `counts` the symbols of `byte_count` bytes; symbols and planes go to buffers that are large enough. */
-static void split(const struct test_data *data, const uint8_t *bytes, uint32_t byte_count, uint8_t *symbols, uint8_t *planes,
-                  uint64_t counts[256])
-{
-    cllm_float_split(&data->layout, bytes, byte_count / data->layout.element_bytes, symbols, planes, counts);
-}
-
-static uint16_t add_table(struct test_container *container, const uint64_t counts[256], struct cllm_float_code *code)
-{
-    struct cllm_error err;
-    struct cllm_table table;
-    uint16_t table_index;
-    cllm_table_build(counts, &table);
-    cllm_float_code_init(code, &table);
-    TEST_REQUIRE(cllm_writer_add_table(container->writer, &table, &table_index, &err) == CLLM_OK, &err);
-    return table_index;
-}
-
 struct scratch {
     uint8_t *stored;
     uint8_t *symbols;
     struct cllm_float_code code; /* shared by all chunks, if one_table */
     uint16_t shared_table;
+    struct cllm_tables *palettes; /* one, in the end sorted */
 };
+
+/* Adds to `counts` the symbols of `byte_count` bytes; symbols and planes go to buffers that are large enough. */
+static void split(const struct test_data *data, const uint8_t *bytes, uint32_t byte_count, struct scratch *scratch,
+                  uint64_t counts[256])
+{
+    uint32_t count = byte_count / data->layout.element_bytes;
+    if (!data->palette) {
+        cllm_float_split(&data->layout, bytes, count, scratch->symbols, scratch->stored, counts);
+        return;
+    }
+    struct cllm_palette own = {.count = 0};
+    uint64_t indices[256] = {0};
+    uint8_t to[256];
+    unsigned size = data->layout.element_bytes;
+    memset(scratch->palettes, 0, sizeof *scratch->palettes);
+    TEST_REQUIRE(cllm_palette_collect(&own, bytes, size, count, scratch->symbols, indices), NULL);
+    TEST_REQUIRE(cllm_tables_assign_palette(scratch->palettes, &own, indices, size, UINT64_MAX, to) == 0, NULL);
+    cllm_tables_finish(scratch->palettes);
+    for (uint32_t i = 0; i < count; i++) scratch->symbols[i] = scratch->palettes->rank[0][to[scratch->symbols[i]]];
+    for (unsigned s = 0; s < 256; s++) counts[s] += scratch->palettes->counts[0][s];
+}
+
+static uint16_t add_table(struct test_container *container, const struct test_data *data, const uint64_t counts[256],
+                          struct scratch *scratch)
+{
+    struct cllm_error err;
+    struct cllm_table table;
+    uint16_t table_index;
+    cllm_table_build(counts, &table);
+    if (data->palette) table = scratch->palettes->table[0];
+    cllm_float_code_init(&scratch->code, &table);
+    TEST_REQUIRE(cllm_writer_add_table(container->writer, &table, &table_index, &err) == CLLM_OK, &err);
+    return table_index;
+}
 
 static void share_table(struct test_container *container, const struct test_data *data, struct scratch *scratch)
 {
@@ -155,10 +173,9 @@ static void share_table(struct test_container *container, const struct test_data
     for (size_t at = 0, k = 0; at < data->byte_count; at += chunk_bytes, k++) {
         size_t left = data->byte_count - at;
         if (form_of(data, (uint32_t)k) != CLLM_FORM_FLOAT) continue;
-        split(data, (const uint8_t *)data->bytes + at, left < chunk_bytes ? (uint32_t)left : chunk_bytes, scratch->symbols,
-              scratch->stored, counts);
+        split(data, (const uint8_t *)data->bytes + at, left < chunk_bytes ? (uint32_t)left : chunk_bytes, scratch, counts);
     }
-    scratch->shared_table = add_table(container, counts, &scratch->code);
+    scratch->shared_table = add_table(container, data, counts, scratch);
 }
 
 static void encode_chunk(struct test_container *container, const struct test_data *data, struct scratch *scratch,
@@ -167,10 +184,11 @@ static void encode_chunk(struct test_container *container, const struct test_dat
     if (chunk->form == CLLM_FORM_FLOAT) {
         uint64_t counts[256] = {0};
         uint32_t element_count = chunk->decoded_bytes / data->layout.element_bytes;
-        split(data, bytes, chunk->decoded_bytes, scratch->symbols, scratch->stored, counts);
-        chunk->table_index = data->one_table ? scratch->shared_table : add_table(container, counts, &scratch->code);
+        const struct cllm_layout layout = data->palette ? cllm_layout_of_palette(&data->layout) : data->layout;
+        split(data, bytes, chunk->decoded_bytes, scratch, counts);
+        chunk->table_index = data->one_table ? scratch->shared_table : add_table(container, data, counts, scratch);
         chunk->stored_bytes =
-            (uint32_t)cllm_float_encode(&data->layout, &scratch->code, scratch->symbols, element_count, scratch->stored);
+            (uint32_t)cllm_float_encode(&layout, &scratch->code, scratch->symbols, element_count, scratch->stored);
     } else if (chunk->form == CLLM_FORM_ZSTD || chunk->form == CLLM_FORM_PLANES) {
         unsigned frame_count = chunk->form == CLLM_FORM_PLANES ? data->layout.element_bytes : 1;
         uint32_t count = chunk->decoded_bytes / frame_count;
@@ -190,12 +208,14 @@ static void encode_chunk(struct test_container *container, const struct test_dat
 uint32_t test_container_data(struct test_container *container, const struct test_data *data)
 {
     struct cllm_error err;
-    struct scratch scratch = {.stored = malloc(8 * (size_t)chunk_size(data) + 4096), .symbols = malloc(chunk_size(data) + 64)};
+    struct scratch scratch = {.stored = malloc(8 * (size_t)chunk_size(data) + 4096),
+                              .symbols = malloc(chunk_size(data) + 64),
+                              .palettes = malloc(sizeof *scratch.palettes)};
     uint32_t chunk_bytes = chunk_size(data), chunk_count = (uint32_t)((data->byte_count + chunk_bytes - 1) / chunk_bytes);
     uint8_t *leaves = malloc(CLLM_DIGEST_BYTES * (size_t)chunk_count + 1), root[CLLM_DIGEST_BYTES];
     uint32_t data_index;
     bool shared;
-    TEST_REQUIRE(scratch.stored && scratch.symbols && leaves, NULL);
+    TEST_REQUIRE(scratch.stored && scratch.symbols && scratch.palettes && leaves, NULL);
     TEST_REQUIRE(cllm_writer_begin_data(container->writer, data->byte_count, chunk_bytes, &data->layout, &err) == CLLM_OK, &err);
     if (data->one_table) share_table(container, data, &scratch);
     for (uint32_t k = 0; k < chunk_count; k++) {
@@ -212,6 +232,7 @@ uint32_t test_container_data(struct test_container *container, const struct test
     TEST_REQUIRE(data_index < DATA_MAX, NULL);
     if (!shared) container->data[data_index] = (struct kept){keep(container, data->bytes, data->byte_count), data->byte_count};
     free(leaves);
+    free(scratch.palettes);
     free(scratch.symbols);
     free(scratch.stored);
     return data_index;

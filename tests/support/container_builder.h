@@ -38,6 +38,7 @@ struct test_data {
     const enum cllm_form *forms; /* of each chunk; null: the forms below for all chunks */
     enum cllm_form form;
     bool one_table; /* all float chunks share one code table; otherwise each has its own */
+    bool palette;   /* code tables have a palette: and chunks have at most 256 different elements */
 };
 
 /* Writes a data object and returns its index. `data` and what it points to may go afterwards. */

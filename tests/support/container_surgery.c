@@ -155,14 +155,31 @@ static size_t tables_end(const struct test_surgery *surgery, size_t layout_at)
     return at;
 }
 
+static size_t palettes_end(const struct test_surgery *surgery, size_t layout_at)
+{
+    size_t at = tables_end(surgery, layout_at);
+    const uint8_t *table = surgery->index + layout_at + CLLM_LAYOUT_RECORD_BYTES;
+    uint32_t palette_count = cllm_load_le16(surgery->index + layout_at + 6), table_index = 0;
+    for (uint32_t k = 0; k < palette_count; k++) {
+        for (; table_index < cllm_load_le16(surgery->index + at); table_index++) table += 2 + (table[1] - table[0] + 2u) / 2;
+        at += 2 + (table[1] + (size_t)1) * surgery->index[layout_at];
+    }
+    return at;
+}
+
 size_t test_surgery_find(const struct test_surgery *surgery, enum test_record kind, uint32_t i)
 {
     if (kind < TEST_LAYOUT) return find_in_manifest(surgery, kind, i);
     size_t at = surgery->manifest_bytes;
     for (uint32_t d = 0; d < i; d++) {
-        at = tables_end(surgery, at) + CLLM_CHUNK_RECORD_BYTES * (size_t)chunk_count(surgery, d);
+        at = palettes_end(surgery, at) + CLLM_CHUNK_RECORD_BYTES * (size_t)chunk_count(surgery, d);
     }
-    return kind == TEST_LAYOUT ? at : kind == TEST_TABLE ? at + CLLM_LAYOUT_RECORD_BYTES : tables_end(surgery, at);
+    switch (kind) {
+    case TEST_LAYOUT: return at;
+    case TEST_TABLE: return at + CLLM_LAYOUT_RECORD_BYTES;
+    case TEST_PALETTE: return tables_end(surgery, at);
+    default: return palettes_end(surgery, at);
+    }
 }
 
 size_t test_surgery_chunk(const struct test_surgery *surgery, uint32_t i, uint32_t *stored_bytes_out)

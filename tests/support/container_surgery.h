@@ -25,9 +25,10 @@ enum test_record {
     TEST_DATA,
     TEST_TENSOR,
     TEST_FILE,
-    TEST_LAYOUT, /* of data object i */
-    TEST_TABLE,  /* the first code table of data object i */
-    TEST_CHUNK,  /* the first chunk record of data object i */
+    TEST_LAYOUT,  /* of data object i */
+    TEST_TABLE,   /* the first code table of data object i */
+    TEST_PALETTE, /* its first palette, if it has any */
+    TEST_CHUNK,   /* the first chunk record of data object i */
 };
 
 /* Where record i of its kind starts in the index. */

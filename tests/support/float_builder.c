@@ -83,6 +83,36 @@ void test_float_chunk_encode(const struct cllm_layout *layout, const uint8_t *el
     free(stored);
 }
 
+/* 256 values for elements of a size: the symbol in the highest byte, so that they ascend. */
+static const uint8_t *palette_of(unsigned element_bytes)
+{
+    static uint8_t palettes[9][256 * 8];
+    uint8_t *palette = palettes[element_bytes];
+    for (unsigned s = 0; s < 256; s++) {
+        for (unsigned k = 0; k < element_bytes; k++) palette[s * element_bytes + k] = (uint8_t)(s * (2 * k + 3) + k);
+        palette[(s + 1) * element_bytes - 1] = (uint8_t)s;
+    }
+    return palette;
+}
+
+void test_palette_chunk_encode(struct test_random *random, const struct cllm_layout *layout, unsigned value_count,
+                               uint8_t *elements_out, uint32_t element_count, struct test_float_chunk *chunk_out)
+{
+    const struct cllm_layout of_palette = cllm_layout_of_palette(layout);
+    unsigned size = layout->element_bytes;
+    memset(elements_out, 0, (size_t)element_count * size);
+    for (uint32_t i = 0; i < element_count; i++) {
+        uint64_t draw = test_random_next(random) >> 20;
+        elements_out[(i + (size_t)1) * size - 1] = (uint8_t)(i < value_count ? i : draw % 2 ? 0 : draw / 2 % value_count);
+    }
+    test_float_chunk_encode(&of_palette, elements_out, element_count, chunk_out);
+    chunk_out->layout = *layout;
+    chunk_out->table.value_bytes = (uint8_t)size;
+    chunk_out->table.values = palette_of(size);
+    for (uint8_t *at = elements_out; element_count > 0; element_count--, at += size)
+        memcpy(at, palette_of(size) + (size_t)at[size - 1] * size, size);
+}
+
 enum cllm_status test_float_chunk_decode(const struct test_float_chunk *chunk, const uint8_t *stored, uint32_t stored_bytes,
                                          uint8_t **decoded_out)
 {

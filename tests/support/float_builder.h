@@ -35,6 +35,11 @@ struct test_float_chunk {
 void test_float_chunk_encode(const struct cllm_layout *layout, const uint8_t *elements, uint32_t element_count,
                              struct test_float_chunk *chunk_out);
 
+/* A chunk of elements from a palette of `value_count` values, each of which it has if it has that many elements at all.
+ * `elements_out` receives what it decodes to. */
+void test_palette_chunk_encode(struct test_random *random, const struct cllm_layout *layout, unsigned value_count,
+                               uint8_t *elements_out, uint32_t element_count, struct test_float_chunk *chunk_out);
+
 /* Decodes `stored_bytes` bytes as that chunk from a buffer with exactly the slack that decoders are promised into one of exactly
  * the decoded size, which is returned in `*decoded_out` (to be freed, also after a failure). */
 enum cllm_status test_float_chunk_decode(const struct test_float_chunk *chunk, const uint8_t *stored, uint32_t stored_bytes,

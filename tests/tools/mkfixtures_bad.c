@@ -453,6 +453,51 @@ static void make_table_without_layout(const struct fixture *fixture, const char 
     close_surgery(&surgery, path);
 }
 
+/* Replaces the code table of the float object by a table and palettes. */
+static void make_palette(const struct fixture *fixture, const char *path)
+{
+    static const struct {
+        uint8_t palette_count, byte_count, bytes[12];
+    } cases[] = {
+        {2, 12, {0, 2, 0x21, 0x02, 0, 0, 1, 0, 2, 0, 3, 0}}, /* 0: more palettes than tables */
+        {1, 12, {0, 2, 0x21, 0x02, 1, 0, 1, 0, 2, 0, 3, 0}}, /* 1: of table 1 of 1 */
+        {1, 12, {0, 2, 0x21, 0x02, 0, 0, 0, 1, 3, 0, 4, 1}}, /* 2: 0x100, 3, 0x104 */
+        {1, 12, {0, 2, 0x21, 0x02, 0, 0, 1, 0, 3, 0, 3, 0}}, /* 3: 1, 3, 3 */
+        {1, 12, {0, 3, 0x01, 0x22, 0, 0, 1, 0, 2, 0, 3, 0}}, /* 4: no symbol 1 */
+        {1, 12, {1, 3, 0x21, 0x02, 0, 0, 1, 0, 2, 0, 3, 0}}, /* 5: no symbol 0 */
+        {1, 10, {0, 2, 0x21, 0x02, 0, 0, 1, 0, 2, 0}},       /* 6: a value is missing */
+    };
+    const size_t which = fixture->value;
+    replace_table(path, cases[which].bytes, cases[which].byte_count);
+    struct test_surgery surgery = open_for_surgery(path);
+    size_t layout = test_surgery_find(&surgery, TEST_LAYOUT, FLOAT);
+    test_surgery_poke(&surgery, layout + 6, 2, cases[which].palette_count);
+    close_surgery(&surgery, path);
+}
+
+#define PALETTE(index) make_palette, 0, 0, 0, 0, index
+
+/* Two tables, of which the first gets both palettes. */
+static void make_palette_twice(const struct fixture *fixture, const char *path)
+{
+    make_palettes(fixture, path);
+    struct test_surgery surgery = open_for_surgery(path);
+    size_t first = test_surgery_find(&surgery, TEST_PALETTE, 0);
+    size_t count = surgery.index[test_surgery_find(&surgery, TEST_TABLE, 0) + 1] + 1u;
+    test_surgery_poke(&surgery, first + 2 + 2 * count, 2, 0);
+    close_surgery(&surgery, path);
+}
+
+/* An object without elements. */
+static void make_palette_without_layout(const struct fixture *fixture, const char *path)
+{
+    (void)fixture;
+    make_base(NULL, path);
+    struct test_surgery surgery = open_for_surgery(path);
+    test_surgery_poke(&surgery, test_surgery_find(&surgery, TEST_LAYOUT, RAW) + 6, 2, 1);
+    close_surgery(&surgery, path);
+}
+
 /* ----------------------------------------------------------------------------------------------------------------- chunks */
 
 /* alpha gets 191 bytes (and a dtype that does not mind), which is no whole number of 16-bit elements. */
@@ -864,6 +909,15 @@ const struct fixture bad_fixtures[] = {
     O("bad-table-single-length", "corrupt", "A single symbol of length 2.", TABLE(7)),
     O("bad-table-empty", "corrupt", "A single symbol of length 0.", TABLE(8)),
     O("bad-table-symbol", "corrupt", "A symbol that does not fit in the coded field.", make_table_symbol),
+    O("bad-palette-count", "corrupt", "More palettes than code tables.", PALETTE(0)),
+    O("bad-palette-table", "corrupt", "The palette of a code table that does not exist.", PALETTE(1)),
+    O("bad-palette-order", "corrupt", "Values that do not ascend as numbers, although their first bytes do.", PALETTE(2)),
+    O("bad-palette-equal", "corrupt", "A value twice.", PALETTE(3)),
+    O("bad-palette-gap", "corrupt", "The symbols of a palette are 0, 2 and 3.", PALETTE(4)),
+    O("bad-palette-first", "corrupt", "The symbols of a palette are 1 to 3.", PALETTE(5)),
+    O("bad-palette-cut", "corrupt", "Two values for three symbols, so that a chunk record is taken for the rest.", PALETTE(6)),
+    O("bad-palette-twice", "corrupt", "Two palettes for one code table.", make_palette_twice),
+    O("bad-palette-without-layout", "corrupt", "A palette in a data object without float form.", make_palette_without_layout),
     O("bad-chunk-stored-zero", "corrupt", "A chunk without stored bytes.", POKE(TEST_CHUNK, ZSTD, 0, 4, 0)),
     O("bad-chunk-stored-larger", "corrupt", "A chunk that is larger stored than decoded.", POKE(TEST_CHUNK, ZSTD, 0, 4, 141)),
     O("bad-chunk-raw-size", "corrupt", "A raw chunk whose stored size is not its decoded size.", POKE(TEST_CHUNK, RAW, 0, 4, 5)),

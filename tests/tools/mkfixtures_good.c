@@ -208,6 +208,43 @@ static void make_single_symbol(const struct fixture *fixture, const char *path)
     test_container_finish(container);
 }
 
+/* Palettes of elements of every size: of zeros of both signs, infinity and NaN, of one value, and of 200. */
+void make_palettes(const struct fixture *fixture, const char *path)
+{
+    (void)fixture;
+    static const uint16_t halves[] = {0x0000, 0x8000, 0x7F80, 0x7FC1, 0xFFFF, 0x7F81, 0x3F80, 0x0001, 0xBF80};
+    static const struct {
+        const char *name, *dtype;
+        struct cllm_layout layout;
+        unsigned count;
+    } cases[] = {{"halves", "BF16", {2, 7, 8, 0, 5}, 9},
+                 {"one value", "F32", {4, 23, 8, 0, 7}, 1},
+                 {"many", "F64", {8, 52, 8, 0, 12}, 200},
+                 {"bytes", "F8_E5M2", {1, 2, 5, 0, 6}, 12}};
+    enum { COUNT = sizeof cases / sizeof cases[0], BYTES = 4096 + 512 };
+    struct test_random random = {6};
+    uint32_t parts[COUNT];
+    struct test_container *container = test_container_create(path);
+    for (unsigned i = 0; i < COUNT; i++) {
+        uint8_t bytes[BYTES], value[8];
+        unsigned size = cases[i].layout.element_bytes;
+        for (unsigned at = 0; at < BYTES; at += size) {
+            uint64_t draw = test_random_next(&random) >> 33, which = draw % 3 ? draw / 3 % cases[i].count : 0;
+            cllm_store_le64(value, i == 0 ? halves[which] : (which + 1) * UINT64_C(0x9E3779B97F4A7C15) >> (64 - 8 * size));
+            memcpy(bytes + at, value, size);
+        }
+        parts[i] = test_container_data(container, &(struct test_data){.bytes = bytes,
+                                                                      .byte_count = BYTES,
+                                                                      .chunk_bytes = 4096,
+                                                                      .layout = cases[i].layout,
+                                                                      .form = CLLM_FORM_FLOAT,
+                                                                      .palette = true});
+        add_vector(container, cases[i].name, cases[i].dtype, BYTES / size, parts[i]);
+    }
+    test_container_file(container, "palettes.bin", parts, COUNT);
+    test_container_finish(container);
+}
+
 static void make_segments(const struct fixture *fixture, const char *path)
 {
     (void)fixture;
@@ -404,6 +441,8 @@ const struct fixture good_fixtures[] = {
     G("good-tables", "Float chunks with a code table each, and four chunks that share one.", make_tables),
     G("good-single-symbol", "A float chunk whose code table has one symbol, so that its code words take no bits.",
       make_single_symbol),
+    G("good-palettes", "Code tables with a palette: of 1 to 200 elements of one to eight bytes, NaN payloads and -0 among them.",
+      make_palettes),
     G("good-segments", "Segments of 2^5, 2^8 and 2^12 symbols.", make_segments),
     G("good-layouts", "Every layout of FORMAT.md 9, low zero bits, and a coded field at the top of 64 bits.", make_layouts),
     G("good-dtypes", "A tensor of each dtype of FORMAT.md 12.", make_dtypes),

@@ -125,6 +125,24 @@ static struct test_float_chunk chunk_of(struct test_random *random, const struct
     return chunk;
 }
 
+static void test_palettes_decode_to_their_values(void **state)
+{
+    (void)state;
+    static const unsigned counts[] = {1, 2, 16, 255, 256};
+    struct test_random random = {46};
+    for (const struct cllm_layout *layout = test_layouts; layout->element_bytes; layout++) {
+        for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+            struct test_float_chunk chunk;
+            uint8_t elements[1000 * 8], *decoded;
+            test_palette_chunk_encode(&random, layout, counts[i], elements, 1000, &chunk);
+            assert_int_equal(test_float_chunk_decode(&chunk, chunk.stored, chunk.chunk.stored_bytes, &decoded), CLLM_OK);
+            assert_memory_equal(decoded, elements, chunk.chunk.decoded_bytes);
+            free(decoded);
+            free(chunk.stored);
+        }
+    }
+}
+
 static void test_decoder_agrees_with_a_plain_one_on_good_chunks(void **state)
 {
     (void)state;
@@ -271,6 +289,7 @@ static void test_lookup_folds_lengths_of_symbols_that_stay_apart(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_palettes_decode_to_their_values),
         cmocka_unit_test(test_decoder_agrees_with_a_plain_one_on_good_chunks),
         cmocka_unit_test(test_decoder_survives_every_flipped_bit),
         cmocka_unit_test(test_decoder_survives_random_damage),

@@ -32,11 +32,13 @@ static enum cllm_status decode_with(enum cllm_cpu_tier tier, const struct test_f
     struct cllm_float_view view;
     memcpy(stored, chunk->stored, chunk->chunk.stored_bytes);
     cllm_float_lookup_build(lookup, &chunk->table);
+    const struct cllm_layout layout = chunk->table.value_bytes ? cllm_layout_of_palette(&chunk->layout) : chunk->layout;
     enum cllm_status status =
-        cllm_float_view_parse(&chunk->layout, chunk->chunk.decoded_bytes, stored, chunk->chunk.stored_bytes, &view, err);
+        cllm_float_view_parse(&layout, chunk->chunk.decoded_bytes, stored, chunk->chunk.stored_bytes, &view, err);
     if (!status) {
-        scratch = malloc(cllm_float_scratch_bytes(&chunk->layout, &view));
-        status = cllm_float_decoder(tier)(lookup, &chunk->layout, &view, scratch, out, err);
+        view.palette = chunk->table.values;
+        scratch = malloc(cllm_float_scratch_bytes(&layout, &view));
+        status = cllm_float_decoder(tier)(lookup, &layout, &view, scratch, out, err);
     }
     free(scratch);
     free(stored);
@@ -74,6 +76,27 @@ static void test_tiers_decode_the_same_elements(void **state)
             }
         }
     }
+}
+
+static void test_tiers_decode_the_same_from_palettes(void **state)
+{
+    (void)state;
+    static const uint32_t sizes[] = {1, 31, 33, 255, 256, 257, 1000, 4097, 32768};
+    struct test_random random = {54};
+    uint8_t *elements = malloc(32768 * 8);
+    for (const struct cllm_layout *layout = test_layouts; layout->element_bytes; layout++) {
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            struct test_float_chunk chunk;
+            test_palette_chunk_encode(&random, layout, i % 3 == 0 ? 1 : i % 3 == 1 ? 17 : 256, elements, sizes[i], &chunk);
+            compare_tiers(&chunk);
+            for (unsigned k = 0; k < 8; k++) {
+                chunk.stored[(test_random_next(&random) >> 32) % chunk.chunk.stored_bytes] ^= (uint8_t)(1u << k);
+                compare_tiers(&chunk);
+            }
+            free(chunk.stored);
+        }
+    }
+    free(elements);
 }
 
 static void test_tiers_decode_the_same_from_damaged_chunks(void **state)
@@ -114,6 +137,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiers_decode_the_same_elements),
+        cmocka_unit_test(test_tiers_decode_the_same_from_palettes),
         cmocka_unit_test(test_tiers_decode_the_same_from_damaged_chunks),
         cmocka_unit_test(test_tiers_decode_the_same_with_another_table),
     };

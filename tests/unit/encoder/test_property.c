@@ -36,6 +36,7 @@ enum content {
     ZEROS,
     MOSTLY_ZERO,
     PALETTE,
+    LARGE_PALETTE, /* up to 300 elements, so sometimes too many for one */
     TRAILING_ZEROS,
     RAMP,
     REPEATED_ROWS,
@@ -52,6 +53,7 @@ struct recipe {
     uint64_t row_elements;
     uint64_t palette[16];
     unsigned palette_count;
+    unsigned large_count;
     unsigned special_one_in; /* 0: no special values */
 };
 
@@ -65,6 +67,7 @@ static struct recipe make_recipe(struct test_random *random, const struct cllm_d
                             .trailing_bits = (unsigned)below(random, 8 * bytes),
                             .row_elements = 1 + below(random, 600),
                             .palette_count = 1 + (unsigned)below(random, 16),
+                            .large_count = 2 + (unsigned)below(random, 299),
                             .special_one_in = below(random, 3) ? 0 : 1 + (unsigned)below(random, 500)};
     for (unsigned i = 0; i < 16; i++) recipe.palette[i] = test_random_next(random);
     return recipe;
@@ -95,6 +98,7 @@ static uint64_t element_at(const struct recipe *recipe, struct test_random *rand
     case ZEROS: return 0;
     case MOSTLY_ZERO: return draw % 20 ? 0 : noise;
     case PALETTE: return recipe->palette[draw % recipe->palette_count];
+    case LARGE_PALETTE: return (1 + (draw >> 8) % recipe->large_count) * recipe->palette[0];
     case TRAILING_ZEROS: return gaussian(recipe, noise, draw, middle) >> recipe->trailing_bits << recipe->trailing_bits;
     case RAMP: return recipe->palette[0] + i * (recipe->palette[1] % 1000);
     case REPEATED_ROWS: return (i % recipe->row_elements + 1) * UINT64_C(0x9E3779B97F4A7C15) >> 7;

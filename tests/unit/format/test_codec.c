@@ -208,6 +208,59 @@ static void test_a_single_symbol_takes_no_bits(void **state)
     }
 }
 
+static enum cllm_status parse_palette(const uint8_t *values, size_t byte_count, unsigned element_bytes, struct cllm_table *table)
+{
+    struct cllm_cursor cursor = cllm_cursor_over(values, byte_count);
+    table->length[0] = 1, table->length[1] = 2, table->length[2] = 2;
+    return cllm_palette_parse(&cursor, element_bytes, table, NULL);
+}
+
+static void test_values_of_a_palette_ascend_as_numbers(void **state)
+{
+    (void)state;
+    static const uint8_t good[6] = {0xFF, 0x00, 0x00, 0x01, 0x00, 0x80}, down[6] = {0x01, 0x01, 0x02, 0x00, 0x03, 0x01};
+    static const uint8_t equal[6] = {0x01, 0x00, 0x02, 0x00, 0x02, 0x00};
+    struct cllm_table table = {.value_bytes = 0};
+    assert_int_equal(cllm_table_values_bytes(&table), 0);
+    assert_int_equal(parse_palette(good, sizeof good, 2, &table), CLLM_OK);
+    assert_int_equal(cllm_table_values_bytes(&table), 6);
+    assert_ptr_equal(table.values, good);
+    assert_int_equal(parse_palette(good, sizeof good - 1, 2, &table), CLLM_E_CORRUPT);
+    assert_int_equal(parse_palette(down, sizeof down, 2, &table), CLLM_E_CORRUPT);
+    assert_int_equal(parse_palette(equal, sizeof equal, 2, &table), CLLM_E_CORRUPT);
+    assert_int_equal(parse_palette(good, 3, 1, &table), CLLM_E_CORRUPT); /* 0xFF, 0x00, 0x00 */
+    assert_int_equal(parse_palette(down, 3, 1, &table), CLLM_E_CORRUPT);
+    assert_int_equal(parse_palette(down + 1, 3, 1, &table), CLLM_E_CORRUPT);
+}
+
+static void test_symbols_of_a_palette_have_no_gaps(void **state)
+{
+    (void)state;
+    static const uint8_t values[8] = {1, 0, 2, 0, 3, 0, 4, 0};
+    struct cllm_table gap = {.length = {1, 0, 2, 2}}, late = {.length = {0, 1, 2, 2}}, single = {.length = {1}};
+    struct cllm_cursor cursor = cllm_cursor_over(values, sizeof values);
+    assert_int_equal(cllm_palette_parse(&cursor, 2, &gap, NULL), CLLM_E_CORRUPT);
+    cursor = cllm_cursor_over(values, sizeof values);
+    assert_int_equal(cllm_palette_parse(&cursor, 2, &late, NULL), CLLM_E_CORRUPT);
+    cursor = cllm_cursor_over(values, sizeof values);
+    assert_int_equal(cllm_palette_parse(&cursor, 8, &single, NULL), CLLM_OK);
+    assert_int_equal(cllm_cursor_left(&cursor), 0);
+}
+
+static void check_palette_layout(const struct cllm_layout *layout)
+{
+    struct cllm_layout of_palette = cllm_layout_of_palette(layout);
+    assert_int_equal(cllm_layout_check(&of_palette, NULL), CLLM_OK);
+    assert_int_equal(cllm_layout_remainder_bits(&of_palette), 0);
+    assert_int_equal(of_palette.segment_log2, layout->segment_log2);
+}
+
+static void test_elements_of_a_palette_have_no_remainder(void **state)
+{
+    (void)state;
+    (void)for_each_layout(check_palette_layout);
+}
+
 /* ------------------------------------------------------------------------------------------------------------ bit streams */
 
 static void test_bits_are_read_from_the_lowest_of_each_byte(void **state)
@@ -321,6 +374,9 @@ int main(void)
         cmocka_unit_test(test_code_words_are_those_of_the_test_vector),
         cmocka_unit_test(test_every_bit_pattern_begins_with_the_code_word_found),
         cmocka_unit_test(test_a_single_symbol_takes_no_bits),
+        cmocka_unit_test(test_values_of_a_palette_ascend_as_numbers),
+        cmocka_unit_test(test_symbols_of_a_palette_have_no_gaps),
+        cmocka_unit_test(test_elements_of_a_palette_have_no_remainder),
         cmocka_unit_test(test_bits_are_read_from_the_lowest_of_each_byte),
         cmocka_unit_test(test_bits_are_mirrored_within_their_width),
         cmocka_unit_test(test_float_parts_must_fit),
