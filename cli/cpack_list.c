@@ -9,22 +9,21 @@
 #include <string.h>
 
 /* Forms that only a newer cllm knows have one name. */
-#define FORM_UNKNOWN (CLLM_FORM_PLANES + 1)
+#define FORM_UNKNOWN (CLLM_FORM_SPARSE + 1)
 static unsigned known_form(unsigned form)
 {
     return form < FORM_UNKNOWN ? form : FORM_UNKNOWN;
 }
 
-static const char *const form_names[] = {[CLLM_FORM_RAW] = "raw",
-                                         [CLLM_FORM_ZSTD] = "zstd",
-                                         [CLLM_FORM_FLOAT] = "float",
-                                         [CLLM_FORM_PLANES] = "planes",
-                                         [FORM_UNKNOWN] = "unknown"};
+static const char *const form_names[] = {
+    [CLLM_FORM_RAW] = "raw",       [CLLM_FORM_ZSTD] = "zstd",     [CLLM_FORM_FLOAT] = "float",
+    [CLLM_FORM_PLANES] = "planes", [CLLM_FORM_SPARSE] = "sparse", [FORM_UNKNOWN] = "unknown"};
 
 /* "float", "float+raw": the forms of a data object's chunks, each once. */
 static const char *codec_text(const struct cllm_data *data, char out[32])
 {
-    static const unsigned order[] = {CLLM_FORM_FLOAT, CLLM_FORM_PLANES, CLLM_FORM_ZSTD, CLLM_FORM_RAW, FORM_UNKNOWN};
+    static const unsigned order[] = {CLLM_FORM_FLOAT, CLLM_FORM_SPARSE, CLLM_FORM_PLANES,
+                                     CLLM_FORM_ZSTD,  CLLM_FORM_RAW,    FORM_UNKNOWN};
     unsigned seen = 0;
     for (uint32_t i = 0; i < data->chunk_count; i++) {
         seen |= 1u << known_form(data->chunks[i].form);

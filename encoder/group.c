@@ -7,6 +7,7 @@
 #include "encode_float.h"
 #include "reader.h"
 #include "shuffle.h"
+#include "sparse.h"
 #include "tables.h"
 
 #include <stdlib.h>
@@ -17,9 +18,17 @@
 #define TRY_ZSTD_BELOW_SAVING 10u /* one part in */
 #define TRY_ZSTD_ABOVE_RATIO 4u
 #define STRUCTURE_SAMPLE 1024u
+#define PRESENCE_BYTES_MAX(elements) ((size_t)(elements) / 8 + (size_t)(elements) / 1024 + 128) /* of the frame */
+#define SPARSE_MIN_ELEMENTS 1024u
 #define PROBE_LEVEL 1
 #define PROBE_ALL_MAX_BYTES (256u << 10)
 #define PROBE_MUST_SAVE 64u /* one part in */
+
+/* What of a chunk has a code: all elements, or those that are not zero, behind a frame that says which. */
+struct coded {
+    uint32_t element_count;
+    uint32_t frame_bytes; /* 0: all */
+};
 
 struct cllm_group {
     uint8_t *input;   /* CLLM_GROUP_BYTES, and slack */
@@ -27,9 +36,10 @@ struct cllm_group {
     uint8_t *stored;  /* chunk k's float form starts at k * stored_stride */
     size_t stored_capacity;
     size_t stored_stride;
-    uint8_t *other; /* zstd frames, at the offset of their input; before that a chunk's indices in its palette */
-    uint8_t *check; /* one frame, then one decoded chunk */
+    uint8_t *other; /* zstd frames, at the offset of their input; before that which elements a chunk has, or their indices */
+    uint8_t *check; /* the elements of a chunk that are not zero; later one frame, then one decoded chunk */
     struct cllm_ready_chunk *chunks;
+    struct coded *coded; /* of each chunk */
     uint32_t chunk_count;
     bool has_matches; /* a chunk of this group was found to repeat itself */
     struct cllm_tables tables;
@@ -51,9 +61,10 @@ enum cllm_status cllm_group_create(struct cllm_group **group_out, struct cllm_er
     group->other = malloc(bytes);
     group->check = malloc(bytes);
     group->chunks = calloc(CHUNKS_MAX, sizeof *group->chunks);
+    group->coded = calloc(CHUNKS_MAX, sizeof *group->coded);
     enum cllm_status status = cllm_compressor_create(&group->compressor, err);
     if (!status) status = cllm_decoder_create(&group->decoder, err);
-    if (!status && !(group->input && group->symbols && group->other && group->check && group->chunks)) {
+    if (!status && !(group->input && group->symbols && group->other && group->check && group->chunks && group->coded)) {
         status = cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for encoding");
     }
     if (status) {
@@ -73,6 +84,7 @@ void cllm_group_destroy(struct cllm_group *group)
     free(group->other);
     free(group->check);
     free(group->chunks);
+    free(group->coded);
     cllm_compressor_destroy(group->compressor);
     cllm_decoder_destroy(group->decoder);
     free(group);
@@ -97,7 +109,8 @@ const struct cllm_table *cllm_group_tables(const struct cllm_group *group)
 static enum cllm_status reserve_stored(struct cllm_group *group, const struct cllm_plan *plan, struct cllm_error *err)
 {
     uint32_t elements = plan->chunk_bytes / plan->layout.element_bytes;
-    group->stored_stride = (cllm_float_encoded_bytes_max(&plan->layout, elements) + CLLM_READ_SLACK_BYTES + 15) & ~(size_t)15;
+    size_t bytes = PRESENCE_BYTES_MAX(elements) + cllm_float_encoded_bytes_max(&plan->layout, elements);
+    group->stored_stride = (bytes + CLLM_READ_SLACK_BYTES + 15) & ~(size_t)15;
     size_t needed = group->stored_stride * group->chunk_count;
     if (needed <= group->stored_capacity) return CLLM_OK;
     free(group->stored);
@@ -130,6 +143,37 @@ static void translate(const uint8_t *symbols, const uint8_t to[256], uint32_t co
     for (uint32_t i = 0; i < count; i++) out[i] = to[symbols[i]];
 }
 
+/* Whether to leave out `zeros` elements: where that saves remainders, unless there is a palette, which has none; and where nearly
+ * all are zero, so that code words of a bit each would be too long. */
+static bool is_sparse(struct cllm_group *group, const struct cllm_plan *plan, const uint8_t *elements, uint32_t element_count,
+                      uint32_t zeros)
+{
+    struct cllm_palette palette = {.count = 0};
+    uint64_t counts[256] = {0}, saved_bits = (uint64_t)zeros * cllm_layout_remainder_bits(&plan->layout);
+    unsigned element_bytes = plan->layout.element_bytes;
+    if (zeros == 0 || zeros == element_count) return false;
+    if (zeros > element_count - element_count / 4) return element_count >= SPARSE_MIN_ELEMENTS;
+    if (saved_bits <= element_count + 8 * PRESENCE_BYTES_MAX(0)) return false;
+    return element_bytes == 1 || !cllm_palette_collect(&palette, elements, element_bytes, element_count, group->other, counts);
+}
+
+/* The elements of chunk k that will be coded. Where zeros are left out, the frame that says so is stored already. */
+static const uint8_t *choose_coded(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k)
+{
+    const uint8_t *elements = group->chunks[k].stored;
+    unsigned element_bytes = plan->layout.element_bytes;
+    uint32_t element_count = group->chunks[k].chunk.decoded_bytes / element_bytes;
+    uint32_t zeros = cllm_sparse_count_zeros(elements, element_bytes, element_count);
+    group->coded[k] = (struct coded){.element_count = element_count};
+    if (!is_sparse(group, plan, elements, element_count, zeros)) return elements;
+    cllm_sparse_split(elements, element_bytes, element_count, group->other, group->check);
+    size_t frame_bytes = cllm_compress(group->compressor, group->other, ((size_t)element_count + 7) / 8, plan->zstd_level,
+                                       group->stored + k * group->stored_stride, PRESENCE_BYTES_MAX(element_count));
+    if (frame_bytes == 0) return elements;
+    group->coded[k] = (struct coded){element_count - zeros, (uint32_t)frame_bytes};
+    return group->check;
+}
+
 /* A palette for the elements of a chunk, if there is one that takes less than `field_counts` of fields with their remainders: its
  * indices are then the chunk's symbols. Returns the table, or -1. */
 static int try_palette(struct cllm_group *group, const struct cllm_plan *plan, const uint8_t *elements, uint32_t element_count,
@@ -157,10 +201,11 @@ static bool split_chunks(struct cllm_group *group, const struct cllm_plan *plan)
         struct cllm_chunk *chunk = &group->chunks[k].chunk;
         uint8_t *symbols = group->symbols + (size_t)k * stride;
         if (!has_float_form(plan, chunk)) continue;
-        uint32_t element_count = chunk->decoded_bytes / plan->layout.element_bytes;
-        cllm_float_split(&plan->layout, group->chunks[k].stored, element_count, symbols, group->stored + k * group->stored_stride,
-                         counts);
-        int t = try_palette(group, plan, group->chunks[k].stored, element_count, counts, symbols);
+        const uint8_t *elements = choose_coded(group, plan, k);
+        const struct coded *coded = &group->coded[k];
+        cllm_float_split(&plan->layout, elements, coded->element_count, symbols,
+                         group->stored + k * group->stored_stride + coded->frame_bytes, counts);
+        int t = try_palette(group, plan, elements, coded->element_count, counts, symbols);
         chunk->table_index = (uint16_t)(t < 0 ? (int)cllm_tables_assign(&group->tables, counts) : t);
     }
     cllm_tables_finish(&group->tables);
@@ -172,15 +217,15 @@ static size_t encode_symbols(struct cllm_group *group, const struct cllm_plan *p
 {
     const struct cllm_chunk *chunk = &group->chunks[k].chunk;
     const struct cllm_table *table = &group->tables.table[chunk->table_index];
-    uint32_t element_count = chunk->decoded_bytes / plan->layout.element_bytes;
+    const struct coded *coded = &group->coded[k];
     uint8_t *symbols = group->symbols + (size_t)k * (plan->chunk_bytes / plan->layout.element_bytes);
     struct cllm_layout layout = plan->layout;
     if (table->value_bytes) {
-        translate(symbols, group->tables.rank[chunk->table_index], element_count, symbols);
+        translate(symbols, group->tables.rank[chunk->table_index], coded->element_count, symbols);
         layout = cllm_layout_of_palette(&layout);
     }
-    return cllm_float_encode(&layout, &group->codes[chunk->table_index], symbols, element_count,
-                             group->stored + k * group->stored_stride);
+    return coded->frame_bytes + cllm_float_encode(&layout, &group->codes[chunk->table_index], symbols, coded->element_count,
+                                                  group->stored + k * group->stored_stride + coded->frame_bytes);
 }
 
 static void encode_float_chunks(struct cllm_group *group, const struct cllm_plan *plan)
@@ -192,7 +237,7 @@ static void encode_float_chunks(struct cllm_group *group, const struct cllm_plan
         if (!has_float_form(plan, chunk)) continue;
         size_t bytes = encode_symbols(group, plan, k);
         if (bytes >= chunk->decoded_bytes) continue;
-        chunk->form = CLLM_FORM_FLOAT;
+        chunk->form = group->coded[k].frame_bytes ? CLLM_FORM_SPARSE : CLLM_FORM_FLOAT;
         chunk->stored_bytes = (uint32_t)bytes;
         group->chunks[k].stored = group->stored + k * group->stored_stride;
     }
@@ -269,7 +314,7 @@ static size_t bytes_to_beat(const struct cllm_group *group, const struct cllm_ch
 {
     uint8_t table[CLLM_TABLE_STORED_BYTES_MAX];
     size_t bytes = ((size_t)chunk->stored_bytes + CLLM_CHUNK_ALIGNMENT - 1) / CLLM_CHUNK_ALIGNMENT * CLLM_CHUNK_ALIGNMENT;
-    bool lone_table = chunk->form == CLLM_FORM_FLOAT && group->chunk_count == 1;
+    bool lone_table = cllm_form_has_table(chunk->form) && group->chunk_count == 1;
     if (lone_table) {
         const struct cllm_table *own = &group->tables.table[chunk->table_index];
         bytes += cllm_table_serialise(own, table) + cllm_table_values_bytes(own);

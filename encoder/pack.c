@@ -242,7 +242,7 @@ static enum cllm_status map_table(struct packing *packing, struct table_map *map
     enum cllm_status status = CLLM_OK;
     uint16_t t = chunk->table_index;
     chunk->table_index = 0;
-    if (chunk->form != CLLM_FORM_FLOAT) return CLLM_OK;
+    if (!cllm_form_has_table(chunk->form)) return CLLM_OK;
     if (!map->added[t]) status = cllm_writer_add_table(packing->writer, &map->tables[t], &map->index[t], err);
     map->added[t] = true;
     chunk->table_index = map->index[t];

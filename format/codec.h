@@ -111,6 +111,12 @@ CLLM_HOST_DEVICE uint32_t cllm_bits_mirrored(uint32_t value, unsigned width)
     return mirrored;
 }
 
+/* Whether chunks of this form have elements by a code table. */
+static inline bool cllm_form_has_table(unsigned form)
+{
+    return form == CLLM_FORM_FLOAT || form == CLLM_FORM_SPARSE;
+}
+
 /* --------------------------------------------------------------------------------------------------- chunk contents */
 
 /* Where the parts of one stored float chunk lie; pointers into the stored bytes. */

@@ -456,10 +456,10 @@ static enum cllm_status parse_chunk(struct parser *parser, const struct cllm_dat
     if (chunk->form == CLLM_FORM_RAW && chunk->stored_bytes != chunk->decoded_bytes) {
         return fail_corrupt(parser, "stored size of a raw chunk", chunk->stored_bytes, "expected", chunk->decoded_bytes);
     }
-    if (chunk->form == CLLM_FORM_FLOAT && chunk->table_index >= data->table_count) {
+    if (cllm_form_has_table(chunk->form) && chunk->table_index >= data->table_count) {
         return fail_corrupt(parser, "code table of a chunk", chunk->table_index, "number of tables is", data->table_count);
     }
-    if (chunk->form == CLLM_FORM_FLOAT || chunk->form == CLLM_FORM_PLANES) {
+    if (cllm_form_has_table(chunk->form) || chunk->form == CLLM_FORM_PLANES) {
         if (data->layout.element_bytes == 0) {
             return fail_corrupt(parser, "form of a chunk without a layout", chunk->form, "expected below", CLLM_FORM_FLOAT);
         }
@@ -468,7 +468,7 @@ static enum cllm_status parse_chunk(struct parser *parser, const struct cllm_dat
                                 data->layout.element_bytes);
         }
     }
-    if (chunk->form <= CLLM_FORM_PLANES && chunk->form != CLLM_FORM_FLOAT && chunk->table_index != 0) {
+    if (chunk->form <= CLLM_FORM_SPARSE && !cllm_form_has_table(chunk->form) && chunk->table_index != 0) {
         return fail_corrupt(parser, "code table of a chunk that uses none", chunk->table_index, "expected", 0);
     }
     return CLLM_OK;

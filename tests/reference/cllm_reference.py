@@ -42,7 +42,7 @@ MAX_RANK = 64
 MAX_CODE_BITS = 11  # §6.2
 
 # §12
-FORM_RAW, FORM_ZSTD, FORM_FLOAT, FORM_PLANES = 0, 1, 2, 3
+FORM_RAW, FORM_ZSTD, FORM_FLOAT, FORM_PLANES, FORM_SPARSE = 0, 1, 2, 3, 4
 DTYPE_BITS = {
     b"BOOL": 8, b"F4": 4, b"F6_E2M3": 6, b"F6_E3M2": 6, b"U8": 8, b"I8": 8, b"F8_E5M2": 8, b"F8_E4M3": 8, b"F8_E8M0": 8,
     b"F8_E4M3FNUZ": 8, b"F8_E5M2FNUZ": 8, b"I16": 16, b"U16": 16, b"F16": 16, b"BF16": 16, b"I32": 32, b"U32": 32,
@@ -481,10 +481,10 @@ def parse_chunk_record(cursor, layout, decoded_bytes, position):
     stored_bytes, form, reserved, table_index, checksum = cursor.u32(), cursor.u8(), cursor.u8(), cursor.u16(), cursor.u64()
     require(1 <= stored_bytes <= decoded_bytes, CORRUPT, f"chunk of {decoded_bytes} bytes in {stored_bytes}")
     require(reserved == 0, CORRUPT, "reserved byte of a chunk record")
-    if form in (FORM_FLOAT, FORM_PLANES):
+    if form in (FORM_FLOAT, FORM_PLANES, FORM_SPARSE):
         require(layout.element_bytes != 0, CORRUPT, f"form {form} in an object without elements")
         require(decoded_bytes % layout.element_bytes == 0, CORRUPT, f"form {form}: a broken number of elements")
-    if form == FORM_FLOAT:
+    if form in (FORM_FLOAT, FORM_SPARSE):
         require(table_index < layout.table_count, CORRUPT, f"code table {table_index} of {layout.table_count}")
     elif form in (FORM_RAW, FORM_ZSTD, FORM_PLANES):
         require(table_index == 0, CORRUPT, f"code table {table_index} for form {form}")
@@ -675,6 +675,22 @@ def decode_planes(stored, decoded_bytes, element_bytes):
     return bytes(byte for element in zip(*planes) for byte in element)
 
 
+def decode_sparse(stored, decoded_bytes, layout, table):
+    """§12, form 4."""
+    count, size = decoded_bytes // layout.element_bytes, layout.element_bytes
+    frame_bytes = zstd_frame_bytes(stored)
+    frame = decode_zstd(stored[:frame_bytes], ceil_div(count, 8))
+    present = read_bit_numbers(frame, 1, 8 * len(frame))
+    require(not any(present[count:]), CORRUPT, "sparse chunk: bits beyond the last element")
+    require(any(present), CORRUPT, "sparse chunk: no element is present")
+    elements = decode_float(stored[frame_bytes:], sum(present) * size, layout, table)
+    pieces, at = [], 0
+    for bit in present[:count]:
+        pieces.append(elements[at : at + size] if bit else bytes(size))
+        at += size * bit
+    return b"".join(pieces)
+
+
 def decode_chunk(container, layout, chunk):
     """§10 step 7."""
     padded = read_at(container.stream, chunk.position, align(chunk.stored_bytes, 16))
@@ -689,6 +705,8 @@ def decode_chunk(container, layout, chunk):
         return decode_planes(stored, chunk.decoded_bytes, layout.element_bytes)
     if chunk.form == FORM_FLOAT:
         return decode_float(stored, chunk.decoded_bytes, layout, layout.tables[chunk.table_index])
+    if chunk.form == FORM_SPARSE:
+        return decode_sparse(stored, chunk.decoded_bytes, layout, layout.tables[chunk.table_index])
     raise Rejected(UNSUPPORTED, f"form {chunk.form} of the chunk at {chunk.position}")
 
 

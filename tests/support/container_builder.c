@@ -5,6 +5,7 @@
 #include "digest.h"
 #include "encode_float.h"
 #include "shuffle.h"
+#include "sparse.h"
 #include "table.h"
 #include "tables.h"
 #include "writer.h"
@@ -178,10 +179,36 @@ static void share_table(struct test_container *container, const struct test_data
     scratch->shared_table = add_table(container, data, counts, scratch);
 }
 
+/* A frame, then what would be a chunk of the elements that are not zero. */
+static void encode_sparse(struct test_container *container, const struct test_data *data, struct scratch *scratch,
+                          const uint8_t *bytes, struct cllm_chunk *chunk)
+{
+    const struct cllm_layout layout = data->palette ? cllm_layout_of_palette(&data->layout) : data->layout;
+    uint32_t size = layout.element_bytes, element_count = chunk->decoded_bytes / size;
+    uint32_t zeros = cllm_sparse_count_zeros(bytes, size, element_count), presence_bytes = (element_count + 7) / 8;
+    uint8_t *presence = malloc(presence_bytes), *present = malloc(chunk->decoded_bytes + 8), *frame = malloc(presence_bytes + 64);
+    uint64_t counts[256] = {0};
+    TEST_REQUIRE(presence && present && frame && zeros < element_count, NULL);
+    cllm_sparse_split(bytes, size, element_count, presence, present);
+    size_t frame_bytes = cllm_compress(container->compressor, presence, presence_bytes, 19, frame, presence_bytes + 64);
+    TEST_REQUIRE(frame_bytes > 0, NULL);
+    split(data, present, (element_count - zeros) * size, scratch, counts);
+    chunk->table_index = data->one_table ? scratch->shared_table : add_table(container, data, counts, scratch);
+    size_t float_bytes = cllm_float_encode(&layout, &scratch->code, scratch->symbols, element_count - zeros, scratch->stored);
+    memmove(scratch->stored + frame_bytes, scratch->stored, float_bytes);
+    memcpy(scratch->stored, frame, frame_bytes);
+    chunk->stored_bytes = (uint32_t)(frame_bytes + float_bytes);
+    free(presence);
+    free(present);
+    free(frame);
+}
+
 static void encode_chunk(struct test_container *container, const struct test_data *data, struct scratch *scratch,
                          const uint8_t *bytes, struct cllm_chunk *chunk)
 {
-    if (chunk->form == CLLM_FORM_FLOAT) {
+    if (chunk->form == CLLM_FORM_SPARSE) {
+        encode_sparse(container, data, scratch, bytes, chunk);
+    } else if (chunk->form == CLLM_FORM_FLOAT) {
         uint64_t counts[256] = {0};
         uint32_t element_count = chunk->decoded_bytes / data->layout.element_bytes;
         const struct cllm_layout layout = data->palette ? cllm_layout_of_palette(&data->layout) : data->layout;

@@ -760,6 +760,53 @@ static void make_other_content(const struct fixture *fixture, const char *path)
     store_float_chunk(&chunk, path);
 }
 
+/* ----------------------------------------------------------------------------------------------------------------- sparse */
+
+enum { SPARSE = 2, SPARSE_ELEMENTS = 300, PRESENCE_BYTES = (SPARSE_ELEMENTS + 7) / 8 };
+
+enum sparse_fault { SPARSE_BEYOND, SPARSE_NONE, SPARSE_MORE, SPARSE_FEWER, SPARSE_SHORT, SPARSE_ALONE, SPARSE_NO_FRAME };
+
+/* Which elements are there, in good-sparse; then with a fault. Returns how many bytes. */
+static size_t spoil_presence(enum sparse_fault fault, uint8_t presence[PRESENCE_BYTES])
+{
+    memset(presence, 0, PRESENCE_BYTES);
+    for (unsigned i = 0; i < SPARSE_ELEMENTS && fault != SPARSE_NONE; i += 7) presence[i / 8] |= (uint8_t)(1u << i % 8);
+    if (fault == SPARSE_BEYOND) presence[PRESENCE_BYTES - 1] |= 0x80;
+    if (fault == SPARSE_MORE) presence[0] |= 2;
+    if (fault == SPARSE_FEWER) presence[0] &= 0xFE;
+    return fault == SPARSE_SHORT ? PRESENCE_BYTES - 1 : PRESENCE_BYTES;
+}
+
+static void make_sparse_fault(const struct fixture *fixture, const char *path)
+{
+    const enum sparse_fault fault = (enum sparse_fault)fixture->value;
+    uint8_t presence[PRESENCE_BYTES], bytes[1024];
+    uint32_t stored_bytes;
+    struct cllm_compressor *compressor;
+    make_sparse(fixture, path);
+    struct test_surgery surgery = open_for_surgery(path);
+    const uint8_t *stored = surgery.payload + test_surgery_chunk(&surgery, SPARSE, &stored_bytes);
+    size_t old_frame = cllm_frame_bytes(stored, stored_bytes), presence_bytes = spoil_presence(fault, presence);
+    TEST_REQUIRE(old_frame > 0 && cllm_compressor_create(&compressor, NULL) == CLLM_OK, NULL);
+    size_t frame = cllm_compress(compressor, presence, presence_bytes, 19, bytes, sizeof bytes);
+    TEST_REQUIRE(frame > 0 && frame + stored_bytes < sizeof bytes, NULL);
+    memcpy(bytes + frame, stored + old_frame, stored_bytes - old_frame);
+    if (fault == SPARSE_NO_FRAME) bytes[0] ^= 1;
+    test_surgery_replace_chunk(&surgery, SPARSE, bytes, fault == SPARSE_ALONE ? frame : frame + stored_bytes - old_frame);
+    cllm_compressor_destroy(compressor);
+    close_surgery(&surgery, path);
+}
+
+#define SPARSE_FAULT(fault) make_sparse_fault, 0, 0, 0, 0, fault
+
+static void make_sparse_table(const struct fixture *fixture, const char *path)
+{
+    make_sparse(fixture, path);
+    struct test_surgery surgery = open_for_surgery(path);
+    test_surgery_poke(&surgery, test_surgery_find(&surgery, TEST_CHUNK, SPARSE) + 6, 2, 1);
+    close_surgery(&surgery, path);
+}
+
 /* -------------------------------------------------------------------------------------------------------------- the table */
 
 #define O(n, r, w, ...)                                                                                                          \
@@ -935,9 +982,20 @@ const struct fixture bad_fixtures[] = {
     O("bad-payload-hole", "corrupt", "Sixteen bytes of zeros between the last chunk and the index.", make_payload_hole, 0, 0, 0,
       0, 16),
     /* Chunks */
-    V("unsupported-form", "unsupported", "A chunk of form 4.", POKE(TEST_CHUNK, ZSTD, 4, 1, 4)),
+    V("unsupported-form", "unsupported", "A chunk of form 199.", POKE(TEST_CHUNK, ZSTD, 4, 1, 199)),
     V("unsupported-form-table", "unsupported",
       "A chunk of form 200 with a code table: what that means, only a newer reader knows.", make_unknown_form),
+    O("bad-chunk-sparse-table", "corrupt", "A sparse chunk with a code table that does not exist.", make_sparse_table),
+    O("bad-chunk-sparse-without-layout", "corrupt", "A sparse chunk in a data object without float form.",
+      POKE(TEST_CHUNK, RAW, 4, 1, CLLM_FORM_SPARSE)),
+    V("bad-sparse-beyond", "corrupt", "An element beyond the last one is present.", SPARSE_FAULT(SPARSE_BEYOND)),
+    V("bad-sparse-none", "corrupt", "A sparse chunk of which no element is present.", SPARSE_FAULT(SPARSE_NONE)),
+    V("bad-sparse-more", "corrupt", "One element more is present than has a code word.", SPARSE_FAULT(SPARSE_MORE)),
+    V("bad-sparse-fewer", "corrupt", "One element fewer is present than have code words.", SPARSE_FAULT(SPARSE_FEWER)),
+    V("bad-sparse-short", "corrupt", "The frame has bits for 296 of 300 elements.", SPARSE_FAULT(SPARSE_SHORT)),
+    V("bad-sparse-alone", "corrupt", "Nothing follows the frame that says which elements are present.",
+      SPARSE_FAULT(SPARSE_ALONE)),
+    V("bad-sparse-no-frame", "corrupt", "A sparse chunk that does not start with a zstd frame.", SPARSE_FAULT(SPARSE_NO_FRAME)),
     V("bad-planes-no-frame", "corrupt", "A planes chunk that is no zstd frame.", POKE(TEST_CHUNK, FLOAT, 4, 1, CLLM_FORM_PLANES)),
     V("bad-chunk-checksum", "damaged", "A bit of a stored chunk is flipped.", STORED_UNCHECKED(RAW, 0, 1, 'H')),
     V("bad-chunk-padding", "corrupt", "Padding after a chunk that is not 0, checksum recomputed.", STORED(RAW, 15, 1, 1)),

@@ -209,6 +209,39 @@ static void make_single_symbol(const struct fixture *fixture, const char *path)
 }
 
 /* Palettes of elements of every size: of zeros of both signs, infinity and NaN, of one value, and of 200. */
+/* Of elements of two and four bytes, the last chunk shorter; and with a palette. */
+void make_sparse(const struct fixture *fixture, const char *path)
+{
+    (void)fixture;
+    static const struct cllm_layout f32 = {4, 23, 8, 0, 5};
+    struct test_random random = {7};
+    uint8_t halves[2 * 1201], floats[4 * 563], few[2 * 300];
+    test_random_bf16(&random, halves, sizeof halves / 2);
+    test_random_fill(&random, floats, sizeof floats);
+    for (size_t i = 0; i < sizeof few / 2; i++) cllm_store_le16(few + 2 * i, i % 7 ? 0 : (uint16_t)(0x8000 | i % 3));
+    for (size_t i = 0; i < sizeof halves / 2; i++) {
+        if (i % 64 > 2 && test_random_next(&random) >> 62) cllm_store_le16(halves + 2 * i, 0);
+    }
+    for (size_t i = 0; i < sizeof floats / 4; i++) {
+        floats[4 * i + 3] = (uint8_t)(0x3E | (floats[4 * i + 3] & 0x81));
+        if (i % 4 != 1) cllm_store_le32(floats + 4 * i, 0);
+    }
+    struct test_container *container = test_container_create(path);
+    struct test_data data = {
+        .bytes = halves, .byte_count = sizeof halves, .layout = test_layout_bf16(7), .form = CLLM_FORM_SPARSE};
+    uint32_t first = test_container_data(container, &data);
+    data = (struct test_data){.bytes = floats, .byte_count = sizeof floats, .layout = f32, .form = CLLM_FORM_SPARSE};
+    uint32_t second = test_container_data(container, &data);
+    data = (struct test_data){
+        .bytes = few, .byte_count = sizeof few, .layout = test_layout_bf16(6), .form = CLLM_FORM_SPARSE, .palette = true};
+    uint32_t parts[3] = {first, second, test_container_data(container, &data)};
+    add_vector(container, "halves", "BF16", sizeof halves / 2, parts[0]);
+    add_vector(container, "floats", "F32", sizeof floats / 4, parts[1]);
+    add_vector(container, "few", "BF16", sizeof few / 2, parts[2]);
+    test_container_file(container, "sparse.bin", parts, 3);
+    test_container_finish(container);
+}
+
 void make_palettes(const struct fixture *fixture, const char *path)
 {
     (void)fixture;
@@ -443,6 +476,8 @@ const struct fixture good_fixtures[] = {
       make_single_symbol),
     G("good-palettes", "Code tables with a palette: of 1 to 200 elements of one to eight bytes, NaN payloads and -0 among them.",
       make_palettes),
+    G("good-sparse", "Zeros left out: elements of two and four bytes, a shorter last chunk, and elements of a palette.",
+      make_sparse),
     G("good-segments", "Segments of 2^5, 2^8 and 2^12 symbols.", make_segments),
     G("good-layouts", "Every layout of FORMAT.md 9, low zero bits, and a coded field at the top of 64 bits.", make_layouts),
     G("good-dtypes", "A tensor of each dtype of FORMAT.md 12.", make_dtypes),

@@ -1,6 +1,10 @@
 /* Chunks, data objects and files back to bytes. */
+#include "bytes.h"
 #include "cllm_decode.h"
+#include "codec.h"
 #include "container_sample.h"
+#include "group.h"
+#include "reader.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -52,6 +56,55 @@ static void test_decode_chunk_of_another_form_is_unsupported(void **state)
         assert_int_equal(cllm_decode_chunk(decoder, &data, &chunk, stored, out, NULL), CLLM_E_UNSUPPORTED);
     }
     cllm_decoder_destroy(decoder);
+}
+
+/* What cpack's encoder makes of `element_count` elements of which one in `one_in` is not zero: as one chunk. */
+static void check_sparse(struct cllm_group *group, struct cllm_decoder *decoder, const struct cllm_layout *layout,
+                         uint32_t element_count, unsigned one_in)
+{
+    struct test_random random = {element_count + one_in};
+    const struct cllm_plan plan = {.layout = *layout, .chunk_bytes = 65536u * layout->element_bytes, .zstd_level = 1};
+    uint32_t byte_count = element_count * layout->element_bytes, chunk_count;
+    uint8_t *original = calloc(byte_count, 1), *out = malloc(byte_count), value[8];
+    for (uint32_t i = 0; i < element_count; i++) {
+        uint64_t noise = test_random_next(&random), draw = test_random_next(&random);
+        uint64_t element = cllm_element_join(layout, (uint8_t)(120 + __builtin_ctzll(draw | 256)), noise >> 8);
+        cllm_store_le64(value, element);
+        if ((draw >> 32) % one_in == 0) memcpy(original + (size_t)i * layout->element_bytes, value, layout->element_bytes);
+    }
+    memcpy(cllm_group_input(group), original, byte_count);
+    assert_int_equal(cllm_group_encode(group, &plan, byte_count, NULL), CLLM_OK);
+    const struct cllm_encoded_chunk *encoded = cllm_group_chunks(group, &chunk_count);
+    const struct cllm_data data = {.layout = *layout, .tables = cllm_group_tables(group), .table_count = 4};
+    assert_int_equal(chunk_count, 1);
+    assert_int_equal(encoded->chunk.form, CLLM_FORM_SPARSE);
+    size_t buffer_bytes = cllm_chunk_buffer_bytes(&encoded->chunk);
+    uint8_t *stored = calloc(buffer_bytes, 1);
+    memcpy(stored, encoded->stored, encoded->chunk.stored_bytes);
+    assert_int_equal(cllm_decode_chunk(decoder, &data, &encoded->chunk, stored, out, NULL), CLLM_OK);
+    assert_memory_equal(out, original, byte_count);
+    free(stored);
+    free(original);
+    free(out);
+}
+
+static void test_sparse_chunks_decode_with_their_zeros(void **state)
+{
+    (void)state;
+    static const uint32_t counts[] = {4095, 4096, 4097, 10000, 40001};
+    static const struct cllm_layout layouts[] = {{2, 7, 8, 0, 8}, {4, 23, 8, 0, 11}, {8, 55, 8, 0, 12}};
+    struct cllm_group *group;
+    struct cllm_decoder *decoder;
+    assert_int_equal(cllm_group_create(&group, NULL), CLLM_OK);
+    assert_int_equal(cllm_decoder_create(&decoder, NULL), CLLM_OK);
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        for (size_t l = 0; l < sizeof layouts / sizeof layouts[0]; l++) {
+            check_sparse(group, decoder, &layouts[l], counts[i], 3);
+            check_sparse(group, decoder, &layouts[l], counts[i], 20);
+        }
+    }
+    cllm_decoder_destroy(decoder);
+    cllm_group_destroy(group);
 }
 
 static void test_load_data_gives_the_bytes_packed(void **state)
@@ -137,6 +190,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode_chunk_knows_every_form),
         cmocka_unit_test(test_decode_chunk_of_another_form_is_unsupported),
+        cmocka_unit_test(test_sparse_chunks_decode_with_their_zeros),
         cmocka_unit_test(test_load_data_gives_the_bytes_packed),
         cmocka_unit_test(test_load_data_fails_clearly),
         cmocka_unit_test(test_load_data_can_be_interrupted),
