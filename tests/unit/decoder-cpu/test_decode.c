@@ -74,7 +74,7 @@ static void check_sparse(struct cllm_group *group, struct cllm_decoder *decoder,
     }
     memcpy(cllm_group_input(group), original, byte_count);
     assert_int_equal(cllm_group_encode(group, &plan, byte_count, NULL), CLLM_OK);
-    const struct cllm_encoded_chunk *encoded = cllm_group_chunks(group, &chunk_count);
+    const struct cllm_ready_chunk *encoded = cllm_group_chunks(group, &chunk_count);
     const struct cllm_data data = {.layout = *layout, .tables = cllm_group_tables(group), .table_count = 4};
     assert_int_equal(chunk_count, 1);
     assert_int_equal(encoded->chunk.form, CLLM_FORM_SPARSE);
