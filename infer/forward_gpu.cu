@@ -15,8 +15,9 @@
 #include <cstdlib>
 #include <cstring>
 
-#define SHARED_STATIC_BYTES 1024 /* of a product, generously */
-#define SPIN_LIMIT 200000        /* questions whether a token is done, about a tenth of a second, before the thread sleeps */
+#define SHARED_STATIC_BYTES 2048       /* of a product, generously */
+#define SHARED_WEIGHT_BYTES (64 << 10) /* for weights in flight of NORM_WARPS warps */
+#define SPIN_LIMIT 200000 /* questions whether a token is done, about a tenth of a second, before the thread sleeps */
 
 /* ------------------------------------------------------------------------------------------------------------ launch */
 
@@ -99,26 +100,38 @@ static void set_part(struct product_args *args, unsigned part, const struct cllm
                          set_count};
 }
 
-static uint32_t slot_bytes(enum cllm_gpu_form form)
+/* As many warps as leave none idle at the end, of a block that has so many sets. */
+static unsigned choose_warps(uint32_t sets_of_block, unsigned most)
 {
-    const uint32_t bytes = form == CLLM_GPU_F32        ? product_memory<f32_form>::slot_bytes
-                           : form == CLLM_GPU_PACKED12 ? product_memory<packed_form>::slot_bytes
-                                                       : product_memory<halves_form>::slot_bytes;
-    return bytes + (uint32_t)sizeof(uint64_t); /* its barrier */
+    unsigned best = most;
+    double best_use = 0;
+    for (unsigned warps = most; warps >= NORM_WARPS && warps >= most - most / 4; warps--) {
+        const uint32_t rounds = (sets_of_block + warps - 1) / warps;
+        const double use = (double)sets_of_block / ((double)rounds * warps);
+        if (use > best_use + 0.005) best = warps, best_use = use;
+    }
+    return best;
+}
+
+/* Shared memory of each warp. */
+static size_t warp_bytes(enum cllm_gpu_form form)
+{
+    return ROWS * (form == CLLM_GPU_F32        ? f32_form::depth * f32_form::group_bytes
+                   : form == CLLM_GPU_PACKED12 ? packed_form::depth * packed_form::group_bytes
+                                               : halves_form::depth * halves_form::group_bytes);
 }
 
 static cudaError_t launch_product(const struct forward_gpu *forward, enum product_stage stage, enum cllm_gpu_form form,
-                                  struct product_args *args, bool overlaps)
+                                  const struct product_args *args, bool overlaps)
 {
     const uint32_t sets = stage == STAGE_QKV ? args->parts[PART_VALUE].set_end : args->parts[0].set_end;
-    const uint32_t tiles = (sets + SETS - 1) / SETS;
-    const uint32_t blocks = tiles < forward->multiprocessors ? tiles : forward->multiprocessors;
+    const uint32_t blocks = sets < forward->multiprocessors ? sets : forward->multiprocessors;
     if (!blocks) return cudaSuccess;
-    const uint32_t groups = product_groups(args->column_count), units = (tiles + blocks - 1) / blocks * groups;
-    const uint32_t fitting = (uint32_t)(forward->product_bytes - product_fixed_bytes(groups)) / slot_bytes(form);
-    args->slot_count = units < fitting ? units : fitting;
-    const struct launch_shape shape = {dim3(blocks), PRODUCT_WARPS * WARP,
-                                       product_fixed_bytes(groups) + (size_t)args->slot_count * slot_bytes(form)};
+    const size_t input_bytes = ((size_t)args->column_count + GROUP - 1) / GROUP * GROUP * sizeof(float);
+    const size_t fitting = (forward->shared_bytes - input_bytes) / warp_bytes(form);
+    const unsigned most = fitting < PRODUCT_WARPS_MAX ? (unsigned)fitting : PRODUCT_WARPS_MAX;
+    const unsigned warps = choose_warps((sets + blocks - 1) / blocks, most);
+    const struct launch_shape shape = {dim3(blocks), warps * WARP, input_bytes + warps * warp_bytes(form)};
     product_kernel *kernel = choose_kernel(stage, form);
     const cudaError_t result = allow_shared((const void *)kernel, shape.shared_bytes);
     return result ? result : launch(forward, kernel, shape, overlaps, *args);
@@ -214,23 +227,6 @@ static attention_kernel *choose_attention(uint32_t heads, uint32_t head_stride)
                         : choose_dims<8>(head_stride);
 }
 
-static size_t attention_bytes(const struct cllm_forward_gpu_buffers *buffers)
-{
-    const uint32_t dims = buffers->head_stride <= 32 ? 1 : buffers->head_stride <= 64 ? 2 : buffers->head_stride <= 128 ? 4 : 8;
-    return (size_t)ATTENTION_WARPS * buffers->chunk_heads * (dims * WARP + 2) * sizeof(float);
-}
-
-/* Products leave shared memory to two blocks of attention, if that is little: so attention starts while queries are computed,
- * and the weights of its output are on their way while it runs. */
-static void share_memory(struct forward_gpu *forward, const cudaDeviceProp *properties)
-{
-    const size_t reserved = properties->reservedSharedMemPerBlock + SHARED_STATIC_BYTES,
-                 all = properties->sharedMemPerMultiprocessor;
-    const size_t kept = 2 * (attention_bytes(&forward->buffers) + reserved) + reserved;
-    forward->product_bytes = forward->shared_bytes;
-    if (kept < all / 4 && all - kept < forward->product_bytes) forward->product_bytes = all - kept;
-}
-
 static cudaError_t launch_attention(const struct forward_gpu *forward, uint32_t layer_index)
 {
     const struct cllm_config *config = &forward->config;
@@ -252,8 +248,10 @@ static cudaError_t launch_attention(const struct forward_gpu *forward, uint32_t 
         config->sliding_window,
         1 / sqrtf((float)config->head_dim),
     };
+    const uint32_t dims = buffers->head_stride <= 32 ? 1 : buffers->head_stride <= 64 ? 2 : buffers->head_stride <= 128 ? 4 : 8;
     const struct launch_shape shape = {dim3(config->kv_head_count * buffers->chunk_count, buffers->span_count),
-                                       ATTENTION_WARPS * WARP, attention_bytes(buffers)};
+                                       ATTENTION_WARPS * WARP,
+                                       (size_t)ATTENTION_WARPS * buffers->chunk_heads * (dims * WARP + 2) * sizeof(float)};
     attention_kernel *kernel = choose_attention(buffers->chunk_heads, buffers->head_stride);
     const cudaError_t result = allow_shared((const void *)kernel, shape.shared_bytes);
     return result ? result : launch(forward, kernel, shape, true, args);
@@ -475,19 +473,8 @@ static void forward_gpu_destroy(struct cllm_forward *base)
     free(forward);
 }
 
-/* What computes goes before what prepares for it (unpacking, decoding), which takes the place that is left. */
-static enum cllm_status create_stream(struct forward_gpu *forward, struct cllm_error *err)
+static enum cllm_status open_device(struct forward_gpu *forward, unsigned device_index, struct cllm_error *err)
 {
-    int least = 0, greatest = 0;
-    cudaError_t result = cudaDeviceGetStreamPriorityRange(&least, &greatest);
-    if (!result) result = cudaStreamCreateWithPriority(&forward->stream, cudaStreamNonBlocking, greatest);
-    return cuda_try(result, "create a stream", err);
-}
-
-static enum cllm_status open_device(struct forward_gpu *forward, const struct cllm_forward_gpu_options *options,
-                                    struct cllm_error *err)
-{
-    const unsigned device_index = options->device_index;
     int count = 0, major = 0, multiprocessors = 0;
     enum cllm_status status = cuda_try(cudaGetDeviceCount(&count), "find a GPU and its driver", err);
     if (status) return status;
@@ -498,7 +485,7 @@ static enum cllm_status open_device(struct forward_gpu *forward, const struct cl
     cudaDeviceProp properties;
     status = cuda_try(cudaGetDeviceProperties(&properties, forward->device), "query the device", err);
     if (!status) status = cuda_try(cudaSetDevice(forward->device), "use the device", err);
-    if (!status) status = create_stream(forward, err);
+    if (!status) status = cuda_try(cudaStreamCreateWithFlags(&forward->stream, cudaStreamNonBlocking), "create a stream", err);
     if (status) return status;
     major = properties.major;
     multiprocessors = properties.multiProcessorCount;
@@ -510,10 +497,7 @@ static enum cllm_status open_device(struct forward_gpu *forward, const struct cl
     uint64_t columns = query > config->intermediate_size ? query : config->intermediate_size;
     if (columns < config->hidden_size) columns = config->hidden_size;
     forward->shared_bytes = properties.sharedMemPerBlockOptin - SHARED_STATIC_BYTES;
-    forward->buffers = cllm_forward_gpu_lay_out(config, options);
-    share_memory(forward, &properties);
-    const uint64_t groups = (columns + GROUP - 1) / GROUP;
-    if (groups > UINT16_MAX || product_fixed_bytes((uint32_t)groups) + slot_bytes(CLLM_GPU_F32) > forward->product_bytes) {
+    if ((columns + GROUP) * sizeof(float) + SHARED_WEIGHT_BYTES > forward->shared_bytes) {
         return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET,
                          "rows of %llu weights do not fit this GPU's shared memory: found %zu bytes", (unsigned long long)columns,
                          properties.sharedMemPerBlockOptin);
@@ -551,6 +535,7 @@ static void find_buffers(struct forward_gpu *forward)
 static enum cllm_status allocate_buffers(struct forward_gpu *forward, const struct cllm_forward_gpu_options *options,
                                          struct cllm_error *err)
 {
+    forward->buffers = cllm_forward_gpu_lay_out(&forward->config, options);
     const struct cllm_config *config = &forward->config;
     const size_t bytes = (size_t)forward->buffers.total;
     if (cudaMalloc((void **)&forward->memory, bytes)) {
@@ -605,7 +590,7 @@ enum cllm_status cllm_forward_gpu_create(const struct cllm_config *config, struc
     forward->base.context_size = options->context_size;
     forward->base.run = forward_gpu_run;
     forward->base.destroy = forward_gpu_destroy;
-    enum cllm_status status = open_device(forward, options, err);
+    enum cllm_status status = open_device(forward, options->device_index, err);
     if (!status) status = allocate_buffers(forward, options, err);
     if (!status) status = open_prompts(forward, err);
     if (!status) status = acquire_layers(forward, err);

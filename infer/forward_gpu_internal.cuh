@@ -16,8 +16,7 @@ struct forward_gpu {
     struct cllm_forward_gpu_buffers buffers;
     int device;
     uint32_t multiprocessors;
-    size_t shared_bytes;  /* that a block may have */
-    size_t product_bytes; /* that one of a product takes at most */
+    size_t shared_bytes; /* that a block may have */
     bool overlaps;       /* the device lets a grid start while the one before it ends */
     bool has_frequencies;
     char name[256];

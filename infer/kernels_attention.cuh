@@ -236,6 +236,8 @@ static __global__ __launch_bounds__(ATTENTION_WARPS *WARP) void attend(const __g
     extern __shared__ float shared[];
     __shared__ bool is_last;
     const uint32_t end = __ldcg(args.position) + 1; /* of a grid before the previous one */
+    wait_for_previous_grid();
+    let_next_grid_start();
     const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const uint32_t kv_head = blockIdx.x / args.chunk_count, chunk = blockIdx.x % args.chunk_count;
     const uint32_t head_count = args.group - chunk * HEADS < HEADS ? args.group - chunk * HEADS : HEADS;
@@ -244,16 +246,8 @@ static __global__ __launch_bounds__(ATTENTION_WARPS *WARP) void attend(const __g
     uint32_t span_size = (end - begin + gridDim.y - 1) / gridDim.y;
     span_size = span_size < SPAN_MIN ? SPAN_MIN : (span_size + ATTENTION_WARPS - 1) / ATTENTION_WARPS * ATTENTION_WARPS;
     const uint32_t span_count = (end - begin + span_size - 1) / span_size;
-    const uint32_t first = begin + blockIdx.y * span_size, stop = first + span_size < end ? first + span_size : end;
-    const size_t cache = (size_t)kv_head * args.context_size * args.head_stride;
-    /* What earlier tokens left is on its way while the previous grid ends. */
-    for (uint32_t p = first + warp; p < stop && lane * DIMS < args.head_stride; p += ATTENTION_WARPS) {
-        fetch_line(args.keys + cache + (size_t)p * args.head_stride + lane * DIMS);
-        fetch_line(args.values + cache + (size_t)p * args.head_stride + lane * DIMS);
-    }
-    wait_for_previous_grid();
-    let_next_grid_start();
     if (blockIdx.y >= span_count) return;
+    const uint32_t first = begin + blockIdx.y * span_size, stop = first + span_size < end ? first + span_size : end;
 
     float query[HEADS][DIMS];
     struct attention_state<HEADS, DIMS> state;
@@ -267,6 +261,7 @@ static __global__ __launch_bounds__(ATTENTION_WARPS *WARP) void attend(const __g
             state.values[h][i] = 0;
         }
     }
+    const size_t cache = (size_t)kv_head * args.context_size * args.head_stride;
 #pragma unroll 4
     for (uint32_t p = first + warp; p < stop; p += ATTENTION_WARPS) {
         float key[DIMS], value[DIMS];

@@ -1,43 +1,261 @@
 /* kernels_product.cuh - products of matrices with one vector, the steps around them fused in.
  *
- * Tensor cores do the sums: four or more times fewer instructions than multiply-adds, so that decoding weights of 12 bits hides
- * behind memory. Eight rows are a tile, and a tile's columns are cut into groups of 512: eight rows of one group are a unit, 6
- * KiB packed, 8 KiB in BF16. A block has every so-many-th tile, and its warps take the tile's units in turn, each from a slot of
- * shared memory that was asked for several units before.
+ * A block stages the vector in shared memory (multiplied by the norm's weights, while it sums the squares); a warp takes sets of
+ * two rows, group by group of 512 columns, several groups in flight to shared memory. Lane i multiplies columns 8i to 8i + 7 and
+ * 256 + 8i to 256 + 8i + 7 of each group, in that order, each half into a sum of its own, by fused multiply-adds; at the end the
+ * two sums are added and then the lanes', as a butterfly. No form of the weights changes that order.
  *
- * The rows of a unit are the columns of B (kernels_device.cuh). The vector is split into the sum of two BF16 numbers, its terms,
- * which are rows of A: of each eight columns, four are in rows 0 and 1, the other four in rows 8 and 9, so that A comes from
- * shared memory as it is wanted, and of two products with the same A one counts in the upper and one in the lower rows. What the
- * other rows hold is not looked at. Lane i of a quad gives pieces i, i + 4, ... of its row (kernels_weights.cuh), whatever the
- * form.
- *
- * Order of sums: each of the four steps of a piece has sums of its own over the pieces of a unit; these four are added, then the
- * terms of the vector; then the units of a row, every fourth, and these four. So neither the form of the weights nor the number
- * of warps or slots changes a bit.
- *
- * The first slots are filled before the grid before this one has ended: weights do not depend on it. Every grid lets the next
+ * The first groups are loaded before the grid before this one has ended: weights do not depend on it. Every grid lets the next
  * one start only after its own wait, so what lies before the previous grid may be read then, too.
  */
 #ifndef CLLM_KERNELS_PRODUCT_CUH
 #define CLLM_KERNELS_PRODUCT_CUH
 
 #include "gpu_layout.h"
-#include "kernels_device.cuh"
-#include "kernels_weights.cuh"
+#include "pack12_device.cuh"
 
-#define ROWS 2 /* of a set: rows that are finished together */
-#define SETS 4 /* of a tile */
-#define TILE (ROWS * SETS)
-#define QUAD 4        /* lanes that share a row */
-#define INPUT_TERMS 2 /* BF16 numbers whose sum is the input: 16 bits of it */
-#define SLOT_PAD 64   /* after a row in a slot and a term of the input: keeps rows off each other's banks */
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#define WARP 32
+#define ALL_LANES 0xFFFFFFFFu
+#define GROUP PACK12_GROUP
+#define HALF (GROUP / 2)
+#define ROWS 2 /* of a set */
 #define PATCH_NONE 0xFFFFFFFFu
-#define NORM_WARPS 8   /* that stage a normalised input; a block has at least so many */
-#define LINE_FLOATS 32 /* of the cache */
-#define STAGE_BATCH 8  /* loads of the input in flight in a thread */
-#ifndef PRODUCT_WARPS
-#define PRODUCT_WARPS 8 /* by measurement */
+#define NORM_WARPS 8  /* that stage a normalised input; a block has at least so many */
+#define STAGE_BATCH 8 /* loads of the input in flight in a thread */
+/* Found by measurement: warps of a block at most, groups in flight of a warp. */
+#ifndef PRODUCT_WARPS_MAX
+#define PRODUCT_WARPS_MAX 24
 #endif
+#ifndef CLLM_DEPTH_HALVES
+#define CLLM_DEPTH_HALVES 3
+#endif
+#ifndef CLLM_DEPTH_PACKED
+#define CLLM_DEPTH_PACKED 4
+#endif
+
+/* Queued behind another grid, a grid may start before that one has ended; what it wrote may be read only after this. */
+static __device__ __forceinline__ void wait_for_previous_grid(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+static __device__ __forceinline__ void let_next_grid_start(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/* ------------------------------------------------------------------------------------------------------------- copies
+ * Weights pass through slots of shared memory, so that what is in flight takes no registers and waiting for one group is not
+ * waiting for those after it. From Hopper on one lane has the copy engine do it, which counts the bytes into a barrier of the
+ * slot; before, each lane copies 16 bytes at a time. */
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define HAS_COPY_ENGINE 1
+#else
+#define HAS_COPY_ENGINE 0
+#endif
+
+static __device__ __forceinline__ void open_slots(uint32_t barriers, uint32_t count, uint32_t lane)
+{
+#if HAS_COPY_ENGINE
+    if (lane == 0) {
+        for (uint32_t i = 0; i < count; i++)
+            asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barriers + i * 8) : "memory");
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    }
+    __syncwarp();
+#endif
+}
+
+/* One group of each row. All lanes must have read what was in the slot. */
+template <uint32_t GROUP_BYTES>
+static __device__ __forceinline__ void copy_to_slot(const uint8_t *const rows[ROWS], uint32_t lane, uint32_t slot,
+                                                    uint32_t barrier)
+{
+#if HAS_COPY_ENGINE
+    if (lane == 0) {
+        asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(ROWS * GROUP_BYTES) : "memory");
+        for (uint32_t r = 0; r < ROWS; r++) {
+            asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                             slot + r * GROUP_BYTES),
+                         "l"(rows[r]), "r"(GROUP_BYTES), "r"(barrier)
+                         : "memory");
+        }
+    }
+#else
+    for (uint32_t r = 0; r < ROWS; r++) {
+        for (uint32_t i = lane * 16; i < GROUP_BYTES; i += WARP * 16) {
+            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(slot + r * GROUP_BYTES + i), "l"(rows[r] + i)
+                         : "memory");
+        }
+    }
+#endif
+}
+
+/* To be called after every copy_to_slot, and where one was left out: the lanes' copies are counted in order. */
+static __device__ __forceinline__ void end_copies(void)
+{
+#if !HAS_COPY_ENGINE
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+/* Until a slot that was filled `LATER` ends of copies ago is full; `parity` changes each time that the slot is filled. */
+template <int LATER>
+static __device__ __forceinline__ void wait_for_slot(uint32_t barrier, uint32_t parity)
+{
+#if HAS_COPY_ENGINE
+    uint32_t is_full = 0;
+    while (!is_full) {
+        asm volatile("{ .reg .pred full; mbarrier.try_wait.parity.shared::cta.b64 full, [%1], %2; selp.u32 %0, 1, 0, full; }"
+                     : "=r"(is_full)
+                     : "r"(barrier), "r"(parity)
+                     : "memory");
+    }
+#else
+    asm volatile("cp.async.wait_group %0;" ::"n"(LATER) : "memory");
+    __syncwarp();
+#endif
+}
+
+/* -------------------------------------------------------------------------------------------------------------- forms
+ * Each form has a piece: what a lane multiplies of one row and group. take_piece takes it from a
+ * group in shared memory, which must be whole and come from rows that are aligned to 16 bytes. load_part wants neither, and gives
+ * zeros beyond the last column. widen_piece gives the four weights from 4 * quarter. */
+
+/* Two bytes a weight. */
+struct halves_piece {
+    uint4 eights[2];
+};
+
+static __device__ __forceinline__ uint32_t word_of(const uint4 &v, int i)
+{
+    return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+}
+
+struct halves_form {
+    using piece = halves_piece;
+    static constexpr bool packed = false;
+    static constexpr int depth = CLLM_DEPTH_HALVES; /* slots of a warp */
+    static constexpr uint32_t group_bytes = GROUP * 2;
+
+    static __device__ __forceinline__ void take_piece(const uint8_t *group, uint32_t lane, piece &out)
+    {
+        out.eights[0] = *(const uint4 *)(group + lane * 16);
+        out.eights[1] = *(const uint4 *)(group + HALF * 2 + lane * 16);
+    }
+    static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane,
+                                                     piece &out)
+    {
+        const uint16_t *weights = (const uint16_t *)row;
+        for (int half = 0; half < 2; half++) {
+            uint32_t words[4] = {0, 0, 0, 0};
+            const uint32_t first = group * GROUP + half * HALF + lane * 8;
+            for (uint32_t i = 0; i < 8; i++) {
+                if (first + i < column_count) words[i / 2] |= (uint32_t)weights[first + i] << i % 2 * 16;
+            }
+            out.eights[half] = make_uint4(words[0], words[1], words[2], words[3]);
+        }
+    }
+};
+
+static __device__ __forceinline__ void widen_bf16(uint32_t low_pair, uint32_t high_pair, float out[4])
+{
+    out[0] = __uint_as_float(low_pair << 16);
+    out[1] = __uint_as_float(low_pair & 0xFFFF0000);
+    out[2] = __uint_as_float(high_pair << 16);
+    out[3] = __uint_as_float(high_pair & 0xFFFF0000);
+}
+
+struct bf16_form : halves_form {
+    static __device__ __forceinline__ void widen_piece(const piece &piece, int quarter, float out[4])
+    {
+        const uint4 &eight = piece.eights[quarter / 2];
+        widen_bf16(word_of(eight, quarter % 2 * 2), word_of(eight, quarter % 2 * 2 + 1), out);
+    }
+};
+
+struct f16_form : halves_form {
+    static __device__ __forceinline__ void widen_piece(const piece &piece, int quarter, float out[4])
+    {
+        for (int i = 0; i < 4; i++) {
+            const uint32_t pair = word_of(piece.eights[quarter / 2], quarter % 2 * 2 + i / 2);
+            out[i] = __half2float(__ushort_as_half((unsigned short)(pair >> i % 2 * 16)));
+        }
+    }
+};
+
+struct f32_form {
+    struct piece {
+        uint4 fours[4];
+    };
+    static constexpr bool packed = false;
+    static constexpr int depth = (CLLM_DEPTH_HALVES + 1) / 2;
+    static constexpr uint32_t group_bytes = GROUP * 4;
+
+    static __device__ __forceinline__ void take_piece(const uint8_t *group, uint32_t lane, piece &out)
+    {
+        for (int i = 0; i < 4; i++) out.fours[i] = *(const uint4 *)(group + i / 2 * (HALF * 4) + lane * 32 + i % 2 * 16);
+    }
+    static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane,
+                                                     piece &out)
+    {
+        const uint32_t *weights = (const uint32_t *)row;
+        for (int i = 0; i < 4; i++) {
+            const uint32_t at = group * GROUP + i / 2 * HALF + lane * 8 + i % 2 * 4;
+            out.fours[i] = make_uint4(at < column_count ? weights[at] : 0, at + 1 < column_count ? weights[at + 1] : 0,
+                                      at + 2 < column_count ? weights[at + 2] : 0, at + 3 < column_count ? weights[at + 3] : 0);
+        }
+    }
+    static __device__ __forceinline__ void widen_piece(const piece &piece, int quarter, float out[4])
+    {
+        for (int i = 0; i < 4; i++) out[i] = __uint_as_float(word_of(piece.fours[quarter], i));
+    }
+};
+
+/* pack12.h; `uppers` are decoded from the codes, and patched, before widen_piece. */
+struct packed_form {
+    struct piece {
+        uint4 lows;
+        uint2 codes;
+    };
+    static constexpr bool packed = true;
+    static constexpr int depth = CLLM_DEPTH_PACKED;
+    static constexpr uint32_t group_bytes = GROUP * 3 / 2;
+
+    static __device__ __forceinline__ void take_piece(const uint8_t *group, uint32_t lane, piece &out)
+    {
+        out.lows = *(const uint4 *)(group + lane * 16);
+        out.codes = *(const uint2 *)(group + GROUP + lane * 8);
+    }
+    static __device__ __forceinline__ void load_part(const uint8_t *row, uint32_t column_count, uint32_t group, uint32_t lane,
+                                                     piece &out)
+    {
+        uint2 lows[2] = {{0, 0}, {0, 0}};
+        uint32_t codes[2] = {0, 0};
+        for (uint32_t half = 0; half < 2; half++) {
+            const uint32_t unit = group * (GROUP / PACK12_UNIT) + half * WARP + lane;
+            if (unit * PACK12_UNIT >= column_count) continue;
+            const struct pack12_place place = pack12_place_unit(column_count, unit);
+            lows[half] = *(const uint2 *)(row + place.low_offset);
+            codes[half] = *(const uint32_t *)(row + place.code_offset);
+        }
+        out.lows = make_uint4(lows[0].x, lows[0].y, lows[1].x, lows[1].y);
+        out.codes = make_uint2(codes[0], codes[1]);
+    }
+    static __device__ __forceinline__ void widen_piece(const piece &piece, const uint32_t uppers[4], int quarter, float out[4])
+    {
+        const uint32_t lows = word_of(piece.lows, quarter);
+        widen_bf16(lower_pair(lows, uppers[quarter]), higher_pair(lows, uppers[quarter]), out);
+    }
+};
 
 /* ------------------------------------------------------------------------------------------------------------- stages */
 
@@ -67,8 +285,7 @@ struct product_args {
     float *output;
     uint64_t row_bytes;
     uint32_t column_count;
-    uint32_t full_groups; /* that the copies may take */
-    uint32_t slot_count;
+    uint32_t full_groups; /* that load_piece may load */
     float epsilon;
     /* QKV */
     const uint32_t *position;
@@ -81,7 +298,7 @@ struct product_args {
     uint32_t context_size;
 };
 
-/* Two rows whose results are needed together. */
+/* Two rows that one warp multiplies together. */
 struct row_set {
     uint32_t part[ROWS];
     uint32_t row[ROWS];
@@ -142,63 +359,60 @@ static __device__ __forceinline__ void emit_rows(const struct product_args &args
     }
 }
 
-/* ------------------------------------------------------------------------------------------------------------- memory */
+/* ------------------------------------------------------------------------------------------------------------ patches */
 
-/* Shared memory of a block: slots, terms of the input, a ring of what units came to, sums of squares, barriers of the slots. */
-template <class FORM>
-struct product_memory {
-    static constexpr uint32_t row_stride = FORM::group_bytes + SLOT_PAD;
-    static constexpr uint32_t slot_bytes = TILE * row_stride;
+/* The patches of a row, up to 32 of them in the lanes of the warp at a time. */
+struct patch_list {
+    uint32_t count;
+    uint32_t used;
+    uint32_t mine; /* of those around `used` */
+    uint32_t next; /* the first unused, PATCH_NONE at the end; the same in all lanes */
 };
 
-static __host__ __device__ __forceinline__ uint32_t product_groups(uint32_t column_count)
+static __device__ __forceinline__ uint32_t load_patch(const uint32_t *patches, uint32_t count, uint32_t i)
 {
-    return (column_count + GROUP - 1) / GROUP;
+    return i < count ? __ldg(patches + i) : PATCH_NONE;
 }
 
-static __host__ __device__ __forceinline__ uint32_t input_term_bytes(uint32_t group_count)
+static __device__ __forceinline__ void peek_patch(struct patch_list &list)
 {
-    return group_count * GROUP * 2 + SLOT_PAD;
+    list.next = list.used < list.count ? __shfl_sync(ALL_LANES, list.mine, list.used % WARP) : PATCH_NONE;
 }
 
-/* Units whose sums are kept: those of a tile, of the warps at work and of those that are already ahead. */
-static __host__ __device__ __forceinline__ uint32_t ring_size(uint32_t group_count)
+/* Applies a patch to the uppers of its group, and goes to the next. */
+static __device__ __forceinline__ void apply_patch(const struct product_part &part, uint32_t row, uint32_t lane,
+                                                   struct patch_list &list, uint32_t uppers[4])
 {
-    return group_count + 2 * PRODUCT_WARPS;
-}
-
-/* Without the slots and their barriers. */
-static __host__ __device__ __forceinline__ uint32_t product_fixed_bytes(uint32_t group_count)
-{
-    return INPUT_TERMS * input_term_bytes(group_count) + (ring_size(group_count) * TILE + NORM_WARPS) * (uint32_t)sizeof(float);
+    const uint32_t column = list.next >> 8 & (GROUP - 1), shift = column % 4 * 8;
+    const uint32_t quarter = column / HALF * 2 + column / 4 % 2;
+    const bool is_mine = column / PACK12_UNIT % WARP == lane;
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) {
+        if (is_mine && i == quarter) uppers[i] = (uppers[i] & ~(0xFFu << shift)) | (list.next & 0xFF) << shift;
+    }
+    if (++list.used % WARP == 0) {
+        list.mine = load_patch(part.patches + part.patch_starts[row], list.count, list.used + lane);
+    }
+    peek_patch(list);
 }
 
 /* -------------------------------------------------------------------------------------------------------------- input */
+
+/* Columns 4i to 4i + 3 of the vector lie where the lane that needs them reads without bank conflicts. */
+static __device__ __forceinline__ uint32_t staged_place(uint32_t i)
+{
+    const uint32_t in_group = i % (GROUP / 4), unit = in_group / 2;
+    return i - in_group + (unit / WARP * 2 + in_group % 2) * WARP + unit % WARP;
+}
 
 static __device__ __forceinline__ float norm_weight(const float *norm, uint32_t column, uint32_t column_count)
 {
     return column < column_count ? __ldg(norm + column) : 0;
 }
 
-/* Columns 4i to 4i + 3 of the input, as terms. Of each eight columns the first four go to the rows below 8 of A, the others to
- * those from 8 on: 16 bytes are what a lane gives of A. */
-static __device__ __forceinline__ void stage_four(const float4 &x, uint32_t i, uint8_t *terms, uint32_t term_bytes)
-{
-    uint32_t low[INPUT_TERMS], high[INPUT_TERMS];
-    split_pair<INPUT_TERMS>(x.x, x.y, low);
-    split_pair<INPUT_TERMS>(x.z, x.w, high);
-#pragma unroll
-    for (uint32_t term = 0; term < INPUT_TERMS; term++) {
-        uint32_t *eight = (uint32_t *)(terms + term * term_bytes) + i / 2 * 4 + i % 2;
-        eight[0] = low[term];
-        eight[2] = high[term];
-    }
-}
-
 /* Stages the input as it is, by all threads. */
-static __device__ __forceinline__ void stage_plain(const struct product_args &args, uint32_t group_count, uint8_t *terms)
+static __device__ __forceinline__ void stage_plain(const struct product_args &args, uint32_t count, float4 *staged)
 {
-    const uint32_t count = group_count * (GROUP / 4), term_bytes = input_term_bytes(group_count);
     for (uint32_t start = threadIdx.x; start < count; start += blockDim.x * STAGE_BATCH) {
         float4 batch[STAGE_BATCH];
 #pragma unroll
@@ -209,17 +423,17 @@ static __device__ __forceinline__ void stage_plain(const struct product_args &ar
 #pragma unroll
         for (uint32_t j = 0; j < STAGE_BATCH; j++) {
             const uint32_t i = start + j * blockDim.x;
-            if (i < count) stage_four(batch[j], i, terms, term_bytes);
+            if (i < count) staged[staged_place(i)] = batch[j];
         }
     }
 }
 
 /* Stages the input times the norm's weights, and sums squares, by NORM_WARPS warps: the order of that sum must not depend on how
  * many there are. */
-static __device__ __forceinline__ void stage_norm(const struct product_args &args, uint32_t group_count, uint8_t *terms,
+static __device__ __forceinline__ void stage_norm(const struct product_args &args, uint32_t count, float4 *staged,
                                                   float *warp_sums)
 {
-    const uint32_t columns = args.column_count, count = group_count * (GROUP / 4), term_bytes = input_term_bytes(group_count);
+    const uint32_t columns = args.column_count;
     float squares = 0;
     if (threadIdx.x >= NORM_WARPS * WARP) return;
 #pragma unroll 4
@@ -230,22 +444,22 @@ static __device__ __forceinline__ void stage_norm(const struct product_args &arg
         x.y *= norm_weight(args.norm, i * 4 + 1, columns);
         x.z *= norm_weight(args.norm, i * 4 + 2, columns);
         x.w *= norm_weight(args.norm, i * 4 + 3, columns);
-        stage_four(x, i, terms, term_bytes);
+        staged[staged_place(i)] = x;
     }
     for (int offset = WARP / 2; offset; offset /= 2) squares += __shfl_xor_sync(ALL_LANES, squares, offset);
     if (threadIdx.x % WARP == 0) warp_sums[threadIdx.x / WARP] = squares;
 }
 
 /* Stages the input; the result is what products must be multiplied by. */
-static __device__ __forceinline__ float stage_input(const struct product_args &args, uint32_t group_count, uint8_t *terms,
-                                                    float *warp_sums)
+static __device__ __forceinline__ float stage_input(const struct product_args &args, float4 *staged, float *warp_sums)
 {
+    const uint32_t count = (args.column_count + GROUP - 1) / GROUP * (GROUP / 4);
     if (!args.norm) {
-        stage_plain(args, group_count, terms);
+        stage_plain(args, count, staged);
         __syncthreads();
         return 1;
     }
-    stage_norm(args, group_count, terms, warp_sums);
+    stage_norm(args, count, staged, warp_sums);
     __syncthreads();
     float sum = 0;
     for (uint32_t warp = 0; warp < NORM_WARPS; warp++) sum += warp_sums[warp];
@@ -254,313 +468,236 @@ static __device__ __forceinline__ float stage_input(const struct product_args &a
 
 /* ------------------------------------------------------------------------------------------------------------- kernel */
 
-/* The patches of the row of a lane. */
-struct row_patches {
-    uint32_t part;
-    uint32_t begin, end;
-};
+template <class FORM>
+static __device__ __forceinline__ void add_group(const typename FORM::piece pieces[ROWS], const uint32_t (*uppers)[4],
+                                                 const float4 *staged, float sums[ROWS][2])
+{
+#pragma unroll
+    for (int quarter = 0; quarter < 4; quarter++) {
+        const float4 x = staged[quarter * WARP];
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            float w[4];
+            if constexpr (FORM::packed) {
+                FORM::widen_piece(pieces[r], uppers[r], quarter, w);
+            } else {
+                FORM::widen_piece(pieces[r], quarter, w);
+            }
+            float sum = sums[r][quarter / 2];
+            sum = __fmaf_rn(w[0], x.x, sum);
+            sum = __fmaf_rn(w[1], x.y, sum);
+            sum = __fmaf_rn(w[2], x.z, sum);
+            sums[r][quarter / 2] = __fmaf_rn(w[3], x.w, sum);
+        }
+    }
+}
 
-/* A unit of this block: tiles count over all blocks. */
-struct unit_place {
-    uint32_t tile;
-    uint32_t group;
-};
-
-/* A warp at work on its units. */
+/* A warp at work on its sets. Copies run ahead of sums by the depth of the form. */
 template <class FORM, int STAGE>
 struct product_warp {
     using piece = typename FORM::piece;
-    using memory = product_memory<FORM>;
 
-    uint8_t *slots;
-    uint64_t *barriers;
-    const uint8_t *terms; /* of the input */
-    float *ring;
+    const float4 *staged;          /* of this lane */
+    const uint8_t *slots;          /* of this warp */
+    uint32_t copy_slots, barriers; /* the same, and their barriers, as addresses of shared memory */
+    uint32_t parity;
+    float scale;
+    uint32_t position;
     uint32_t lane;
-    uint32_t group_count, set_count, tile_count;
-    uint32_t warp_count;      /* at work: not more than there are slots */
-    struct unit_place stride; /* from a unit of a warp to its next */
+    uint32_t stride; /* between the sets of a warp */
+    uint32_t set_count;
 
-    struct unit_place at, copying, looking; /* units in work, to be asked for, whose patches are looked up */
-    uint32_t slot, parity, ring_place;
-    float prior[ROWS]; /* QKV: cosine and sine; ADD: what the output was; of set `lane` of a tile */
+    uint32_t copying_set, copying_group;
+    const uint8_t *copying[ROWS]; /* where the next group of each row lies */
 
-    struct row_patches patches, coming; /* of the unit in work and of the next */
-    uint32_t patch;                     /* one of the first QUAD patches of the row in work */
+    uint32_t set, group, slot;
+    uint64_t qkv_window; /* of the set's part */
+    float prior[ROWS];   /* QKV: cosine and sine; ADD: what the output was */
+    float sums[ROWS][2];
+    struct patch_list patches[ROWS];                /* of this set */
+    uint32_t coming_count[ROWS], coming_mine[ROWS]; /* of the next */
+    uint32_t begin[ROWS], end[ROWS];                /* of the one after it */
 
-    __device__ __forceinline__ struct unit_place place_unit(uint32_t unit) const
+    __device__ __forceinline__ void start(const struct product_args &args, uint32_t first, uint32_t warp_count)
     {
-        return {blockIdx.x + unit / group_count * gridDim.x, unit % group_count};
-    }
-
-    __device__ __forceinline__ void advance(struct unit_place &place) const
-    {
-        place.tile += stride.tile;
-        place.group += stride.group;
-        if (place.group < group_count) return;
-        place.group -= group_count;
-        place.tile += gridDim.x;
-    }
-
-    __device__ __forceinline__ bool exists(const struct unit_place &place) const
-    {
-        return place.tile < tile_count;
-    }
-
-    __device__ __forceinline__ uint32_t find_set(uint32_t tile, uint32_t i) const
-    {
-        return min(tile * SETS + i, set_count - 1);
-    }
-
-    /* Row i of a tile is the first of set i, or the second of set i - 4. */
-    __device__ __forceinline__ void find_row(const struct product_args &args, uint32_t tile, uint32_t i, uint32_t &part_out,
-                                             uint32_t &row_out) const
-    {
-        const struct row_set set = find_rows<STAGE>(args, find_set(tile, i % SETS));
-        part_out = i < SETS ? set.part[0] : set.part[1];
-        row_out = i < SETS ? set.row[0] : set.row[1];
-    }
-
-    __device__ __forceinline__ const uint8_t *find_group(const struct product_args &args, const struct unit_place &place,
-                                                         uint32_t i) const
-    {
-        uint32_t part, row;
-        find_row(args, place.tile, i, part, row);
-        return args.parts[part].elements + row * args.row_bytes + (size_t)place.group * FORM::group_bytes;
-    }
-
-    /* Asks for the next unit to be copied. */
-    __device__ __forceinline__ void copy(const struct product_args &args, uint32_t to_slot)
-    {
-        if (exists(copying)) {
-            if (copying.group < args.full_groups) {
-                fill_slot<TILE, FORM::group_bytes, memory::row_stride>(slots + to_slot * memory::slot_bytes, barriers + to_slot,
-                                                                       find_group(args, copying, lane % TILE), lane);
-            } else {
-                skip_slot(barriers + to_slot, lane);
-            }
+        lane = threadIdx.x % WARP;
+        stride = warp_count;
+        set_count = STAGE == STAGE_QKV ? args.parts[PART_VALUE].set_end : args.parts[0].set_end;
+        copying_set = set = first;
+        group = slot = parity = 0;
+        open_slots(barriers, FORM::depth, lane);
+        enter_copying(args);
+        enter_set(args);
+        for (int r = 0; r < ROWS; r++) {
+            sums[r][0] = sums[r][1] = 0;
+            coming_count[r] = 0; /* a warp without a set has no patches either */
+            coming_mine[r] = PATCH_NONE;
         }
-        advance(copying);
-    }
-
-    /* Patches take three steps, each a memory access, a unit apart: where they are, what the first ones are, use. */
-    __device__ __forceinline__ struct row_patches look_up(const struct product_args &args)
-    {
-        struct row_patches found = {0, 0, 0};
-        if (exists(looking)) {
-            uint32_t row;
-            find_row(args, looking.tile, lane / QUAD, found.part, row);
-            found.begin = __ldg(args.parts[found.part].patch_starts + row);
-            found.end = __ldg(args.parts[found.part].patch_starts + row + 1);
-        }
-        advance(looking);
-        return found;
-    }
-
-    static __device__ __forceinline__ uint32_t load_patch(const struct product_args &args, const struct row_patches &patches)
-    {
-        const uint32_t i = patches.begin + threadIdx.x % QUAD;
-        return i < patches.end ? __ldg(args.parts[patches.part].patches + i) : PATCH_NONE;
-    }
-
-    /* Fills the slots, and looks up the first patches. */
-    __device__ __forceinline__ void start(const struct product_args &args, uint32_t warp)
-    {
-        stride = {warp_count / group_count * gridDim.x, warp_count % group_count};
-        at = copying = looking = place_unit(warp);
-        slot = ring_place = warp;
-        parity = 0;
-        for (uint32_t i = warp; i < args.slot_count; i += warp_count) copy(args, i);
-        copying = place_unit(warp + args.slot_count); /* the unit that takes the slot after this warp's first */
+        for (uint32_t i = 0; i < FORM::depth; i++) copy(args, i);
         if (!FORM::packed) return;
-        patches = look_up(args);
-        coming = look_up(args);
-        patch = load_patch(args, patches);
+        ask_patches(args, first);
+        ask_coming(args, first);
+        ask_patches(args, first + stride);
+        take_coming(args, first + stride);
     }
 
-    /* Asks for what the end of a tile needs. Grids before the previous one have ended by now, and none later changes it. */
-    __device__ __forceinline__ void ask_prior(const struct product_args &args)
+    /* Asks for what the end of the set needs. Grids before the previous one have ended by now, and none later changes it. */
+    __device__ __forceinline__ void enter_set(const struct product_args &args)
     {
-        if (lane >= SETS) return;
-        const struct row_set set = find_rows<STAGE>(args, find_set(at.tile, lane));
+        if (set >= set_count) return;
+        const struct row_set at = find_rows<STAGE>(args, set);
         if (STAGE == STAGE_QKV) {
-            const uint32_t pair = set.row[0] % args.head_dim;
+            const uint32_t pair = at.row[0] % args.head_dim;
+            qkv_window = args.parts[at.part[0]].window;
             prior[0] = __ldcg(args.cosines + pair);
             prior[1] = __ldcg(args.sines + pair);
         }
         if (STAGE == STAGE_ADD) {
-            for (int r = 0; r < ROWS; r++) prior[r] = __ldcg(args.output + set.row[r]);
+            for (int r = 0; r < ROWS; r++) prior[r] = __ldcg(args.output + at.row[r]);
         }
     }
 
-    /* The first patch of the lane's row that is not before the group. */
-    __device__ __forceinline__ uint32_t find_patch(const struct product_args &args) const
+    __device__ __forceinline__ void enter_copying(const struct product_args &args)
     {
-        uint32_t low = patches.begin, high = patches.end;
-        while (low < high) {
-            const uint32_t middle = low + (high - low) / 2;
-            if (__ldg(args.parts[patches.part].patches + middle) >> 8 < at.group * GROUP) low = middle + 1;
-            else high = middle;
-        }
-        return low;
+        copying_group = 0;
+        if (copying_set >= set_count) return;
+        const struct row_set at = find_rows<STAGE>(args, copying_set);
+        for (int r = 0; r < ROWS; r++) copying[r] = args.parts[at.part[r]].elements + at.row[r] * args.row_bytes;
     }
 
-    /* Applies those patches of the row, from `first` on, that lie in piece q of the group. */
-    __device__ __forceinline__ void patch_piece(const struct product_args &args, uint32_t first, uint32_t q,
-                                                uint32_t uppers[STEPS]) const
+    /* Groups of copies are counted, so one without copies ends, too. */
+    __device__ __forceinline__ void copy(const struct product_args &args, uint32_t to_slot)
     {
-        for (uint32_t i = first; i < patches.end; i++) {
-            const uint32_t word = __ldg(args.parts[patches.part].patches + i), column = (word >> 8) - at.group * GROUP;
-            if (column >= GROUP) break;
-            if (column / PACK12_UNIT % PIECES != q) continue;
-            const uint32_t shift = column % 4 * 8, step = column / HALF * 2 + column / 4 % 2;
-#pragma unroll
-            for (uint32_t j = 0; j < STEPS; j++) {
-                if (j == step) uppers[j] = (uppers[j] & ~(0xFFu << shift)) | (word & 0xFF) << shift;
+        if (copying_set < set_count && args.full_groups) {
+            copy_to_slot<FORM::group_bytes>(copying, lane, copy_slots + to_slot * (ROWS * FORM::group_bytes),
+                                            barriers + to_slot * 8);
+            for (int r = 0; r < ROWS; r++) copying[r] += FORM::group_bytes;
+            if (++copying_group == args.full_groups) {
+                copying_set += stride;
+                enter_copying(args);
             }
         }
+        end_copies();
     }
 
-    /* The lane's pieces of a unit. PLAIN: the unit is in its slot, and has no patches. */
-    template <bool PLAIN>
-    __device__ __forceinline__ void add_pieces(const struct product_args &args, float sums[STEPS][4]) const
+    /* Patches take three steps, each a memory access, a set apart: where they are, what they are, use. */
+    __device__ __forceinline__ void ask_patches(const struct product_args &args, uint32_t of_set)
     {
-        const bool whole = PLAIN || at.group < args.full_groups;
-        const uint8_t *group = slots + slot * memory::slot_bytes + lane / QUAD * memory::row_stride, *row = NULL;
-        const uint32_t term = lane / QUAD < INPUT_TERMS ? lane / QUAD : INPUT_TERMS - 1; /* others are not looked at */
-        const uint4 *input = (const uint4 *)(terms + term * input_term_bytes(group_count)) + at.group * (GROUP / 8) + lane % QUAD;
-        const uint64_t window = FORM::packed ? args.parts[patches.part].window : 0;
-        uint32_t first = 0;
-        if (!PLAIN && FORM::packed) first = find_patch(args);
-        if (!whole) row = find_group(args, {at.tile, 0}, lane / QUAD);
-        [[maybe_unused]] constexpr int unrolled = PLAIN ? PIECES / QUAD : 1;
-#pragma unroll unrolled
-        for (uint32_t i = 0; i < PIECES / QUAD; i++) {
-            const uint32_t q = i * QUAD + lane % QUAD;
-            piece piece;
-            if (whole) FORM::take_piece(group, q, piece);
-            else FORM::load_piece(row, args.column_count, at.group, q, piece);
-            if constexpr (FORM::packed) {
-                FORM::upper_words(window, piece);
-                if (!PLAIN) patch_piece(args, first, q, piece.uppers);
+        if (of_set >= set_count) return;
+        const struct row_set at = find_rows<STAGE>(args, of_set);
+        for (int r = 0; r < ROWS; r++) {
+            begin[r] = __ldg(args.parts[at.part[r]].patch_starts + at.row[r]);
+            end[r] = __ldg(args.parts[at.part[r]].patch_starts + at.row[r] + 1);
+        }
+    }
+    __device__ __forceinline__ void ask_coming(const struct product_args &args, uint32_t of_set)
+    {
+        if (of_set >= set_count) return;
+        const struct row_set at = find_rows<STAGE>(args, of_set);
+        for (int r = 0; r < ROWS; r++) {
+            coming_count[r] = end[r] - begin[r];
+            coming_mine[r] = load_patch(args.parts[at.part[r]].patches + begin[r], coming_count[r], lane);
+        }
+    }
+    /* `coming` becomes current; that of the next set is asked for. */
+    __device__ __forceinline__ void take_coming(const struct product_args &args, uint32_t next_set)
+    {
+        for (int r = 0; r < ROWS; r++) {
+            patches[r] = {coming_count[r], 0, coming_mine[r], PATCH_NONE};
+            peek_patch(patches[r]);
+        }
+        ask_coming(args, next_set);
+        ask_patches(args, next_set + stride);
+    }
+
+    __device__ __forceinline__ void add(const struct product_args &args, const piece pieces[ROWS], uint32_t at_group)
+    {
+        uint32_t uppers[ROWS][4];
+        if constexpr (FORM::packed) {
+#pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                const uint64_t window = STAGE == STAGE_QKV ? qkv_window : args.parts[STAGE == STAGE_GATE ? r : 0].window;
+                unit_uppers(window, pieces[r].codes.x, uppers[r]);
+                unit_uppers(window, pieces[r].codes.y, uppers[r] + 2);
             }
-            const uint4 x[2] = {input[i * QUAD], input[HALF / 8 + i * QUAD]};
-            if (!PLAIN) __syncwarp();
+            const uint32_t end_word = (at_group + 1) * GROUP << 8;
+            if (min(patches[0].next, patches[1].next) < end_word) patch(args, end_word, uppers);
+        }
+        add_group<FORM>(pieces, uppers, staged + at_group * (GROUP / 4), sums);
+    }
+
+    __device__ __forceinline__ void patch(const struct product_args &args, uint32_t end_word, uint32_t uppers[ROWS][4])
+    {
+        const struct row_set at = find_rows<STAGE>(args, set);
 #pragma unroll
-            for (uint32_t step = 0; step < STEPS; step++) {
-                uint32_t weights[FORM::TERMS][2];
-                FORM::split_step(piece, step, weights);
-#pragma unroll
-                for (int j = 0; j < FORM::TERMS; j++) multiply_add(sums[step], x[step / 2], weights[j][0], weights[j][1]);
+        for (int r = 0; r < ROWS; r++) {
+            while (patches[r].next < end_word) apply_patch(args.parts[at.part[r]], at.row[r], lane, patches[r], uppers[r]);
+        }
+    }
+
+    __device__ __forceinline__ void finish_set(const struct product_args &args)
+    {
+        const uint32_t group_count = (args.column_count + GROUP - 1) / GROUP;
+        const struct row_set at = find_rows<STAGE>(args, set);
+        for (uint32_t i = args.full_groups; i < group_count; i++) {
+            piece pieces[ROWS];
+            for (int r = 0; r < ROWS; r++) {
+                FORM::load_part(args.parts[at.part[r]].elements + at.row[r] * args.row_bytes, args.column_count, i, lane,
+                                pieces[r]);
             }
+            add(args, pieces, i);
         }
-    }
-
-    __device__ __forceinline__ void add_unit(const struct product_args &args)
-    {
-        const bool whole = at.group < args.full_groups;
-        float sums[STEPS][4] = {};
-        bool plain = whole;
-        if (FORM::packed) {
-            const bool patched = patch >> 8 >= at.group * GROUP && patch >> 8 < (at.group + 1) * GROUP;
-            plain = whole && !__any_sync(ALL_LANES, patched || patches.end - patches.begin > QUAD);
-        }
-        wait_for_slot(barriers + slot, parity);
-        if (plain) add_pieces<true>(args, sums);
-        else add_pieces<false>(args, sums);
-        float totals[2];
+        float totals[ROWS];
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            totals[i] = sums[0][i] + sums[1][2 + i] + (sums[2][i] + sums[3][2 + i]);
-            totals[i] += __shfl_down_sync(ALL_LANES, totals[i], QUAD);
+        for (int r = 0; r < ROWS; r++) {
+            totals[r] = sums[r][0] + sums[r][1];
+            for (int offset = WARP / 2; offset; offset /= 2) totals[r] += __shfl_xor_sync(ALL_LANES, totals[r], offset);
+            totals[r] *= scale;
+            sums[r][0] = sums[r][1] = 0;
         }
-        if (lane < QUAD) *(float2 *)(ring + ring_place * TILE + lane * 2) = make_float2(totals[0], totals[1]);
+        if (lane == 0) emit_rows<STAGE>(args, at, position, prior, totals);
+        set += stride;
+        group = 0;
+        enter_set(args);
+        if (FORM::packed && set < set_count) take_coming(args, set + stride);
     }
 
-    /* Adds what the units of a tile came to, of which this warp had the last. */
-    __device__ __forceinline__ void finish_tile(const struct product_args &args, uint32_t position, float scale) const
+    __device__ __forceinline__ void run(const struct product_args &args)
     {
-        const uint32_t size = ring_size(group_count), from = ring_place + 1 + size - group_count;
-        float sum = 0;
-        for (uint32_t i = lane / TILE; i < group_count; i += WARP / TILE) {
-            sum += ring[(from + i) % size * TILE + lane % TILE];
-        }
-        sum += __shfl_xor_sync(ALL_LANES, sum, TILE);
-        sum += __shfl_xor_sync(ALL_LANES, sum, TILE * 2);
-        sum *= scale;
-        const float sums[ROWS] = {sum, __shfl_down_sync(ALL_LANES, sum, SETS)};
-        if (lane < SETS && at.tile * SETS + lane < set_count) {
-            emit_rows<STAGE>(args, find_rows<STAGE>(args, at.tile * SETS + lane), position, prior, sums);
-        }
-    }
-
-    __device__ __forceinline__ void go_on(const struct product_args &args)
-    {
-        advance(at);
-        slot += warp_count;
-        if (slot >= args.slot_count) slot -= args.slot_count, parity ^= 1;
-        ring_place += warp_count;
-        if (ring_place >= ring_size(group_count)) ring_place -= ring_size(group_count);
-    }
-
-    /* All warps of a block, each as many rounds: after each the units of the round have been added, and tiles that end there
-     * can be finished. */
-    __device__ __forceinline__ void run(const struct product_args &args, bool works, uint32_t position, float scale)
-    {
-        const uint32_t tiles = (tile_count - blockIdx.x + gridDim.x - 1) / gridDim.x;
-        const uint32_t rounds = (tiles * group_count + warp_count - 1) / warp_count;
-        for (uint32_t round = 0; round < rounds; round++) {
-            const bool busy = works && exists(at), last = busy && at.group + 1 == group_count;
-            if (last) ask_prior(args);
-            if (busy) {
-                struct row_patches after = {0, 0, 0};
-                uint32_t coming_patch = PATCH_NONE;
-                if (FORM::packed) {
-                    coming_patch = load_patch(args, coming);
-                    after = look_up(args);
-                }
-                add_unit(args);
+        while (set < set_count) {
+            if (args.full_groups) {
+                piece pieces[ROWS];
+                wait_for_slot<FORM::depth - 1>(barriers + slot * 8, parity);
+                for (int r = 0; r < ROWS; r++) FORM::take_piece(slots + (slot * ROWS + r) * FORM::group_bytes, lane, pieces[r]);
                 __syncwarp();
                 copy(args, slot);
-                patches = coming;
-                coming = after;
-                patch = coming_patch;
+                if (++slot == FORM::depth) slot = 0, parity ^= 1;
+                add(args, pieces, group);
             }
-            __syncthreads();
-            if (last) finish_tile(args, position, scale);
-            if (busy) go_on(args);
+            if (++group >= args.full_groups) finish_set(args);
         }
     }
 };
 
 template <class FORM, int STAGE>
-static __global__ __launch_bounds__(PRODUCT_WARPS *WARP, 1) void multiply(const __grid_constant__ struct product_args args)
+static __global__ __launch_bounds__(PRODUCT_WARPS_MAX *WARP, 1) void multiply(const __grid_constant__ struct product_args args)
 {
-    extern __shared__ __align__(128) uint8_t slots[];
-    const uint32_t warp = threadIdx.x / WARP, slot_count = args.slot_count;
+    extern __shared__ __align__(128) float4 staged[];
+    __shared__ float warp_sums[NORM_WARPS];
+    __shared__ uint64_t barriers[PRODUCT_WARPS_MAX * FORM::depth];
+    const uint32_t warp = threadIdx.x / WARP, warp_count = gridDim.x * (blockDim.x / WARP);
+    const uint32_t staged_count = (args.column_count + GROUP - 1) / GROUP * (GROUP / 4);
     struct product_warp<FORM, STAGE> work;
-    work.lane = threadIdx.x % WARP;
-    work.group_count = product_groups(args.column_count);
-    work.set_count = STAGE == STAGE_QKV ? args.parts[PART_VALUE].set_end : args.parts[0].set_end;
-    work.tile_count = (work.set_count + SETS - 1) / SETS;
-    work.warp_count = min((uint32_t)PRODUCT_WARPS, slot_count);
-    uint8_t *terms = slots + slot_count * product_memory<FORM>::slot_bytes;
-    work.slots = slots;
-    work.terms = terms;
-    work.ring = (float *)(terms + INPUT_TERMS * input_term_bytes(work.group_count));
-    float *warp_sums = work.ring + ring_size(work.group_count) * TILE;
-    work.barriers = (uint64_t *)(warp_sums + NORM_WARPS);
-    if (threadIdx.x < slot_count) open_slot(work.barriers + threadIdx.x);
-    __syncthreads();
-    if (warp < work.warp_count) work.start(args, warp);
-    for (uint32_t i = threadIdx.x * LINE_FLOATS; args.norm && i < args.column_count; i += blockDim.x * LINE_FLOATS) {
-        fetch_line(args.norm + i);
-    }
+    work.slots = (const uint8_t *)(staged + staged_count) + warp * (FORM::depth * ROWS * FORM::group_bytes);
+    work.barriers = (uint32_t)__cvta_generic_to_shared(barriers + warp * FORM::depth);
+    work.copy_slots = (uint32_t)__cvta_generic_to_shared(work.slots);
+    work.start(args, warp * gridDim.x + blockIdx.x, warp_count);
+    work.position = STAGE == STAGE_QKV ? __ldcg(args.position) : 0;
     wait_for_previous_grid();
     let_next_grid_start();
-    const uint32_t position = STAGE == STAGE_QKV ? __ldcg(args.position) : 0;
-    const float scale = stage_input(args, work.group_count, terms, warp_sums);
-    work.run(args, warp < work.warp_count, position, scale);
+    work.scale = stage_input(args, staged, warp_sums);
+    work.staged = staged + work.lane;
+    work.run(args);
 }
 
 #endif

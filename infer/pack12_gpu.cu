@@ -8,7 +8,6 @@
 #define SURVEY_WARPS 4
 #define ROW_WARPS 8
 #define SCAN_THREADS 1024
-#define UNPACK_COLUMNS 2048 /* of a warp: blocks end soon, and leave their place to more urgent work */
 #define ALL_LANES 0xFFFFFFFFu
 
 /* ------------------------------------------------------------------------------------------------------------ survey */
@@ -263,34 +262,31 @@ static __device__ __forceinline__ void unpack_unit(const uint8_t *row, uint32_t 
     }
 }
 
-/* A warp takes a part of one row. */
 static __global__ __launch_bounds__(ROW_WARPS *WARP) void unpack_rows(struct cllm_gpu_matrix matrix, uint32_t first_row,
                                                                       uint32_t row_count, uint16_t *out)
 {
-    const uint32_t lane = threadIdx.x % WARP, columns = matrix.shape.column_count,
-                   i = blockIdx.x * ROW_WARPS + threadIdx.x / WARP;
-    const uint32_t begin = blockIdx.y * UNPACK_COLUMNS, end = min(begin + UNPACK_COLUMNS, columns);
-    if (i >= row_count) return;
-    const uint32_t row = first_row + i;
-    const uint8_t *from = (const uint8_t *)matrix.d_elements + row * pack12_row_bytes(columns);
-    uint16_t *to = out + (uint64_t)i * columns;
-    const uint32_t patch_end = matrix.d_patch_starts[row + 1];
+    const uint32_t lane = threadIdx.x % WARP, columns = matrix.shape.column_count;
+    for (uint32_t i = blockIdx.x * ROW_WARPS + threadIdx.x / WARP; i < row_count; i += gridDim.x * ROW_WARPS) {
+        const uint32_t row = first_row + i;
+        const uint8_t *from = (const uint8_t *)matrix.d_elements + row * pack12_row_bytes(columns);
+        uint16_t *to = out + (uint64_t)i * columns;
+        const uint32_t begin = matrix.d_patch_starts[row], end = matrix.d_patch_starts[row + 1];
 #pragma unroll 4
-    for (uint32_t unit = begin / PACK12_UNIT + lane; unit * PACK12_UNIT < end; unit += WARP) {
-        unpack_unit(from, columns, unit, matrix.window, to + unit * PACK12_UNIT);
-    }
-    __syncwarp();
-    for (uint32_t patch = matrix.d_patch_starts[row] + lane; patch < patch_end; patch += WARP) {
-        const uint32_t word = matrix.d_patches[patch], column = word >> 8;
-        if (column >= begin && column < end) to[column] = (uint16_t)((to[column] & 0xFF) | (word & 0xFF) << 8);
+        for (uint32_t unit = lane; unit * PACK12_UNIT < columns; unit += WARP) {
+            unpack_unit(from, columns, unit, matrix.window, to + unit * PACK12_UNIT);
+        }
+        __syncwarp();
+        for (uint32_t patch = begin + lane; patch < end; patch += WARP) {
+            const uint32_t word = matrix.d_patches[patch];
+            to[word >> 8] = (uint16_t)((to[word >> 8] & 0xFF) | (word & 0xFF) << 8);
+        }
     }
 }
 
 enum cllm_status cllm_pack12_unpack(const struct cllm_gpu_matrix *matrix, uint32_t first_row, uint32_t row_count, void *d_bf16,
                                     void *stream, struct cllm_error *err)
 {
-    const dim3 blocks((row_count + ROW_WARPS - 1) / ROW_WARPS,
-                      (matrix->shape.column_count + UNPACK_COLUMNS - 1) / UNPACK_COLUMNS);
-    unpack_rows<<<blocks, ROW_WARPS * WARP, 0, (cudaStream_t)stream>>>(*matrix, first_row, row_count, (uint16_t *)d_bf16);
+    unpack_rows<<<row_blocks(row_count), ROW_WARPS * WARP, 0, (cudaStream_t)stream>>>(*matrix, first_row, row_count,
+                                                                                      (uint16_t *)d_bf16);
     return cuda_try(cudaGetLastError(), "unpack weights", err);
 }
