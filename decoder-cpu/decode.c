@@ -82,19 +82,29 @@ static enum cllm_status decode_float(struct cllm_decoder *decoder, const struct 
                            out, err);
 }
 
+/* What a sparse chunk says of all its elements, in the decoder's memory. */
+struct presence {
+    const uint8_t *bits;  /* one for each element: whether it is there */
+    const uint8_t *signs; /* one for each that is not */
+    uint32_t element_count;
+    uint32_t present_count;
+    bool has_signs;
+};
+
 #define SPREAD_BLOCK 64u
 
 /* Spreads the elements at `packed`, which end where `out` does, over `out`, zeros between. A block of them is taken away before
  * its place is written; later ones lie behind it. */
-static inline __attribute__((always_inline)) void spread(const uint8_t *presence, const uint8_t *packed, size_t element_bytes,
-                                                         uint32_t element_count, uint8_t *out)
+static inline __attribute__((always_inline)) void spread(const struct presence *presence, const uint8_t *packed,
+                                                         size_t element_bytes, uint8_t *out)
 {
     uint8_t block[SPREAD_BLOCK * sizeof(uint64_t)], bits[8];
-    for (uint32_t first = 0, count; first < element_count; first += count, out += count * element_bytes) {
-        count = element_count - first < SPREAD_BLOCK ? element_count - first : SPREAD_BLOCK;
+    uint32_t absent = 0;
+    for (uint32_t first = 0, count; first < presence->element_count; first += count, out += count * element_bytes) {
+        count = presence->element_count - first < SPREAD_BLOCK ? presence->element_count - first : SPREAD_BLOCK;
         memset(bits, 0, sizeof bits);
-        memcpy(bits, presence + first / 8, (count + 7) / 8);
-        uint64_t word = cllm_load_le64(bits);
+        memcpy(bits, presence->bits + first / 8, (count + 7) / 8);
+        uint64_t word = cllm_load_le64(bits), others = ~word & UINT64_MAX >> (SPREAD_BLOCK - count);
         size_t taken = (size_t)__builtin_popcountll(word) * element_bytes;
         const uint8_t *from = block;
         memcpy(block, packed, taken);
@@ -102,50 +112,72 @@ static inline __attribute__((always_inline)) void spread(const uint8_t *presence
         memset(out, 0, count * element_bytes);
         for (; word; word &= word - 1, from += element_bytes)
             memcpy(out + (size_t)__builtin_ctzll(word) * element_bytes, from, element_bytes);
+        for (; presence->has_signs && others; others &= others - 1, absent++) {
+            uint8_t sign = presence->signs[absent / 8] >> absent % 8 & 1;
+            out[((size_t)__builtin_ctzll(others) + 1) * element_bytes - 1] = (uint8_t)(sign << 7);
+        }
     }
 }
 
-static void spread_elements(const uint8_t *presence, const uint8_t *packed, unsigned element_bytes, uint32_t element_count,
-                            uint8_t *out)
+static void spread_elements(const struct presence *presence, const uint8_t *packed, unsigned element_bytes, uint8_t *out)
 {
     switch (element_bytes) {
-    case 1: spread(presence, packed, 1, element_count, out); break;
-    case 2: spread(presence, packed, 2, element_count, out); break;
-    case 4: spread(presence, packed, 4, element_count, out); break;
-    default: spread(presence, packed, 8, element_count, out); break;
+    case 1: spread(presence, packed, 1, out); break;
+    case 2: spread(presence, packed, 2, out); break;
+    case 4: spread(presence, packed, 4, out); break;
+    default: spread(presence, packed, 8, out); break;
     }
 }
 
-/* Reads which of `element_count` elements are there, the frame of `frame_bytes`. */
-static enum cllm_status decode_presence(struct cllm_decoder *decoder, const uint8_t *frame, size_t frame_bytes,
-                                        uint32_t element_count, uint32_t *present_out, struct cllm_error *err)
+/* A frame of `bit_count` bits at the start of `left` bytes; those at the end that are not used must be zero. */
+static enum cllm_status decode_bits(struct cllm_decoder *decoder, const uint8_t *stored, uint32_t left, uint32_t bit_count,
+                                    uint8_t *out, uint32_t *frame_bytes_out, struct cllm_error *err)
+{
+    size_t byte_count = ((size_t)bit_count + 7) / 8;
+    *frame_bytes_out = (uint32_t)cllm_frame_bytes(stored, left);
+    enum cllm_status status = cllm_decompress(decoder->compressor, stored, *frame_bytes_out, out, byte_count, err);
+    if (!status && bit_count % 8 && out[byte_count - 1] >> bit_count % 8 != 0) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "sparse chunk has bits beyond the %u due", bit_count);
+    }
+    return status;
+}
+
+/* Decodes the two frames at the start of a sparse chunk and says how long they are. */
+static enum cllm_status decode_presence(struct cllm_decoder *decoder, const uint8_t *stored, uint32_t stored_bytes,
+                                        uint32_t element_count, struct presence *presence_out, uint32_t *frames_bytes_out,
+                                        struct cllm_error *err)
 {
     size_t presence_bytes = ((size_t)element_count + 7) / 8;
-    enum cllm_status status = reserve(&decoder->presence, &decoder->presence_capacity, presence_bytes, err);
-    if (!status) status = cllm_decompress(decoder->compressor, frame, frame_bytes, decoder->presence, presence_bytes, err);
+    uint32_t present = 0, first = 0, second = 0;
+    enum cllm_status status = reserve(&decoder->presence, &decoder->presence_capacity, 2 * presence_bytes, err);
     if (status) return status;
-    uint32_t present = 0;
-    for (size_t i = 0; i < presence_bytes; i++) present += (uint32_t)__builtin_popcount(decoder->presence[i]);
-    if (element_count % 8 && decoder->presence[presence_bytes - 1] >> element_count % 8 != 0) {
-        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "sparse chunk has elements beyond its %u", element_count);
+    uint8_t *bits = decoder->presence, *signs = bits + presence_bytes, any = 0;
+    status = decode_bits(decoder, stored, stored_bytes, element_count, bits, &first, err);
+    if (status) return status;
+    for (size_t i = 0; i < presence_bytes; i++) present += (uint32_t)__builtin_popcount(bits[i]);
+    if (present == 0 || present == element_count) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "sparse chunk has %u of %u elements, expected some", present,
+                         element_count);
     }
-    if (present == 0) return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "sparse chunk has no element");
-    *present_out = present;
-    return CLLM_OK;
+    status = decode_bits(decoder, stored + first, stored_bytes - first, element_count - present, signs, &second, err);
+    for (size_t i = 0; i < ((size_t)element_count - present + 7) / 8 && !status; i++) any |= signs[i];
+    *presence_out = (struct presence){bits, signs, element_count, present, any != 0};
+    *frames_bytes_out = first + second;
+    return status;
 }
 
 static enum cllm_status decode_sparse(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,
                                       const uint8_t *stored, uint8_t *out, struct cllm_error *err)
 {
     unsigned element_bytes = data->layout.element_bytes;
-    uint32_t element_count = chunk->decoded_bytes / element_bytes, present = 0;
-    uint32_t frame_bytes = (uint32_t)cllm_frame_bytes(stored, chunk->stored_bytes);
-    enum cllm_status status = decode_presence(decoder, stored, frame_bytes, element_count, &present, err);
+    uint32_t element_count = chunk->decoded_bytes / element_bytes, frames = 0;
+    struct presence presence;
+    enum cllm_status status = decode_presence(decoder, stored, chunk->stored_bytes, element_count, &presence, &frames, err);
     if (status) return status;
-    uint8_t *packed = out + (size_t)(element_count - present) * element_bytes;
-    status = decode_elements(decoder, data, &data->tables[chunk->table_index], present * element_bytes, stored + frame_bytes,
-                             chunk->stored_bytes - frame_bytes, packed, err);
-    if (!status) spread_elements(decoder->presence, packed, element_bytes, element_count, out);
+    uint8_t *packed = out + (size_t)(element_count - presence.present_count) * element_bytes;
+    status = decode_elements(decoder, data, &data->tables[chunk->table_index], presence.present_count * element_bytes,
+                             stored + frames, chunk->stored_bytes - frames, packed, err);
+    if (!status) spread_elements(&presence, packed, element_bytes, out);
     return status;
 }
 

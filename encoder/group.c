@@ -24,7 +24,7 @@
 #define PROBE_ALL_MAX_BYTES (256u << 10)
 #define PROBE_MUST_SAVE 64u /* one part in */
 
-/* What of a chunk has a code: all elements, or those that are not zero, behind a frame that says which. */
+/* What of a chunk has a code: all elements, or those that are not zero, behind frames that say which. */
 struct coded {
     uint32_t element_count;
     uint32_t frame_bytes; /* 0: all */
@@ -109,7 +109,7 @@ const struct cllm_table *cllm_group_tables(const struct cllm_group *group)
 static enum cllm_status reserve_stored(struct cllm_group *group, const struct cllm_plan *plan, struct cllm_error *err)
 {
     uint32_t elements = plan->chunk_bytes / plan->layout.element_bytes;
-    size_t bytes = PRESENCE_BYTES_MAX(elements) + cllm_float_encoded_bytes_max(&plan->layout, elements);
+    size_t bytes = 2 * PRESENCE_BYTES_MAX(elements) + cllm_float_encoded_bytes_max(&plan->layout, elements);
     group->stored_stride = (bytes + CLLM_READ_SLACK_BYTES + 15) & ~(size_t)15;
     size_t needed = group->stored_stride * group->chunk_count;
     if (needed <= group->stored_capacity) return CLLM_OK;
@@ -149,15 +149,16 @@ static bool is_sparse(struct cllm_group *group, const struct cllm_plan *plan, co
                       uint32_t zeros)
 {
     struct cllm_palette palette = {.count = 0};
-    uint64_t counts[256] = {0}, saved_bits = (uint64_t)zeros * cllm_layout_remainder_bits(&plan->layout);
+    uint64_t counts[256] = {0}, saved_bits = 0;
     unsigned element_bytes = plan->layout.element_bytes;
-    if (zeros == 0 || zeros == element_count) return false;
+    unsigned remainder_bits = cllm_layout_remainder_bits(&plan->layout);
+    if (remainder_bits) saved_bits = (uint64_t)zeros * (remainder_bits - 1); /* a sign is left */
     if (zeros > element_count - element_count / 4) return element_count >= SPARSE_MIN_ELEMENTS;
-    if (saved_bits <= element_count + 8 * PRESENCE_BYTES_MAX(0)) return false;
+    if (saved_bits <= element_count + 16 * PRESENCE_BYTES_MAX(0)) return false;
     return element_bytes == 1 || !cllm_palette_collect(&palette, elements, element_bytes, element_count, group->other, counts);
 }
 
-/* The elements of chunk k that will be coded. Where zeros are left out, the frame that says so is stored already. */
+/* The elements of chunk k that will be coded. Where zeros are left out, the frames that say so are stored already. */
 static const uint8_t *choose_coded(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k)
 {
     const uint8_t *elements = group->chunks[k].stored;
@@ -165,12 +166,15 @@ static const uint8_t *choose_coded(struct cllm_group *group, const struct cllm_p
     uint32_t element_count = group->chunks[k].chunk.decoded_bytes / element_bytes;
     uint32_t zeros = cllm_sparse_count_zeros(elements, element_bytes, element_count);
     group->coded[k] = (struct coded){.element_count = element_count};
+    if (zeros == 0 || zeros == element_count) return elements;
     if (!is_sparse(group, plan, elements, element_count, zeros)) return elements;
-    cllm_sparse_split(elements, element_bytes, element_count, group->other, group->check);
-    size_t frame_bytes = cllm_compress(group->compressor, group->other, ((size_t)element_count + 7) / 8, plan->zstd_level,
-                                       group->stored + k * group->stored_stride, PRESENCE_BYTES_MAX(element_count));
-    if (frame_bytes == 0) return elements;
-    group->coded[k] = (struct coded){element_count - zeros, (uint32_t)frame_bytes};
+    size_t presence_bytes = ((size_t)element_count + 7) / 8, capacity = PRESENCE_BYTES_MAX(element_count);
+    uint8_t *signs = group->other + presence_bytes, *stored = group->stored + k * group->stored_stride;
+    cllm_sparse_split(elements, element_bytes, element_count, group->other, signs, group->check);
+    size_t first = cllm_compress(group->compressor, group->other, presence_bytes, plan->zstd_level, stored, capacity);
+    size_t second = cllm_compress(group->compressor, signs, ((size_t)zeros + 7) / 8, plan->zstd_level, stored + first, capacity);
+    if (first == 0 || second == 0) return elements;
+    group->coded[k] = (struct coded){element_count - zeros, (uint32_t)(first + second)};
     return group->check;
 }
 

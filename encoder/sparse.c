@@ -5,11 +5,12 @@
 #include <string.h>
 
 #define SAMPLE 64u
+#define HIGHEST 0x80u /* in the last byte of an element: a sign */
 
 static bool is_zero(const uint8_t *element, unsigned element_bytes)
 {
-    uint64_t bits = 0;
-    memcpy(&bits, element, element_bytes);
+    unsigned bits = element[element_bytes - 1] & ~HIGHEST;
+    for (unsigned k = 0; k + 1 < element_bytes; k++) bits |= element[k];
     return bits == 0;
 }
 
@@ -31,11 +32,17 @@ uint32_t cllm_sparse_count_zeros(const uint8_t *elements, unsigned element_bytes
 }
 
 void cllm_sparse_split(const uint8_t *elements, unsigned element_bytes, uint32_t element_count, uint8_t *presence_out,
-                       uint8_t *out)
+                       uint8_t *signs_out, uint8_t *out)
 {
+    uint32_t zeros = 0;
     memset(presence_out, 0, ((size_t)element_count + 7) / 8);
+    memset(signs_out, 0, ((size_t)element_count + 7) / 8);
     for (uint32_t i = 0; i < element_count; i++, elements += element_bytes) {
-        if (is_zero(elements, element_bytes)) continue;
+        if (is_zero(elements, element_bytes)) {
+            signs_out[zeros / 8] |= (uint8_t)(elements[element_bytes - 1] >> 7 << zeros % 8);
+            zeros++;
+            continue;
+        }
         presence_out[i / 8] |= (uint8_t)(1u << i % 8);
         memcpy(out, elements, element_bytes);
         out += element_bytes;

@@ -675,18 +675,24 @@ def decode_planes(stored, decoded_bytes, element_bytes):
     return bytes(byte for element in zip(*planes) for byte in element)
 
 
+def decode_bit_frame(stored, count):
+    """count bits from the zstd frame that stored starts with, and the size of that frame."""
+    frame_bytes = zstd_frame_bytes(stored)
+    bits = read_bit_numbers(decode_zstd(stored[:frame_bytes], ceil_div(count, 8)), 1, align(count, 8))
+    require(not any(bits[count:]), CORRUPT, "sparse chunk: bits beyond the last element")
+    return bits[:count], frame_bytes
+
+
 def decode_sparse(stored, decoded_bytes, layout, table):
     """§12, form 4."""
     count, size = decoded_bytes // layout.element_bytes, layout.element_bytes
-    frame_bytes = zstd_frame_bytes(stored)
-    frame = decode_zstd(stored[:frame_bytes], ceil_div(count, 8))
-    present = read_bit_numbers(frame, 1, 8 * len(frame))
-    require(not any(present[count:]), CORRUPT, "sparse chunk: bits beyond the last element")
-    require(any(present), CORRUPT, "sparse chunk: no element is present")
-    elements = decode_float(stored[frame_bytes:], sum(present) * size, layout, table)
-    pieces, at = [], 0
-    for bit in present[:count]:
-        pieces.append(elements[at : at + size] if bit else bytes(size))
+    present, first = decode_bit_frame(stored, count)
+    require(0 < sum(present) < count, CORRUPT, "sparse chunk: all elements or none are present")
+    signs, second = decode_bit_frame(stored[first:], count - sum(present))
+    elements = decode_float(stored[first + second :], sum(present) * size, layout, table)
+    pieces, at, signs_left = [], 0, iter(signs)
+    for bit in present:
+        pieces.append(elements[at : at + size] if bit else bytes(size - 1) + bytes([next(signs_left) << 7]))
         at += size * bit
     return b"".join(pieces)
 

@@ -186,12 +186,16 @@ static void encode_sparse(struct test_container *container, const struct test_da
     const struct cllm_layout layout = data->palette ? cllm_layout_of_palette(&data->layout) : data->layout;
     uint32_t size = layout.element_bytes, element_count = chunk->decoded_bytes / size;
     uint32_t zeros = cllm_sparse_count_zeros(bytes, size, element_count), presence_bytes = (element_count + 7) / 8;
-    uint8_t *presence = malloc(presence_bytes), *present = malloc(chunk->decoded_bytes + 8), *frame = malloc(presence_bytes + 64);
+    uint8_t *presence = malloc(2 * presence_bytes), *present = malloc(chunk->decoded_bytes + 8),
+            *frame = malloc(2 * presence_bytes + 128);
     uint64_t counts[256] = {0};
     TEST_REQUIRE(presence && present && frame && zeros < element_count, NULL);
-    cllm_sparse_split(bytes, size, element_count, presence, present);
+    cllm_sparse_split(bytes, size, element_count, presence, presence + presence_bytes, present);
     size_t frame_bytes = cllm_compress(container->compressor, presence, presence_bytes, 19, frame, presence_bytes + 64);
-    TEST_REQUIRE(frame_bytes > 0, NULL);
+    size_t sign_bytes = cllm_compress(container->compressor, presence + presence_bytes, (zeros + 7) / 8, 19, frame + frame_bytes,
+                                      presence_bytes + 64);
+    TEST_REQUIRE(frame_bytes > 0 && sign_bytes > 0, NULL);
+    frame_bytes += sign_bytes;
     split(data, present, (element_count - zeros) * size, scratch, counts);
     chunk->table_index = data->one_table ? scratch->shared_table : add_table(container, data, counts, scratch);
     size_t float_bytes = cllm_float_encode(&layout, &scratch->code, scratch->symbols, element_count - zeros, scratch->stored);

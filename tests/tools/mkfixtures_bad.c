@@ -762,15 +762,26 @@ static void make_other_content(const struct fixture *fixture, const char *path)
 
 /* ----------------------------------------------------------------------------------------------------------------- sparse */
 
-enum { SPARSE = 2, SPARSE_ELEMENTS = 300, PRESENCE_BYTES = (SPARSE_ELEMENTS + 7) / 8 };
+enum { SPARSE = 2, SPARSE_ELEMENTS = 301, PRESENCE_BYTES = (SPARSE_ELEMENTS + 7) / 8 };
 
-enum sparse_fault { SPARSE_BEYOND, SPARSE_NONE, SPARSE_MORE, SPARSE_FEWER, SPARSE_SHORT, SPARSE_ALONE, SPARSE_NO_FRAME };
+enum sparse_fault {
+    SPARSE_BEYOND,
+    SPARSE_NONE,
+    SPARSE_ALL,
+    SPARSE_SIGNS,
+    SPARSE_MORE,
+    SPARSE_FEWER,
+    SPARSE_SHORT,
+    SPARSE_ALONE,
+    SPARSE_NO_FRAME
+};
 
 /* Which elements are there, in good-sparse; then with a fault. Returns how many bytes. */
 static size_t spoil_presence(enum sparse_fault fault, uint8_t presence[PRESENCE_BYTES])
 {
     memset(presence, 0, PRESENCE_BYTES);
     for (unsigned i = 0; i < SPARSE_ELEMENTS && fault != SPARSE_NONE; i += 7) presence[i / 8] |= (uint8_t)(1u << i % 8);
+    if (fault == SPARSE_ALL) memset(presence, 0xFF, PRESENCE_BYTES - 1), presence[PRESENCE_BYTES - 1] = 0x1F;
     if (fault == SPARSE_BEYOND) presence[PRESENCE_BYTES - 1] |= 0x80;
     if (fault == SPARSE_MORE) presence[0] |= 2;
     if (fault == SPARSE_FEWER) presence[0] &= 0xFE;
@@ -789,7 +800,12 @@ static void make_sparse_fault(const struct fixture *fixture, const char *path)
     size_t old_frame = cllm_frame_bytes(stored, stored_bytes), presence_bytes = spoil_presence(fault, presence);
     TEST_REQUIRE(old_frame > 0 && cllm_compressor_create(&compressor, NULL) == CLLM_OK, NULL);
     size_t frame = cllm_compress(compressor, presence, presence_bytes, 19, bytes, sizeof bytes);
-    TEST_REQUIRE(frame > 0 && frame + stored_bytes < sizeof bytes, NULL);
+    TEST_REQUIRE(frame > 0 && frame + stored_bytes < sizeof bytes / 2, NULL);
+    if (fault == SPARSE_SIGNS) { /* 258 are due */
+        const uint8_t signs[33] = {[32] = 4};
+        old_frame += cllm_frame_bytes(stored + old_frame, stored_bytes - old_frame);
+        frame += cllm_compress(compressor, signs, sizeof signs, 19, bytes + frame, sizeof bytes - frame);
+    }
     memcpy(bytes + frame, stored + old_frame, stored_bytes - old_frame);
     if (fault == SPARSE_NO_FRAME) bytes[0] ^= 1;
     test_surgery_replace_chunk(&surgery, SPARSE, bytes, fault == SPARSE_ALONE ? frame : frame + stored_bytes - old_frame);
@@ -990,9 +1006,11 @@ const struct fixture bad_fixtures[] = {
       POKE(TEST_CHUNK, RAW, 4, 1, CLLM_FORM_SPARSE)),
     V("bad-sparse-beyond", "corrupt", "An element beyond the last one is present.", SPARSE_FAULT(SPARSE_BEYOND)),
     V("bad-sparse-none", "corrupt", "A sparse chunk of which no element is present.", SPARSE_FAULT(SPARSE_NONE)),
+    V("bad-sparse-all", "corrupt", "A sparse chunk of which every element is present.", SPARSE_FAULT(SPARSE_ALL)),
+    V("bad-sparse-signs", "corrupt", "A sign beyond the last zero.", SPARSE_FAULT(SPARSE_SIGNS)),
     V("bad-sparse-more", "corrupt", "One element more is present than has a code word.", SPARSE_FAULT(SPARSE_MORE)),
     V("bad-sparse-fewer", "corrupt", "One element fewer is present than have code words.", SPARSE_FAULT(SPARSE_FEWER)),
-    V("bad-sparse-short", "corrupt", "The frame has bits for 296 of 300 elements.", SPARSE_FAULT(SPARSE_SHORT)),
+    V("bad-sparse-short", "corrupt", "The frame has bits for 296 of 301 elements.", SPARSE_FAULT(SPARSE_SHORT)),
     V("bad-sparse-alone", "corrupt", "Nothing follows the frame that says which elements are present.",
       SPARSE_FAULT(SPARSE_ALONE)),
     V("bad-sparse-no-frame", "corrupt", "A sparse chunk that does not start with a zstd frame.", SPARSE_FAULT(SPARSE_NO_FRAME)),

@@ -215,12 +215,13 @@ void make_sparse(const struct fixture *fixture, const char *path)
     (void)fixture;
     static const struct cllm_layout f32 = {4, 23, 8, 0, 5};
     struct test_random random = {7};
-    uint8_t halves[2 * 1201], floats[4 * 563], few[2 * 300];
+    uint8_t halves[2 * 1201], floats[4 * 563], few[2 * 301];
     test_random_bf16(&random, halves, sizeof halves / 2);
     test_random_fill(&random, floats, sizeof floats);
-    for (size_t i = 0; i < sizeof few / 2; i++) cllm_store_le16(few + 2 * i, i % 7 ? 0 : (uint16_t)(0x8000 | i % 3));
+    for (size_t i = 0; i < sizeof few / 2; i++) cllm_store_le16(few + 2 * i, i % 7 ? 0 : (uint16_t)(0x8100 | i % 3));
     for (size_t i = 0; i < sizeof halves / 2; i++) {
-        if (i % 64 > 2 && test_random_next(&random) >> 62) cllm_store_le16(halves + 2 * i, 0);
+        uint64_t draw = test_random_next(&random);
+        if (i % 64 > 2 && draw >> 62) cllm_store_le16(halves + 2 * i, draw >> 61 & 1 ? 0x8000 : 0);
     }
     for (size_t i = 0; i < sizeof floats / 4; i++) {
         floats[4 * i + 3] = (uint8_t)(0x3E | (floats[4 * i + 3] & 0x81));
@@ -476,7 +477,8 @@ const struct fixture good_fixtures[] = {
       make_single_symbol),
     G("good-palettes", "Code tables with a palette: of 1 to 200 elements of one to eight bytes, NaN payloads and -0 among them.",
       make_palettes),
-    G("good-sparse", "Zeros left out: elements of two and four bytes, a shorter last chunk, and elements of a palette.",
+    G("good-sparse",
+      "Zeros of both signs left out: elements of two and four bytes, a shorter last chunk, and elements of a palette.",
       make_sparse),
     G("good-segments", "Segments of 2^5, 2^8 and 2^12 symbols.", make_segments),
     G("good-layouts", "Every layout of FORMAT.md 9, low zero bits, and a coded field at the top of 64 bits.", make_layouts),

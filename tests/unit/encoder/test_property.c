@@ -35,7 +35,7 @@ enum content {
     CONSTANT,
     ZEROS,
     MOSTLY_ZERO,
-    HALF_ZERO,
+    HALF_ZERO, /* of either sign */
     PALETTE,
     LARGE_PALETTE, /* up to 300 elements, so sometimes too many for one */
     TRAILING_ZEROS,
@@ -98,7 +98,8 @@ static uint64_t element_at(const struct recipe *recipe, struct test_random *rand
     case CONSTANT: return recipe->palette[0];
     case ZEROS: return 0;
     case MOSTLY_ZERO: return draw % 20 ? 0 : noise;
-    case HALF_ZERO: return draw % 2 ? 0 : gaussian(recipe, noise, draw >> 1, middle);
+    case HALF_ZERO:
+        return draw % 2 ? draw >> 1 << 63 >> (64 - 8 * recipe->element_bytes) : gaussian(recipe, noise, draw >> 1, middle);
     case PALETTE: return recipe->palette[draw % recipe->palette_count];
     case LARGE_PALETTE: return (1 + (draw >> 8) % recipe->large_count) * recipe->palette[0];
     case TRAILING_ZEROS: return gaussian(recipe, noise, draw, middle) >> recipe->trailing_bits << recipe->trailing_bits;
