@@ -58,8 +58,8 @@ static void test_decode_chunk_of_another_form_is_unsupported(void **state)
     cllm_decoder_destroy(decoder);
 }
 
-/* What cpack's encoder makes of `element_count` elements of which one in `one_in` is not zero, others -0 if `negative`: as
- * one chunk. */
+/* What cpack's encoder makes of `element_count` elements of which one in `one_in` is not zero, others -0 if `negative`: one
+ * chunk, which decodes; with a bit flipped it decodes or is corrupt, within its buffers. */
 static void check_sparse(struct cllm_group *group, struct cllm_decoder *decoder, const struct cllm_layout *layout,
                          uint32_t element_count, unsigned one_in, bool negative)
 {
@@ -85,12 +85,21 @@ static void check_sparse(struct cllm_group *group, struct cllm_decoder *decoder,
     memcpy(stored, encoded->stored, encoded->chunk.stored_bytes);
     assert_int_equal(cllm_decode_chunk(decoder, &data, &encoded->chunk, stored, out, NULL), CLLM_OK);
     assert_memory_equal(out, original, byte_count);
+    for (unsigned k = 0; k < 60; k++) { /* most flips in what comes first: the frames */
+        uint32_t limit = k % 3 ? 40 : encoded->chunk.stored_bytes;
+        uint64_t draw = test_random_next(&random);
+        uint8_t *byte = stored + (draw >> 32) % limit, bit = (uint8_t)(1u << draw % 8);
+        *byte ^= bit;
+        enum cllm_status status = cllm_decode_chunk(decoder, &data, &encoded->chunk, stored, out, NULL);
+        assert_true(status == CLLM_OK || status == CLLM_E_CORRUPT);
+        *byte ^= bit;
+    }
     free(stored);
     free(original);
     free(out);
 }
 
-static void test_sparse_chunks_decode_with_their_zeros(void **state)
+static void test_sparse_chunks_decode_or_are_corrupt(void **state)
 {
     (void)state;
     static const uint32_t counts[] = {4095, 4096, 4097, 10000, 40001};
@@ -192,7 +201,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode_chunk_knows_every_form),
         cmocka_unit_test(test_decode_chunk_of_another_form_is_unsupported),
-        cmocka_unit_test(test_sparse_chunks_decode_with_their_zeros),
+        cmocka_unit_test(test_sparse_chunks_decode_or_are_corrupt),
         cmocka_unit_test(test_load_data_gives_the_bytes_packed),
         cmocka_unit_test(test_load_data_fails_clearly),
         cmocka_unit_test(test_load_data_can_be_interrupted),
