@@ -59,7 +59,8 @@ struct cllm_weights_gpu {
     const struct cllm_model *model;
     struct cllm_gpu_device *device;
     struct cllm_residency_plan plan;
-    uint64_t resident_limit;
+    uint64_t resident_limit; /* of what stays, beside what the forward pass and streaming take */
+    uint64_t budget_bytes;
     unsigned thread_count;
     const struct cllm_progress *progress;
 
@@ -76,7 +77,8 @@ struct cllm_weights_gpu {
     struct pinned counts;
     void *counted;                /* event: the histograms are there */
     struct cllm_block *unsettled; /* decoded and counted, not packed yet */
-    uint64_t resident_bytes;      /* of device memory */
+    uint64_t resident_bytes;      /* of device memory that stays */
+    uint64_t passing_bytes;       /* of device memory beside it, now: ring, scratch and small things */
     uint64_t done_bytes;
     struct cllm_weights_gpu_work load_work;
     struct streaming streaming;
@@ -137,11 +139,13 @@ static enum cllm_status allocate_counted(struct cllm_weights_gpu *weights, uint6
                                          struct cllm_error *err)
 {
     const uint64_t needed = weights->resident_bytes + in_granules(byte_count);
-    if (needed > weights->resident_limit) {
+    const uint64_t now = weights->budget_bytes > weights->passing_bytes ? weights->budget_bytes - weights->passing_bytes : 0;
+    const uint64_t limit = now < weights->resident_limit ? now : weights->resident_limit;
+    if (needed > limit) {
         return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET,
                          "weights that stay need %llu MiB of device memory, expected at most %llu: some do not pack to 12 bits; "
                          "a larger budget, or streaming, has room for them",
-                         (unsigned long long)needed >> 20, (unsigned long long)weights->resident_limit >> 20);
+                         (unsigned long long)needed >> 20, (unsigned long long)limit >> 20);
     }
     enum cllm_status status = cllm_gpu_device_allocate(weights->device, byte_count, d_memory_out, err);
     if (!status) weights->resident_bytes = needed;
@@ -306,6 +310,7 @@ static enum cllm_status decoded_place(struct cllm_weights_gpu *weights, struct c
                 if (other->fate != CLLM_BLOCK_RAW && other->raw_bytes > bytes) bytes = other->raw_bytes;
             }
             status = cllm_gpu_device_allocate(weights->device, bytes, d_place, err);
+            if (!status) weights->passing_bytes += in_granules(bytes);
         }
     }
     *d_place_out = *d_place;
@@ -398,6 +403,7 @@ static enum cllm_status pack_block(struct cllm_weights_gpu *weights, struct cllm
     if (!status) status = cllm_gpu_device_stream_finish(weights->device, stream, err);
     cllm_gpu_device_free(weights->device, weights->d_unpacked);
     weights->d_unpacked = NULL;
+    weights->passing_bytes -= in_granules(block->raw_bytes);
     return status;
 }
 
@@ -785,6 +791,16 @@ static enum cllm_status load(struct cllm_weights_gpu *weights, const struct cllm
     return CLLM_OK;
 }
 
+/* What does not pack as planned may take what the budget leaves: at the end, and in every moment of loading. */
+static void limit_memory(struct cllm_weights_gpu *weights, uint64_t budget_bytes)
+{
+    const struct cllm_residency_plan *plan = &weights->plan;
+    const uint64_t planned = plan->base_bytes + plan->layer_bytes;
+    weights->budget_bytes = budget_bytes > plan->peak_bytes ? budget_bytes : plan->peak_bytes;
+    weights->resident_limit = weights->budget_bytes - (plan->total_bytes - planned);
+    weights->passing_bytes = plan->weight_bytes - planned + in_granules(plan->slot_count * plan->slot_bytes);
+}
+
 enum cllm_status cllm_weights_gpu_load(const struct cllm_reader *reader, const struct cllm_model *model,
                                        struct cllm_gpu_device *device, const struct cllm_weights_gpu_options *options,
                                        struct cllm_weights_gpu **weights_out, struct cllm_error *err)
@@ -792,13 +808,11 @@ enum cllm_status cllm_weights_gpu_load(const struct cllm_reader *reader, const s
     *weights_out = NULL;
     struct cllm_weights_gpu *weights = calloc(1, sizeof *weights);
     if (!weights) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for the weights");
-    const struct cllm_residency_plan *plan = options->plan;
-    const uint64_t others = plan->total_bytes - plan->weight_bytes;
     weights->reader = reader;
     weights->model = model;
     weights->device = device;
-    weights->plan = *plan;
-    weights->resident_limit = options->budget_bytes > plan->total_bytes ? options->budget_bytes - others : plan->weight_bytes;
+    weights->plan = *options->plan;
+    limit_memory(weights, options->budget_bytes);
     weights->thread_count = options->thread_count;
     weights->progress = options->progress;
     pthread_mutex_init(&weights->streaming.lock, NULL);
