@@ -152,16 +152,23 @@ static enum cllm_status find_architecture(const json_t *root, const struct archi
     return fail_architecture(err, name ? "architectures" : "model_type", name ? name : model_type);
 }
 
+/* `object`: the whole file, or its rope_parameters; null has nothing to check. */
+static enum cllm_status check_whole_rotary(const json_t *object, struct cllm_error *err)
+{
+    double rotary;
+    enum cllm_status status = read_real(object, (struct real_field){"partial_rotary_factor", 0, 1, 1}, &rotary, err);
+    if (!status && rotary != 1) return fail_unsupported(err, "partial_rotary_factor", "below 1", "1");
+    return status;
+}
+
 /* Variants of the forward pass that this build does not have. */
 static enum cllm_status check_variants(const json_t *root, struct cllm_error *err)
 {
     const char *activation;
-    double rotary;
     enum cllm_status status = read_string(root, "hidden_act", &activation, err);
-    if (!status) status = read_real(root, (struct real_field){"partial_rotary_factor", 0, 1, 1}, &rotary, err);
+    if (!status) status = check_whole_rotary(root, err);
     if (status) return status;
     if (activation && strcmp(activation, "silu") != 0) return fail_unsupported(err, "hidden_act", activation, "silu");
-    if (rotary != 1) return fail_unsupported(err, "partial_rotary_factor", "below 1", "1");
     if (find_field(root, "quantization_config")) {
         return fail_unsupported(err, "quantization_config", "present", "checkpoints that are not quantised");
     }
@@ -240,6 +247,7 @@ static enum cllm_status read_rope(const json_t *root, uint32_t position_limit, s
     }
     *rope = (struct cllm_rope_config){.attention_factor = 1};
     enum cllm_status status = read_real(find_field(scaling, theta.key) ? scaling : root, theta, &rope->theta, err);
+    if (!status) status = check_whole_rotary(scaling, err);
     if (!status) status = read_rope_type(scaling, &rope->type, err);
     if (status || rope->type == CLLM_ROPE_DEFAULT) return status;
     status = read_real(scaling, (struct real_field){"factor", 1e-3, 1e6, NAN}, &rope->factor, err);

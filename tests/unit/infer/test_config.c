@@ -116,6 +116,7 @@ static void test_variants_are_refused_by_name(void **state)
     assert_refuses(MODEL(",\"hidden_act\":\"gelu\""), CLLM_E_UNSUPPORTED, "gelu");
     assert_refuses(MODEL(",\"quantization_config\":{}"), CLLM_E_UNSUPPORTED, "quantization_config");
     assert_refuses(MODEL(",\"partial_rotary_factor\":0.75"), CLLM_E_UNSUPPORTED, "partial_rotary_factor");
+    assert_refuses(MODEL(",\"rope_parameters\":{\"partial_rotary_factor\":0.75}"), CLLM_E_UNSUPPORTED, "partial_rotary_factor");
     assert_refuses(MODEL(",\"use_sliding_window\":true"), CLLM_E_UNSUPPORTED, "use_sliding_window");
 }
 
