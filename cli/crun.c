@@ -10,6 +10,8 @@
 #include <string.h>
 
 #define BENCH_TOKENS 256
+#define BENCH_PROMPT_TOKENS 512
+#define BENCH_RUNS 3
 
 static const char help[] =
     "Generates text with a language model that lies in a .cllm container.\n"
@@ -172,14 +174,18 @@ static enum cllm_status parse_residency(struct crun_options *options, struct cll
                      cllm_shown(optarg));
 }
 
+static enum cllm_status parse_positive_size(const char *source, uint64_t *bytes_out, struct cllm_error *err)
+{
+    enum cllm_status status = cllm_parse_size(source, optarg, bytes_out, err);
+    if (!status && *bytes_out == 0) return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "%s: found 0, expected a size", source);
+    return status;
+}
+
 static enum cllm_status parse_vram(struct crun_options *options, struct cllm_error *err)
 {
     if (options->vram_count == CRUN_VRAM_MAX)
         return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "--vram: found more than %d of them", CRUN_VRAM_MAX);
-    uint64_t *bytes = &options->vram_bytes[options->vram_count++];
-    enum cllm_status status = cllm_parse_size("--vram", optarg, bytes, err);
-    if (!status && *bytes == 0) return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "--vram: found 0, expected a size");
-    return status;
+    return parse_positive_size("--vram", &options->vram_bytes[options->vram_count++], err);
 }
 
 static enum cllm_status parse_gpu_option(int option, struct crun_options *options, struct cllm_error *err)
@@ -187,7 +193,7 @@ static enum cllm_status parse_gpu_option(int option, struct crun_options *option
     switch (option) {
     case OPTION_DEVICE: return cllm_parse_device(optarg, &options->device, &options->device_index, err);
     case OPTION_VRAM: return parse_vram(options, err);
-    case OPTION_RAM: return cllm_parse_size("--ram", optarg, &options->ram_bytes, err);
+    case OPTION_RAM: return parse_positive_size("--ram", &options->ram_bytes, err);
     case OPTION_RESIDENCY: return parse_residency(options, err);
     case OPTION_CACHE_LAYERS:
         return parse_u32("--cache-layers", (struct cllm_range){0, UINT32_MAX - 1}, &options->cache_layers, err);
@@ -260,19 +266,34 @@ static int run_jsonl(const struct crun_options *options)
     return status ? cllm_fatal_error(&err) : CLLM_EXIT_OK;
 }
 
+/* The same for bench, and for options of it alone. */
+static const char *bench_contradiction(const struct crun_options *options)
+{
+    if (!options->bench) {
+        if (options->vram_count > 1) return "--vram may be given once, except to bench";
+        return options->run_count || options->prompt_count ? "--runs and --prompt-tokens are for bench" : NULL;
+    }
+    if (options->prompt || options->prompt_file || options->prompt_ids || options->dump_logits || options->print_ids)
+        return "bench makes its own prompt, and no text";
+    if (options->tokenize_jsonl || options->detokenize_jsonl || options->tokenizer) return "bench uses no tokenizer";
+    if (options->token_limit == 0) return "bench must generate: -n is 0";
+    return NULL;
+}
+
 /* Options that contradict each other; null where all is well. */
 static const char *contradiction(const struct crun_options *options)
 {
+    const bool of_gpu =
+        options->vram_count || options->ram_bytes || options->residency_given || options->cache_layers != CLLM_CACHE_LAYERS_AUTO;
     const bool all_stay = options->residency == CLLM_RESIDENCY_RAW || options->residency == CLLM_RESIDENCY_PACKED;
     if (options->tokenize_jsonl && options->detokenize_jsonl) return "--tokenize-jsonl and --detokenize-jsonl are opposites";
     if (!!options->prompt + !!options->prompt_file + !!options->prompt_ids > 1)
         return "-p, -f and --prompt-ids are three ways to give one prompt";
     if (all_stay && options->cache_layers != CLLM_CACHE_LAYERS_AUTO)
         return "--cache-layers is for --residency auto and stream: with raw and packed all layers stay";
-    if (!options->bench && options->vram_count > 1) return "--vram may be given once, except to bench";
-    if (options->bench && (options->prompt || options->prompt_file || options->prompt_ids || options->dump_logits))
-        return "bench makes its own prompt";
-    return NULL;
+    if (options->device == CLLM_DEVICE_CPU && of_gpu)
+        return "--vram, --ram, --residency and --cache-layers are for a GPU, not for --device cpu";
+    return bench_contradiction(options);
 }
 
 static int run(const struct crun_options *options, int operand_count)
@@ -292,7 +313,10 @@ static void take_operands(struct crun_options *options, char *const *operands, i
     options->bench = *count > 1 && strcmp(operands[0], "bench") == 0;
     *count -= options->bench;
     options->model = operands[options->bench];
-    if (options->bench && options->token_limit == CLLM_GENERATE_UNLIMITED) options->token_limit = BENCH_TOKENS;
+    if (!options->bench) return;
+    if (options->token_limit == CLLM_GENERATE_UNLIMITED) options->token_limit = BENCH_TOKENS;
+    if (!options->run_count) options->run_count = BENCH_RUNS;
+    if (!options->prompt_count) options->prompt_count = BENCH_PROMPT_TOKENS;
 }
 
 int main(int argc, char **argv)
@@ -300,8 +324,6 @@ int main(int argc, char **argv)
     struct crun_options options = {
         .token_limit = CLLM_GENERATE_UNLIMITED,
         .cache_layers = CLLM_CACHE_LAYERS_AUTO,
-        .run_count = 3,
-        .prompt_count = 512,
         .sampler = {.temperature = 0.8, .top_k = 40, .top_p = 0.95, .min_p = 0.05, .repeat_penalty = 1},
     };
     struct cllm_error err = {0};

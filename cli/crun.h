@@ -32,7 +32,7 @@ struct crun_options {
     unsigned vram_count;
     uint64_t ram_bytes; /* --ram; 0: not given */
     bool bench;
-    uint32_t run_count;    /* bench: --runs */
+    uint32_t run_count;    /* bench: --runs; 0 otherwise, like the next */
     uint32_t prompt_count; /* bench: --prompt-tokens */
     bool seed_given;
     bool print_ids;

@@ -181,7 +181,7 @@ static void keep_facts(struct crun_engine *engine, struct column *column)
 static void compare_logits(const struct bench *bench, struct column *column)
 {
     const struct column *first = bench->columns;
-    while (first < column && !first->hashes) first++;
+    while (first < column && first->skipped) first++; /* whose hashes may be unfinished */
     for (uint32_t i = 0; i < bench->token_count; i++) column->differing += column->hashes[i] != first->hashes[i];
 }
 
@@ -355,7 +355,7 @@ static void describe_verdict(const struct bench *bench, char *out, size_t out_by
         differing += bench->columns[i].differing;
     }
     if (count == 0) {
-        snprintf(out, out_bytes, "nothing fitted");
+        snprintf(out, out_bytes, "nothing was measured");
     } else if (count == 1) {
         snprintf(out, out_bytes, "%s: %.1f tokens/s", measured[0]->name, measured[0]->generate_per_second);
     } else {
@@ -462,6 +462,16 @@ static enum cllm_status prepare(struct bench *bench, struct cllm_error *err)
     return status;
 }
 
+/* A bench that measured nothing has failed. */
+static enum cllm_status check_measured(const struct bench *bench, struct cllm_error *err)
+{
+    for (unsigned i = 0; i < bench->column_count; i++) {
+        if (!bench->columns[i].skipped) return CLLM_OK;
+    }
+    return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET, "nothing could be measured; %s: %s", bench->columns[0].name,
+                     bench->columns[0].reason);
+}
+
 int crun_bench(const struct crun_options *options)
 {
     struct bench bench = {.options = options};
@@ -469,6 +479,7 @@ int crun_bench(const struct crun_options *options)
     enum cllm_status status = prepare(&bench, &err);
     if (!status) add_columns(&bench);
     for (unsigned i = 0; !status && i < bench.column_count; i++) status = measure_column(&bench, &bench.columns[i], &err);
+    if (!status) status = check_measured(&bench, &err);
     if (!status && options->common.json) status = print_json(&bench, &err);
     else if (!status) print_table(&bench);
     for (unsigned i = 0; i < bench.column_count; i++) {

@@ -161,13 +161,24 @@ for value in "1 x" "-1" "4294967296" "1;2" ""; do
 done
 expect "an id outside the vocabulary is a usage error" 2 "$CRUN" base.cllm --prompt-ids "1 40" -n 1
 says "and says what was found and expected" 'token id 40, expected one below 40' stderr
-for option in "--vram x" "--vram 0" "--vram -1" "--ram x" "--residency packet" "--cache-layers x" "--runs 0" "--prompt-tokens 0"; do
+for option in "--vram x" "--vram 0" "--vram -1" "--ram x" "--ram 0" "--residency packet" "--cache-layers x" "--runs 0" "--prompt-tokens 0"; do
     # shellcheck disable=SC2086 # an option and its value
     expect "$option is a usage error" 2 "$CRUN" base.cllm --prompt-ids 1 $option
 done
 expect "cached layers where all stay are a usage error" 2 "$CRUN" base.cllm --prompt-ids 1 --residency raw --cache-layers 2
 expect "two budgets are a usage error" 2 "$CRUN" base.cllm --prompt-ids 1 --vram 1GiB --vram 2GiB
 expect "bench with a prompt is a usage error" 2 "$CRUN" bench base.cllm -p x
+expect "bench of a tokenizer is a usage error" 2 "$CRUN" bench base.cllm --tokenize-jsonl
+expect "bench of no tokens is a usage error" 2 "$CRUN" bench base.cllm -n 0
+says "and says so" '-n is 0' stderr
+for option in "--runs 2" "--prompt-tokens 2"; do
+    # shellcheck disable=SC2086 # an option and its value
+    expect "$option without bench is a usage error" 2 "$CRUN" base.cllm --prompt-ids 1 -n 1 $option
+done
+for option in "--vram 1GiB" "--ram 1GiB" "--residency raw" "--cache-layers 1"; do
+    # shellcheck disable=SC2086 # an option and its value
+    expect "$option with --device cpu is a usage error" 2 "$CRUN" base.cllm --prompt-ids 1 -n 1 --device cpu $option
+done
 expect "bench without a model looks for a model of that name" 9 "$CRUN" bench
 expect "bench and two models are a usage error" 2 "$CRUN" bench base.cllm words
 run "$ANYWHERE" base.cllm --prompt-ids 1 -n 1 --device cuda
@@ -186,6 +197,14 @@ expect "bench as JSON" 0 "$CRUN" bench base.cllm --json -n 8 --prompt-tokens 4 -
 is_json "bench: figures of one column" stdout "d['generated_tokens']==8 and d['prompt_tokens']==4 and d['runs']==2 and len(d['columns'])==1 and d['columns'][0]['generated_tokens_per_second']>0 and d['columns'][0]['logits_identical']"
 expect "bench in a small context" 0 "$CRUN" bench base.cllm --json -c 10
 is_json "bench: prompt and output fill it" stdout "d['prompt_tokens']==5 and d['generated_tokens']==5"
+# shellcheck disable=SC2016 # for the inner shell
+limited=(bash -c 'ulimit -v 4000000 && exec "$@"' bash "$CRUN")
+if "${limited[@]}" --version >stdout 2>stderr; then
+    expect "bench that can measure nothing is a limit" 8 "${limited[@]}" bench base.cllm -n 2 --prompt-tokens 2 -c 268435456
+    says "and says why" 'nothing could be measured; cpu: out of memory' stderr
+else
+    skip "bench that can measure nothing" "the address space cannot be limited"
+fi
 expect "unknown device is a usage error" 2 "$CRUN" base.cllm --prompt-ids 1 --device tpu
 expect "missing model is an I/O error" 9 "$CRUN" absent.cllm --prompt-ids 1
 expect "a model that is not a container is malformed" 3 "$CRUN" base/model.safetensors --prompt-ids 1
