@@ -219,7 +219,8 @@ static enum cllm_status open_gpu(const struct crun_engine_options *options, cons
     planning.forward.context_size = context_size;
     cllm_meter_start(&meter, "starting", false);
     engine->on_gpu = true;
-    enum cllm_status status = start_gpu(options, engine, err);
+    enum cllm_status status = cllm_forward_gpu_check(&model->config, err);
+    if (!status) status = start_gpu(options, engine, err);
     if (!status) status = cllm_weights_gpu_measure(reader, model, &planning.sizes, err);
     if (!status) status = decide(&planning, engine, err);
     free(planning.sizes.layers);

@@ -40,6 +40,10 @@ struct cllm_forward_gpu_bytes {
 struct cllm_forward_gpu_bytes cllm_forward_gpu_plan(const struct cllm_config *config,
                                                     const struct cllm_forward_gpu_options *options);
 
+/* Whether cllm_forward_gpu_create can run such a model on any device: to be asked before weights are loaded. Fails with
+ * UNSUPPORTED (a head_dim above 256). Computes only. */
+enum cllm_status cllm_forward_gpu_check(const struct cllm_config *config, struct cllm_error *err) CLLM_MUST_USE;
+
 /* `source` must outlive the result, which the caller owns (cllm_forward_destroy); `config` is copied. On failure `*forward_out`
  * is null. Fails with UNSUPPORTED (no CUDA in this build, a head_dim above 256), NOMEM, DEVICE and as source->acquire does. A
  * run fails with DEVICE and as source->acquire and release do, besides what forward.h says. */

@@ -4,6 +4,7 @@
 #include "pack12_layout.h"
 
 #define BUFFER_ALIGNMENT 256
+#define HEAD_DIM_MAX 256
 #define ATTENTION_BLOCKS 264 /* about two for each multiprocessor of a large GPU; the same everywhere, so that results are */
 
 static uint64_t round_up(uint64_t value, uint64_t unit)
@@ -119,4 +120,11 @@ struct cllm_forward_gpu_bytes cllm_forward_gpu_plan(const struct cllm_config *co
                                                     const struct cllm_forward_gpu_options *options)
 {
     return cllm_forward_gpu_lay_out(config, options).bytes;
+}
+
+enum cllm_status cllm_forward_gpu_check(const struct cllm_config *config, struct cllm_error *err)
+{
+    if (config->head_dim <= HEAD_DIM_MAX) return CLLM_OK;
+    return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET, "heads of %u dimensions: the GPU runs up to %d", config->head_dim,
+                     HEAD_DIM_MAX);
 }
