@@ -187,17 +187,21 @@ static bool try_fewer(const struct cllm_residency_request *request, struct wish 
     return false;
 }
 
-/* The least memory that the wish allows. Smaller slots take less, but what describes their parts takes more. */
+/* The least memory that the wish allows. Smaller slots take less, but what describes their parts takes more; and a small model
+ * takes less as it is than streamed. */
 static bool try_smallest(const struct cllm_residency_request *request, struct wish wish, struct cllm_residency_plan *plan)
 {
-    struct cllm_residency_plan smallest = *plan;
+    const uint32_t residents[] = {wish.least, wish.most};
+    struct cllm_residency_plan smallest = {.peak_bytes = UINT64_MAX};
     plan->embedding_on_host = request->embedding.raw > 0;
-    plan->streamed_count = request->layer_count - wish.least;
     plan->forward = request->forwards[request->forward_count - 1];
-    for (uint64_t slot_bytes = SMALLEST_SLOT_BYTES; slot_bytes <= SLOT_BYTES; slot_bytes *= 2) {
-        struct cllm_residency_plan candidate = *plan;
-        complete(request, (struct slots){slot_bytes, SMALLEST_SLOT_COUNT}, &candidate);
-        if (slot_bytes == SMALLEST_SLOT_BYTES || candidate.peak_bytes < smallest.peak_bytes) smallest = candidate;
+    for (unsigned i = 0; i < 2; i++) {
+        for (uint64_t slot_bytes = SMALLEST_SLOT_BYTES; slot_bytes <= SLOT_BYTES; slot_bytes *= 2) {
+            struct cllm_residency_plan candidate = *plan;
+            candidate.streamed_count = request->layer_count - residents[i];
+            complete(request, (struct slots){slot_bytes, SMALLEST_SLOT_COUNT}, &candidate);
+            if (candidate.peak_bytes < smallest.peak_bytes) smallest = candidate;
+        }
     }
     *plan = smallest;
     return fits(request, plan);
@@ -229,5 +233,6 @@ enum cllm_status cllm_residency_decide(const struct cllm_residency_request *requ
                      "found a budget of %llu MiB of device memory, expected at least %llu MiB for %u of %u layers, head, a cache "
                      "of %llu MiB and buffers",
                      (unsigned long long)request->budget_bytes / mib, (unsigned long long)(plan_out->peak_bytes + mib - 1) / mib,
-                     wish.least, request->layer_count, (unsigned long long)plan_out->forward.cache_bytes / mib);
+                     request->layer_count - plan_out->streamed_count, request->layer_count,
+                     (unsigned long long)plan_out->forward.cache_bytes / mib);
 }

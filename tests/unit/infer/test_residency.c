@@ -3,6 +3,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -143,6 +144,23 @@ static void test_streamed_layers_are_spread_evenly(void **state)
     }
 }
 
+/* The plan for the budget that the refusal of this one names; a mebibyte less is refused. */
+static struct cllm_residency_plan decide_named(struct cllm_residency_request request)
+{
+    struct cllm_residency_plan plan;
+    struct cllm_error err = {0};
+    char found[64];
+    assert_int_equal(cllm_residency_decide(&request, &plan, &err), CLLM_E_LIMIT);
+    snprintf(found, sizeof found, "found a budget of %llu MiB", (unsigned long long)(request.budget_bytes / MIB));
+    assert_non_null(strstr(err.message, found));
+    const char *needed = strstr(err.message, "at least ");
+    assert_non_null(needed);
+    request.budget_bytes = (strtoull(needed + 9, NULL, 10) - 1) * MIB;
+    assert_int_equal(cllm_residency_decide(&request, &plan, NULL), CLLM_E_LIMIT);
+    request.budget_bytes += MIB;
+    return decide(&request);
+}
+
 static void test_too_small_a_budget_names_one_that_works(void **state)
 {
     (void)state;
@@ -150,19 +168,22 @@ static void test_too_small_a_budget_names_one_that_works(void **state)
                                                   CLLM_RESIDENCY_STREAM};
     for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
         struct cllm_residency_request request = request_of(100 * MIB);
-        struct cllm_residency_plan plan;
-        struct cllm_error err = {0};
         request.choice = choices[i];
-        assert_int_equal(cllm_residency_decide(&request, &plan, &err), CLLM_E_LIMIT);
-        assert_non_null(strstr(err.message, "found a budget of 100 MiB"));
-        const char *needed = strstr(err.message, "at least ");
-        assert_non_null(needed);
-        const uint64_t smallest = strtoull(needed + 9, NULL, 10) * MIB;
-        request.budget_bytes = smallest;
-        decide(&request);
-        request.budget_bytes = smallest - MIB;
-        assert_int_equal(cllm_residency_decide(&request, &plan, NULL), CLLM_E_LIMIT);
+        decide_named(request);
     }
+}
+
+/* Whose slots and scratch are more than its layers. */
+static void test_a_small_model_names_the_budget_that_keeps_it_whole(void **state)
+{
+    (void)state;
+    static const struct cllm_residency_forward forward = {1, 4096, 65536, 0};
+    struct cllm_residency_request request = request_of(MIB);
+    for (int i = 0; i < LAYERS; i++) layer_bytes[i] = (struct cllm_residency_bytes){90000, 70000, 60000};
+    request.head = request.embedding = (struct cllm_residency_bytes){400000, 300000, 270000};
+    request.forwards = &forward;
+    request.forward_count = 1;
+    assert_int_equal(decide_named(request).streamed_count, 0);
 }
 
 static void test_stream_keeps_only_cached_layers(void **state)
@@ -242,6 +263,7 @@ int main(void)
         cmocka_unit_test(test_a_budget_is_used_up),
         cmocka_unit_test(test_streamed_layers_are_spread_evenly),
         cmocka_unit_test(test_too_small_a_budget_names_one_that_works),
+        cmocka_unit_test(test_a_small_model_names_the_budget_that_keeps_it_whole),
         cmocka_unit_test(test_stream_keeps_only_cached_layers),
         cmocka_unit_test(test_little_host_memory_streams_from_disk),
         cmocka_unit_test(test_ceiling_is_that_of_the_slower_path),
