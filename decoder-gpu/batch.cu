@@ -61,10 +61,10 @@ uint32_t cllm_gpu_run_chunks(const struct cllm_data *data, uint32_t first_chunk,
     return count;
 }
 
-size_t cllm_gpu_scratch_bytes(size_t item_count)
+size_t cllm_gpu_scratch_bytes(size_t item_count, bool palettes)
 {
-    const size_t hash_piece_bytes = 16;
-    return (item_count * (sizeof(struct gpu_chunk) + sizeof(struct gpu_table) + PALETTE_BYTES + hash_piece_bytes) + 512) * 3 / 2;
+    const size_t hash_piece_bytes = 16, table_bytes = sizeof(struct gpu_table) + (palettes ? PALETTE_BYTES : 0);
+    return (item_count * (sizeof(struct gpu_chunk) + table_bytes + hash_piece_bytes) + 512) * 3 / 2;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- describing */

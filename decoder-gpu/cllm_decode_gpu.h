@@ -124,8 +124,9 @@ struct cllm_gpu_item {
     void *d_out;          /* device memory for its decoded bytes; 16-byte alignment is fastest, none is needed */
 };
 
-/* Device memory that a context needs, at most, to decode `item_count` chunks in one call. */
-size_t cllm_gpu_scratch_bytes(size_t item_count);
+/* Device memory that a context needs, at most, to decode `item_count` chunks in one call; less where none of their code tables
+ * has a palette. */
+size_t cllm_gpu_scratch_bytes(size_t item_count, bool palettes);
 
 /* Queues the decoding of many chunks; returns before it is done. `items` may be reused at once; the memory they name must live
  * until cllm_gpu_finish. A second call waits for the first one's scratch, not for its caller. Chunks must have had their stored

@@ -124,9 +124,9 @@ bool cllm_gpu_decodes(const struct cllm_chunk *chunk)
     return false;
 }
 
-size_t cllm_gpu_scratch_bytes(size_t item_count)
+size_t cllm_gpu_scratch_bytes(size_t item_count, bool palettes)
 {
-    (void)item_count;
+    (void)item_count, (void)palettes;
     return 0;
 }
 

@@ -120,12 +120,23 @@ static void measure_vectors(const struct cllm_layer *layer, struct cllm_weights_
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) measure_vector(vectors[i], sizes);
 }
 
+static bool has_palettes(const struct cllm_index *index)
+{
+    for (uint32_t i = 0; i < index->data_count; i++) {
+        for (uint32_t t = 0; t < index->data[i].table_count; t++) {
+            if (index->data[i].tables[t].value_bytes) return true;
+        }
+    }
+    return false;
+}
+
 enum cllm_status cllm_weights_gpu_measure(const struct cllm_reader *reader, const struct cllm_model *model,
                                           struct cllm_weights_gpu_sizes *sizes_out, struct cllm_error *err)
 {
     const uint32_t layer_count = model->config.layer_count;
     uint64_t unused = 0;
-    *sizes_out = (struct cllm_weights_gpu_sizes){.part_bytes = cllm_gpu_scratch_bytes(1)};
+    const bool palettes = has_palettes(cllm_reader_index(reader));
+    *sizes_out = (struct cllm_weights_gpu_sizes){.part_bytes = cllm_gpu_scratch_bytes(1, palettes)};
     sizes_out->layers = calloc(layer_count, sizeof *sizes_out->layers);
     if (!sizes_out->layers) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for the sizes of layers");
     enum cllm_status status = measure_matrix(reader, &model->head, true, sizes_out, &sizes_out->head, &unused, err);

@@ -418,8 +418,9 @@ uint32_t cllm_gpu_run_chunks(const struct cllm_data *data, uint32_t first_chunk,
     return count;
 }
 
-size_t cllm_gpu_scratch_bytes(size_t item_count)
+size_t cllm_gpu_scratch_bytes(size_t item_count, bool palettes)
 {
+    (void)palettes;
     return 25000 * item_count;
 }
 
