@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 
+#define IDENTITY_PROMPT 16 /* tokens */
 #define COLUMNS_MAX (2 + CRUN_VRAM_MAX)
 
 /* One residency: what was asked for and what was found. */
@@ -90,9 +91,26 @@ struct timing {
     double generate_seconds;
 };
 
-/* One text from the start: prompt, then greedy tokens. `hashes` may be null. */
-static enum cllm_status run_once(const struct bench *bench, struct cllm_forward *forward, uint64_t *hashes,
-                                 struct timing *timing_out, struct cllm_error *err)
+/* One text from the start, every token by itself, its first IDENTITY_PROMPT tokens from the prompt, the others greedy: how many
+ * tokens of a prompt go together depends on memory, and rounding on that. */
+static enum cllm_status hash_tokens(const struct bench *bench, struct cllm_forward *forward, uint64_t *hashes,
+                                    struct cllm_error *err)
+{
+    const uint32_t given = bench->prompt_count < IDENTITY_PROMPT ? bench->prompt_count : IDENTITY_PROMPT;
+    enum cllm_status status = CLLM_OK;
+    forward->position_count = 0;
+    for (uint32_t i = 0; !status && i < given + bench->token_count; i++) {
+        const uint32_t id = i < given ? bench->prompt_ids[i] : greedy(forward->logits, forward->vocab_size);
+        const struct cllm_forward_input input = {.ids = &id, .id_count = 1, .proceed = proceed};
+        if (i >= given) hashes[i - given] = hash_logits(forward->logits, forward->vocab_size);
+        status = cllm_forward_run(forward, &input, err);
+    }
+    return status;
+}
+
+/* One text from the start: prompt, then greedy tokens. */
+static enum cllm_status run_once(const struct bench *bench, struct cllm_forward *forward, struct timing *timing_out,
+                                 struct cllm_error *err)
 {
     struct cllm_forward_input input = {.ids = bench->prompt_ids, .id_count = bench->prompt_count, .proceed = proceed};
     double start = seconds_now();
@@ -102,7 +120,6 @@ static enum cllm_status run_once(const struct bench *bench, struct cllm_forward 
     start = seconds_now();
     for (uint32_t i = 0; !status && i < bench->token_count; i++) {
         const uint32_t id = greedy(forward->logits, forward->vocab_size);
-        if (hashes) hashes[i] = hash_logits(forward->logits, forward->vocab_size);
         input.ids = &id;
         input.id_count = 1;
         status = cllm_forward_run(forward, &input, err);
@@ -142,7 +159,7 @@ static enum cllm_status time_runs(const struct bench *bench, struct crun_engine 
     if (engine->on_gpu) before = cllm_weights_gpu_stream_work(engine->weights);
     for (uint32_t i = 0; !status && i < count; i++) {
         struct timing timing;
-        status = run_once(bench, engine->forward, NULL, &timing, err);
+        status = run_once(bench, engine->forward, &timing, err);
         prompts[i] = bench->prompt_count / timing.prompt_seconds;
         tokens[i] = bench->token_count / timing.generate_seconds;
         column->generate_seconds += timing.prompt_seconds + timing.generate_seconds;
@@ -194,7 +211,8 @@ static enum cllm_status measure(const struct bench *bench, struct column *column
     column->hashes = calloc(bench->token_count, sizeof *column->hashes);
     column->details = json_object();
     if (!column->hashes || !column->details) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for the results");
-    status = run_once(bench, engine->forward, column->hashes, &first, err); /* warms up, too */
+    status = run_once(bench, engine->forward, &first, err); /* warms up, too */
+    if (!status) status = hash_tokens(bench, engine->forward, column->hashes, err);
     if (!status) status = time_runs(bench, engine, column, err);
     if (status) return status;
     keep_facts(engine, column);
@@ -472,6 +490,19 @@ static enum cllm_status check_measured(const struct bench *bench, struct cllm_er
                      bench->columns[0].reason);
 }
 
+/* The same weights must give the same logits wherever they lie. */
+static enum cllm_status check_identical(const struct bench *bench, struct cllm_error *err)
+{
+    for (unsigned i = 0; i < bench->column_count; i++) {
+        const struct column *column = &bench->columns[i];
+        if (!column->skipped && column->differing) {
+            return cllm_fail(err, CLLM_E_INTERNAL, CLLM_NO_OFFSET, "%s: logits of %llu of %u tokens differ", column->name,
+                             (unsigned long long)column->differing, bench->token_count);
+        }
+    }
+    return CLLM_OK;
+}
+
 int crun_bench(const struct crun_options *options)
 {
     struct bench bench = {.options = options};
@@ -482,6 +513,7 @@ int crun_bench(const struct crun_options *options)
     if (!status) status = check_measured(&bench, &err);
     if (!status && options->common.json) status = print_json(&bench, &err);
     else if (!status) print_table(&bench);
+    if (!status) status = check_identical(&bench, &err);
     for (unsigned i = 0; i < bench.column_count; i++) {
         free(bench.columns[i].hashes);
         json_decref(bench.columns[i].details);

@@ -577,10 +577,8 @@ enum cllm_status cllm_forward_gpu_create(const struct cllm_config *config, struc
                                          struct cllm_error *err)
 {
     *forward_out = NULL;
-    if (config->head_dim > 256) {
-        return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET, "heads of %u dimensions: the GPU runs up to 256",
-                         config->head_dim);
-    }
+    enum cllm_status status = cllm_forward_gpu_check(config, err);
+    if (status) return status;
     struct forward_gpu *forward = (struct forward_gpu *)calloc(1, sizeof *forward);
     if (!forward) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for the forward pass");
     forward->config = *config;
@@ -590,7 +588,7 @@ enum cllm_status cllm_forward_gpu_create(const struct cllm_config *config, struc
     forward->base.context_size = options->context_size;
     forward->base.run = forward_gpu_run;
     forward->base.destroy = forward_gpu_destroy;
-    enum cllm_status status = open_device(forward, options->device_index, err);
+    status = open_device(forward, options->device_index, err);
     if (!status) status = allocate_buffers(forward, options, err);
     if (!status) status = open_prompts(forward, err);
     if (!status) status = acquire_layers(forward, err);
