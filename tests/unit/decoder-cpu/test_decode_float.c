@@ -253,7 +253,7 @@ static void test_lookup_is_rebuilt_for_another_table_only(void **state)
 {
     (void)state;
     static struct cllm_float_lookup lookup;
-    struct cllm_table table = {{0}};
+    struct cllm_table table = {.length = {0}};
     table.length[5] = table.length[6] = 1;
     cllm_float_lookup_build(&lookup, &table);
     assert_int_equal(lookup.entries[0] >> 56, 5);
@@ -279,7 +279,7 @@ static void test_lookup_folds_lengths_of_symbols_that_stay_apart(void **state)
     } cases[] = {{0, 31, 32}, {120, 151, 32}, {7, 39, 64}, {100, 132, 64}, {255, 223, 64}, {1, 65, 0}, {0, 128, 0}, {63, 255, 0}};
     static struct cllm_float_lookup lookup;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct cllm_table table = {{0}};
+        struct cllm_table table = {.length = {0}};
         table.length[cases[i].a] = table.length[cases[i].b] = 1;
         cllm_float_lookup_build(&lookup, &table);
         assert_int_equal(lookup.fold, cases[i].fold);

@@ -80,7 +80,7 @@ static void test_layout_of_no_float_form_is_all_zero(void **state)
  * again. */
 static struct cllm_table random_table(struct test_random *random, unsigned count)
 {
-    struct cllm_table table = {{0}};
+    struct cllm_table table = {.length = {0}};
     uint8_t depths[256] = {1, 1};
     unsigned used = 2;
     while (used < count) {
@@ -133,14 +133,14 @@ static void test_tables_that_are_not_complete_are_corrupt(void **state)
         table.length[symbol] -= 2;
         if (cllm_table_symbol_count(&table) > 1) assert_int_equal(cllm_table_check(&table, NULL), CLLM_E_CORRUPT);
     }
-    struct cllm_table empty = {{0}};
+    struct cllm_table empty = {.length = {0}};
     assert_int_equal(cllm_table_check(&empty, NULL), CLLM_E_CORRUPT);
 }
 
 static void test_code_words_are_canonical(void **state)
 {
     (void)state;
-    struct cllm_table table = {{0}}; /* the example of FORMAT.md 9: 0, 10, 110, 111 */
+    struct cllm_table table = {.length = {0}}; /* the example of FORMAT.md 9: 0, 10, 110, 111 */
     uint16_t codes[256];
     table.length['a'] = 1, table.length['b'] = 2, table.length['c'] = 3, table.length['d'] = 3;
     cllm_table_codes(&table, codes);
@@ -190,7 +190,7 @@ static void test_every_bit_pattern_begins_with_the_code_word_found(void **state)
 static void test_a_single_symbol_takes_no_bits(void **state)
 {
     (void)state;
-    struct cllm_table table = {{0}}, parsed;
+    struct cllm_table table = {.length = {0}}, parsed;
     struct cllm_code_entry entries[CLLM_CODE_ENTRIES];
     uint8_t bytes[CLLM_TABLE_STORED_BYTES_MAX];
     for (unsigned s = 0; s < 256; s += 51) {
