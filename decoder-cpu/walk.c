@@ -326,7 +326,7 @@ static enum cllm_status run_pipeline(struct walk *walk, struct cllm_error *err)
     }
     for (unsigned i = 0; jobs && i < job_count; i++) {
         cllm_run_buffers_free(&jobs[i].buffers);
-        if (jobs[i].lane) engine->lane_destroy(engine->user, jobs[i].lane);
+        if (engine && jobs[i].lane) engine->lane_destroy(engine->user, jobs[i].lane);
         free(jobs[i].leaves);
         free(jobs[i].problems);
     }

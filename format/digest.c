@@ -12,7 +12,6 @@
 
 struct cllm_sha256_stream {
     struct cllm_sha256_message message; /* where the processor has instructions for it, */
-    struct cllm_sha256_pace pace;       /* the same */
     EVP_MD_CTX *context;                /* null there; libcrypto's elsewhere */
 };
 
@@ -64,7 +63,7 @@ enum cllm_status cllm_sha256_leaves(const void *bytes, size_t byte_count, size_t
     const uint8_t *at = bytes;
     enum cllm_status status = CLLM_OK;
     if (cllm_cpu_has_sha()) {
-        cllm_sha256_pieces(NULL, NULL, bytes, byte_count, leaf_bytes, leaves_out);
+        cllm_sha256_pieces(NULL, bytes, byte_count, leaf_bytes, leaves_out);
         return CLLM_OK;
     }
     for (size_t left = byte_count; left > 0 && !status; leaves_out += CLLM_DIGEST_BYTES) {
@@ -80,7 +79,7 @@ enum cllm_status cllm_sha256_update_with_leaves(struct cllm_sha256_stream *strea
                                                 size_t leaf_bytes, uint8_t *leaves_out, struct cllm_error *err)
 {
     if (!stream->context) {
-        cllm_sha256_pieces(&stream->message, &stream->pace, bytes, byte_count, leaf_bytes, leaves_out);
+        cllm_sha256_pieces(&stream->message, bytes, byte_count, leaf_bytes, leaves_out);
         return CLLM_OK;
     }
     enum cllm_status status = cllm_sha256_update(stream, bytes, byte_count, err);

@@ -18,6 +18,7 @@ void cllm_sha256_start(struct cllm_sha256_message *message)
                                         0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
     memcpy(message->hash, initial, sizeof initial);
     message->byte_count = 0;
+    message->pace = (struct cllm_sha256_pace){0};
 }
 
 static void take_blocks(struct cllm_sha256_message *message, const uint8_t *blocks, size_t block_count)
@@ -115,7 +116,7 @@ static void digest_sixteen(struct cllm_sha256_message *message, bool beside, con
     for (unsigned i = 0; i < 8; i++) {
         for (unsigned k = 0; k < LANES; k++) hashes[i][k] = piece.hash[i];
     }
-    if (beside) take_sixteen_beside(message, hashes, bytes, piece_bytes);
+    if (message && beside) take_sixteen_beside(message, hashes, bytes, piece_bytes);
     else cllm_sha256_sixteen_avx512(hashes, bytes, piece_bytes, block_count, NULL);
     for (unsigned k = 0; k < LANES; k++) {
         for (unsigned i = 0; i < 8; i++) piece.hash[i] = hashes[i][k];
@@ -134,9 +135,10 @@ static uint64_t nanoseconds_now(void)
 }
 
 /* Sixteen pieces and a message, in the way that the pace says or needs to know about. */
-static void digest_sixteen_paced(struct cllm_sha256_message *message, struct cllm_sha256_pace *pace, const uint8_t *bytes,
-                                 size_t piece_bytes, uint8_t *digests_out)
+static void digest_sixteen_paced(struct cllm_sha256_message *message, const uint8_t *bytes, size_t piece_bytes,
+                                 uint8_t *digests_out)
 {
+    struct cllm_sha256_pace *pace = &message->pace;
     if (pace->timed_count == TIMED_COUNT) {
         digest_sixteen(message, pace->cost[1] < pace->cost[0], bytes, piece_bytes, digests_out);
         return;
@@ -149,14 +151,14 @@ static void digest_sixteen_paced(struct cllm_sha256_message *message, struct cll
     pace->timed_count++;
 }
 
-void cllm_sha256_pieces(struct cllm_sha256_message *message, struct cllm_sha256_pace *pace, const uint8_t *bytes,
-                        size_t byte_count, size_t piece_bytes, uint8_t *digests_out)
+void cllm_sha256_pieces(struct cllm_sha256_message *message, const uint8_t *bytes, size_t byte_count, size_t piece_bytes,
+                        uint8_t *digests_out)
 {
     const bool wide = piece_bytes % BLOCK == 0 && cllm_cpu_tier() >= CLLM_CPU_AVX512;
     while (byte_count > 0) {
         size_t count = LANES;
         if (!wide || byte_count / LANES < piece_bytes) count = digest_few(message, bytes, byte_count, piece_bytes, digests_out);
-        else if (message) digest_sixteen_paced(message, pace, bytes, piece_bytes, digests_out);
+        else if (message) digest_sixteen_paced(message, bytes, piece_bytes, digests_out);
         else digest_sixteen(NULL, false, bytes, piece_bytes, digests_out);
         size_t done_bytes = byte_count < count * piece_bytes ? byte_count : count * piece_bytes;
         bytes += done_bytes;

@@ -7,11 +7,19 @@
 
 #define CLLM_SHA256_BLOCK_BYTES 64u
 
+/* Whether sixteen pieces and the message that they belong to are hashed beside each other or one after the other. Processors
+ * differ in what is faster, so the first of them are timed. */
+struct cllm_sha256_pace {
+    unsigned timed_count;
+    uint64_t cost[2]; /* the least time, for equal bytes, that it took one after the other, and beside each other */
+};
+
 /* One message under way. */
 struct cllm_sha256_message {
     uint32_t hash[8];
     uint64_t byte_count;
     uint8_t pending[CLLM_SHA256_BLOCK_BYTES]; /* the byte_count % 64 last ones */
+    struct cllm_sha256_pace pace;             /* with its pieces; no digest depends on it */
 };
 
 /* These need a processor of which cllm_cpu_has_sha() is true. */
@@ -19,17 +27,10 @@ void cllm_sha256_start(struct cllm_sha256_message *message);
 void cllm_sha256_add(struct cllm_sha256_message *message, const uint8_t *bytes, size_t byte_count);
 void cllm_sha256_end(struct cllm_sha256_message *message, uint8_t digest_out[CLLM_DIGEST_BYTES]);
 
-/* Whether sixteen pieces and the message that they belong to are hashed beside each other or one after the other. Processors
- * differ in what is faster, so the first of them are timed. Zero-initialise. */
-struct cllm_sha256_pace {
-    unsigned timed_count;
-    uint64_t cost[2]; /* the least time, for equal bytes, that it took one after the other, and beside each other */
-};
-
 /* Gives the SHA-256 of each piece of the bytes, piece_bytes long but for the last, and adds them all to the message, unless that
- * is null. Digests do not depend on the pace, which is only used with a message. */
-void cllm_sha256_pieces(struct cllm_sha256_message *message, struct cllm_sha256_pace *pace, const uint8_t *bytes,
-                        size_t byte_count, size_t piece_bytes, uint8_t *digests_out);
+ * is null. */
+void cllm_sha256_pieces(struct cllm_sha256_message *message, const uint8_t *bytes, size_t byte_count, size_t piece_bytes,
+                        uint8_t *digests_out);
 
 /* What the compression function works on: a hash value, and the blocks to take into it, of any alignment. */
 struct cllm_sha256_lane {

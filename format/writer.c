@@ -208,7 +208,7 @@ static bool find_root(const struct cllm_writer *writer, const uint8_t root[CLLM_
 static struct cllm_table *copy_tables(const struct cllm_writer *writer)
 {
     size_t table_bytes = writer->tables.count * sizeof(struct cllm_table);
-    struct cllm_table *tables = malloc(table_bytes + writer->values.count + 1);
+    struct cllm_table *tables = calloc(1, table_bytes + writer->values.count + 1);
     if (!tables) return NULL;
     uint8_t *values = (uint8_t *)tables + table_bytes;
     if (table_bytes) memcpy(tables, writer->tables.items, table_bytes);

@@ -155,7 +155,7 @@ static enum cllm_status find_architecture(const json_t *root, const struct archi
 /* `object`: the whole file, or its rope_parameters; null has nothing to check. */
 static enum cllm_status check_whole_rotary(const json_t *object, struct cllm_error *err)
 {
-    double rotary;
+    double rotary = 1;
     enum cllm_status status = read_real(object, (struct real_field){"partial_rotary_factor", 0, 1, 1}, &rotary, err);
     if (!status && rotary != 1) return fail_unsupported(err, "partial_rotary_factor", "below 1", "1");
     return status;
