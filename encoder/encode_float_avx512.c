@@ -6,7 +6,7 @@
 #include <immintrin.h>
 
 #define VECTOR_SYMBOLS 64u
-#define PUT_BITS_MAX 57u /* and 7 pending */
+#define PUT_BITS_MAX 56u /* put_bits takes no more */
 
 /* Code words, first symbol lowest, and how many bits each has. */
 struct words {

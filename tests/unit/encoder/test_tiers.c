@@ -46,11 +46,8 @@ static void free_result(struct result *result)
     free(result->stored);
 }
 
-static void compare_tiers(struct test_random *random, const struct cllm_layout *layout, enum test_content content,
-                          uint32_t element_count)
+static void compare_tiers_on(const struct cllm_layout *layout, const uint8_t *elements, uint32_t element_count)
 {
-    uint8_t *elements = malloc((size_t)element_count * layout->element_bytes);
-    test_elements_fill(random, layout, content, elements, element_count);
     struct result expected = encode_with(CLLM_CPU_PORTABLE, layout, elements, element_count);
     for (enum cllm_cpu_tier tier = CLLM_CPU_AVX2; tier <= cllm_cpu_tier(); tier++) {
         struct result result = encode_with(tier, layout, elements, element_count);
@@ -61,6 +58,14 @@ static void compare_tiers(struct test_random *random, const struct cllm_layout *
         free_result(&result);
     }
     free_result(&expected);
+}
+
+static void compare_tiers(struct test_random *random, const struct cllm_layout *layout, enum test_content content,
+                          uint32_t element_count)
+{
+    uint8_t *elements = malloc((size_t)element_count * layout->element_bytes);
+    test_elements_fill(random, layout, content, elements, element_count);
+    compare_tiers_on(layout, elements, element_count);
     free(elements);
 }
 
@@ -75,6 +80,30 @@ static void test_tiers_encode_the_same_bytes(void **state)
             for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) compare_tiers(&random, layout, content, sizes[i]);
         }
     }
+}
+
+/* Rare exponents that come together, as in rows of another scale: code words of every length one behind the other, so that
+ * several at once fill whatever holds them, whatever was pending. */
+static void test_tiers_encode_runs_of_long_code_words(void **state)
+{
+    (void)state;
+    enum { COUNT = 32768, RUN = 64 };
+    static const struct cllm_layout layout = {.element_bytes = 2, .symbol_shift = 7, .symbol_bits = 8, .segment_log2 = 8};
+    struct test_random random = {64};
+    uint8_t *elements = malloc(2 * COUNT);
+    for (unsigned round = 0; round < 60; round++) {
+        for (unsigned i = 0; i < COUNT; i++) {
+            unsigned step = 0;
+            while (step < 12 && (test_random_next(&random) >> 32) % 8 < 5) step++;
+            const unsigned near = 40 + (test_random_next(&random) >> 32) % 4,
+                           far = 44 + step * 3 + (test_random_next(&random) >> 32) % 3;
+            const unsigned symbol = (i / RUN + round) % 3 ? near : far;
+            elements[2 * i] = (uint8_t)(symbol << 7);
+            elements[2 * i + 1] = (uint8_t)(symbol >> 1);
+        }
+        compare_tiers_on(&layout, elements, COUNT);
+    }
+    free(elements);
 }
 
 /* Windows of symbols of every width, at every place, the whole alphabet among them, and a count to add to. */
@@ -133,6 +162,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiers_encode_the_same_bytes),
+        cmocka_unit_test(test_tiers_encode_runs_of_long_code_words),
         cmocka_unit_test(test_tiers_count_every_symbol),
         cmocka_unit_test(test_tiers_measure_the_same_segments),
     };
