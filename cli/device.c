@@ -31,8 +31,7 @@ enum cllm_status cllm_engine_open(const struct cllm_engine_choice *choice, const
         return CLLM_OK;
     enum cllm_status status = cllm_gpu_engine_create(choice->index, engine_out, err);
     if (!status || !asked) return CLLM_OK;
-    if (err) err->status = CLLM_E_DEVICE; /* a build without GPU support too */
-    return cllm_fail_context(err, CLLM_E_DEVICE, "--device cuda");
+    return cllm_fail_context(err, CLLM_E_DEVICE, "--device cuda"); /* a build without GPU support too */
 }
 
 void cllm_engine_close(const struct cllm_engine *engine)

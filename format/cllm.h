@@ -66,7 +66,7 @@ enum cllm_status cllm_fail(struct cllm_error *err, enum cllm_status status, uint
 #define cllm_fail(err, status, ...) (cllm_fail(err, status, __VA_ARGS__), (status))
 #endif
 
-/* Prepends "context: " to the message of `err`, keeping its status and offset. Returns err's status. */
+/* Prepends "context: " to the message of `err`, whose status becomes this one and whose offset stays. Returns the status. */
 enum cllm_status cllm_fail_context(struct cllm_error *err, enum cllm_status status, const char *format, ...) CLLM_PRINTF(3, 4);
 
 /* Writes a printable copy of `bytes` to `out` (always terminated; truncated with "..." where it does not fit): control

@@ -29,6 +29,7 @@ enum cllm_status cllm_fail_context(struct cllm_error *err, enum cllm_status stat
         snprintf(message + used, sizeof message - (size_t)used, ": %s", err->message);
     }
     memcpy(err->message, message, sizeof message);
+    err->status = status;
     return status;
 }
 
