@@ -88,6 +88,7 @@ static uint32_t stage_bytes(const struct gpu_chunk *chunk)
 }
 
 #define ELEMENT_KINDS 6u /* in enum gpu_element */
+static_assert(GPU_KERNELS == KERNEL_FAST + KERNEL_CLASSES * ELEMENT_KINDS, "a kernel for each class and kind of element");
 
 /* What kernel_decode_fast calls a chunk's elements, or ELEMENT_KINDS. */
 static unsigned find_element(const struct gpu_chunk *chunk)

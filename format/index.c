@@ -419,7 +419,7 @@ static enum cllm_status parse_tables(struct parser *parser, struct cllm_data *da
     struct cllm_cursor *cursor = &parser->cursor;
     data->table_count = cllm_cursor_u32(cursor);
     if (data->table_count > data->chunk_count || data->table_count > CLLM_TABLE_COUNT_MAX) {
-        return fail_corrupt(parser, "number of code tables", data->table_count, "number of chunks (at most 65536) is",
+        return fail_corrupt(parser, "number of code tables", data->table_count, "number of chunks (at most 65535) is",
                             data->chunk_count);
     }
     if (palette_count > data->table_count) {

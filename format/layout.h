@@ -67,7 +67,7 @@
 #define CLLM_DATA_COUNT_MAX (UINT32_C(1) << 22)
 #define CLLM_TENSOR_COUNT_MAX (UINT32_C(1) << 21)
 #define CLLM_FILE_COUNT_MAX (UINT32_C(1) << 20)
-#define CLLM_TABLE_COUNT_MAX 65536u /* of one data object */
+#define CLLM_TABLE_COUNT_MAX 65535u /* of one data object */
 #define CLLM_TABLE_TOTAL_MAX (UINT32_C(1) << 20)
 #define CLLM_RANK_MAX 64u
 #define CLLM_DTYPE_BYTES_MAX 31u

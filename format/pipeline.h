@@ -10,7 +10,7 @@ struct cllm_pipeline {
     void *user;
     /* Calling thread, in order: fills the job with the next piece, or sets *more_out to false when there is none. */
     enum cllm_status (*prepare)(void *user, void *job, bool *more_out, struct cllm_error *err);
-    /* Any thread, any order; touches only the job and what is read-only. */
+    /* Any thread, the calling one too, any order; touches only the job and what is read-only, and waits for no other step. */
     enum cllm_status (*work)(void *user, void *job, struct cllm_error *err);
     /* Calling thread, in order. May be null. */
     enum cllm_status (*finish)(void *user, void *job, struct cllm_error *err);
