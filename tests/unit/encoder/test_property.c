@@ -32,6 +32,7 @@ enum content {
     RANDOM_BITS,
     GAUSSIAN, /* an exponent as in weights, everything else noise */
     ROW_SCALED,
+    RARE_ROWS, /* one in eleven far smaller, as of tokens that were hardly ever seen */
     CONSTANT,
     ZEROS,
     MOSTLY_ZERO,
@@ -95,6 +96,7 @@ static uint64_t element_at(const struct recipe *recipe, struct test_random *rand
     switch (recipe->content) {
     case GAUSSIAN: return gaussian(recipe, noise, draw, middle);
     case ROW_SCALED: return gaussian(recipe, noise, draw, middle - recipe->palette[row % 16] % 16);
+    case RARE_ROWS: return gaussian(recipe, noise, draw, row % 11 ? middle : middle - row / 11 * 7 % 16);
     case CONSTANT: return recipe->palette[0];
     case ZEROS: return 0;
     case MOSTLY_ZERO: return draw % 20 ? 0 : noise;
