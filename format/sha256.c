@@ -8,9 +8,9 @@
 
 #define BLOCK CLLM_SHA256_BLOCK_BYTES
 #define LANES ((size_t)CLLM_SHA256_LANES)
-#define TIMED_COUNT 6u  /* three of each way: one may be interrupted */
-#define COST_UNIT 1024u /* makes a whole number of nanoseconds a byte of a piece */
-#define LENGTH_BYTES 8u /* of the message in bits, at the end of the last block */
+#define TIMED_COUNT (2 * CLLM_SHA256_WAYS) /* two of each: one may be interrupted */
+#define COST_UNIT 1024u                    /* makes a whole number of nanoseconds a byte of a piece */
+#define LENGTH_BYTES 8u                    /* of the message in bits, at the end of the last block */
 
 void cllm_sha256_start(struct cllm_sha256_message *message)
 {
@@ -105,9 +105,9 @@ static void take_sixteen_beside(struct cllm_sha256_message *message, uint32_t ha
     cllm_sha256_add(message, bytes + head + beside_bytes, LANES * piece_bytes - head - beside_bytes);
 }
 
-/* Sixteen pieces, of whole blocks. The last block of each, where its padding follows, goes alone. */
-static void digest_sixteen(struct cllm_sha256_message *message, bool beside, const uint8_t *bytes, size_t piece_bytes,
-                           uint8_t *digests_out)
+/* Sixteen pieces, of whole blocks, in the lanes of vectors. The last block of each, where its padding follows, goes alone. */
+static void digest_in_lanes(struct cllm_sha256_message *message, bool beside, const uint8_t *bytes, size_t piece_bytes,
+                            uint8_t *digests_out)
 {
     uint32_t hashes[8][CLLM_SHA256_LANES];
     struct cllm_sha256_message piece;
@@ -127,11 +127,31 @@ static void digest_sixteen(struct cllm_sha256_message *message, bool beside, con
     if (message && !beside) cllm_sha256_add(message, bytes, LANES * piece_bytes);
 }
 
+static void digest_sixteen(struct cllm_sha256_message *message, enum cllm_sha256_way way, const uint8_t *bytes,
+                           size_t piece_bytes, uint8_t *digests_out)
+{
+    if (way != CLLM_SHA256_ONE_BY_ONE) {
+        digest_in_lanes(message, way == CLLM_SHA256_LANES_BESIDE, bytes, piece_bytes, digests_out);
+        return;
+    }
+    for (size_t k = 0; k < LANES; k++)
+        digest_few(message, bytes + k * piece_bytes, piece_bytes, piece_bytes, digests_out + k * CLLM_DIGEST_BYTES);
+}
+
 static uint64_t nanoseconds_now(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static enum cllm_sha256_way cheapest_way(const struct cllm_sha256_pace *pace)
+{
+    unsigned cheapest = 0;
+    for (unsigned way = 1; way < CLLM_SHA256_WAYS; way++) {
+        if (pace->cost[way] < pace->cost[cheapest]) cheapest = way;
+    }
+    return (enum cllm_sha256_way)cheapest;
 }
 
 /* Sixteen pieces and a message, in the way that the pace says or needs to know about. */
@@ -140,14 +160,14 @@ static void digest_sixteen_paced(struct cllm_sha256_message *message, const uint
 {
     struct cllm_sha256_pace *pace = &message->pace;
     if (pace->timed_count == TIMED_COUNT) {
-        digest_sixteen(message, pace->cost[1] < pace->cost[0], bytes, piece_bytes, digests_out);
+        digest_sixteen(message, cheapest_way(pace), bytes, piece_bytes, digests_out);
         return;
     }
-    const unsigned way = pace->timed_count % 2;
+    const unsigned way = pace->timed_count % CLLM_SHA256_WAYS;
     const uint64_t start = nanoseconds_now();
-    digest_sixteen(message, way, bytes, piece_bytes, digests_out);
+    digest_sixteen(message, (enum cllm_sha256_way)way, bytes, piece_bytes, digests_out);
     const uint64_t cost = (nanoseconds_now() - start) * COST_UNIT / piece_bytes;
-    if (pace->timed_count < 2 || cost < pace->cost[way]) pace->cost[way] = cost;
+    if (pace->timed_count < CLLM_SHA256_WAYS || cost < pace->cost[way]) pace->cost[way] = cost;
     pace->timed_count++;
 }
 
@@ -159,7 +179,7 @@ void cllm_sha256_pieces(struct cllm_sha256_message *message, const uint8_t *byte
         size_t count = LANES;
         if (!wide || byte_count / LANES < piece_bytes) count = digest_few(message, bytes, byte_count, piece_bytes, digests_out);
         else if (message) digest_sixteen_paced(message, bytes, piece_bytes, digests_out);
-        else digest_sixteen(NULL, false, bytes, piece_bytes, digests_out);
+        else digest_sixteen(NULL, CLLM_SHA256_LANES_FIRST, bytes, piece_bytes, digests_out);
         size_t done_bytes = byte_count < count * piece_bytes ? byte_count : count * piece_bytes;
         bytes += done_bytes;
         byte_count -= done_bytes;

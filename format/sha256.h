@@ -7,11 +7,14 @@
 
 #define CLLM_SHA256_BLOCK_BYTES 64u
 
-/* Whether sixteen pieces and the message that they belong to are hashed beside each other or one after the other. Processors
- * differ in what is faster, so the first of them are timed. */
+/* How sixteen pieces and the message that they belong to are hashed: the pieces in the lanes of vectors, before the message or
+ * beside it, or one by one beside the message, both by the SHA instructions. Processors differ in what is fastest, so the first
+ * of them are timed. */
+enum cllm_sha256_way { CLLM_SHA256_LANES_FIRST, CLLM_SHA256_LANES_BESIDE, CLLM_SHA256_ONE_BY_ONE, CLLM_SHA256_WAYS };
+
 struct cllm_sha256_pace {
     unsigned timed_count;
-    uint64_t cost[2]; /* the least time, for equal bytes, that it took one after the other, and beside each other */
+    uint64_t cost[CLLM_SHA256_WAYS]; /* the least time, for equal bytes, that each took */
 };
 
 /* One message under way. */
