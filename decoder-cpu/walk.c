@@ -30,10 +30,8 @@ enum { DATA_NEW, DATA_SEEN, DATA_BAD };
 struct walk {
     const struct cllm_walk_options *options;
     const struct cllm_index *index;
-    uint8_t *state; /* per data object, where each is gone through once; else null */
-    /* With one thread chunks and file are hashed in one pass; with more, chunks by all and the file by the one that walks, which
-     * is what all wait for. */
-    bool hash_apart;
+    uint8_t *state;  /* per data object, where each is gone through once; else null */
+    bool hash_apart; /* chunks by all threads and the file by the one that walks, which otherwise hashes both in one pass */
     /* Next run to prepare. */
     const struct cllm_file *file;
     uint32_t part_index;
@@ -314,7 +312,7 @@ static enum cllm_status run_pipeline(struct walk *walk, struct cllm_error *err)
 {
     const struct cllm_engine *engine = walk->options->engine;
     const unsigned thread_count = cllm_thread_count(walk->options->thread_count);
-    walk->hash_apart = thread_count > 1;
+    walk->hash_apart = cllm_sha256_apart(thread_count);
     const unsigned job_count = engine ? engine->lane_count : cllm_pipeline_job_count(thread_count);
     struct job *jobs = calloc(job_count, sizeof *jobs);
     void **pointers = calloc(job_count, sizeof *pointers);

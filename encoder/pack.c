@@ -50,9 +50,8 @@ struct packing {
     uint32_t span_index;
     uint64_t span_offset;
     struct cllm_plan plan; /* of that span */
-    /* Writing side. With one thread chunks and files are hashed in one pass; with more, chunks by all and files, which all wait
-     * for, by the one that writes. */
-    bool hash_apart;
+    /* Writing side. */
+    enum { HASH_AS_READ, HASH_AS_WRITTEN, HASH_APART } hashing; /* apart: chunks as they are read, files as they are written */
     struct cllm_sha256_stream *file_digest;
     uint32_t hashed_count; /* files whose digest is finished */
     uint64_t done_bytes;
@@ -162,15 +161,18 @@ static enum cllm_status finish_digests(struct packing *packing, uint32_t file_in
     return status;
 }
 
-/* Bytes `from` to `from` + `byte_count` of the group are in its input and in the processor's cache: hashes their chunks, and with
- * one thread, which goes from group to group in order, the file. */
+/* Bytes `from` to `from` + `byte_count` of the group are in its input and in the processor's cache. */
 static enum cllm_status hash_piece(struct packing *packing, struct job *job, size_t from, size_t byte_count,
                                    struct cllm_error *err)
 {
     const uint8_t *input = cllm_group_input(job->group) + from;
     uint8_t *leaves = job->leaves + from / job->plan.chunk_bytes * CLLM_DIGEST_BYTES;
-    if (packing->hash_apart) return cllm_sha256_leaves(input, byte_count, job->plan.chunk_bytes, leaves, err);
-    return cllm_sha256_update_with_leaves(packing->file_digest, input, byte_count, job->plan.chunk_bytes, leaves, err);
+    switch (packing->hashing) {
+    case HASH_AS_READ:
+        return cllm_sha256_update_with_leaves(packing->file_digest, input, byte_count, job->plan.chunk_bytes, leaves, err);
+    case HASH_APART: return cllm_sha256_leaves(input, byte_count, job->plan.chunk_bytes, leaves, err);
+    default: return CLLM_OK;
+    }
 }
 
 static enum cllm_status encode_group(void *user, void *job_memory, struct cllm_error *err)
@@ -179,7 +181,7 @@ static enum cllm_status encode_group(void *user, void *job_memory, struct cllm_e
     struct job *job = job_memory;
     uint8_t *input = cllm_group_input(job->group);
     const size_t whole = PIECE_CHUNKS * job->plan.chunk_bytes;
-    enum cllm_status status = packing->hash_apart ? CLLM_OK : finish_digests(packing, job->file_index, err);
+    enum cllm_status status = packing->hashing == HASH_AS_READ ? finish_digests(packing, job->file_index, err) : CLLM_OK;
     for (size_t from = 0, bytes; from < job->byte_count && !status; from += bytes) {
         bytes = job->byte_count - from < whole ? job->byte_count - from : whole;
         status = cllm_source_read(packing->source, job->file_index, job->offset + from, input + from, bytes, err);
@@ -223,10 +225,14 @@ static enum cllm_status end_span(struct packing *packing, const struct job *job,
 }
 
 /* With several threads the file is hashed here, in order. */
-static enum cllm_status hash_file(struct packing *packing, const struct job *job, struct cllm_error *err)
+static enum cllm_status hash_group(struct packing *packing, const struct job *job, struct cllm_error *err)
 {
+    const uint8_t *input = cllm_group_input(job->group);
+    if (packing->hashing == HASH_AS_READ) return CLLM_OK;
     enum cllm_status status = finish_digests(packing, job->file_index, err);
-    return status ? status : cllm_sha256_update(packing->file_digest, cllm_group_input(job->group), job->byte_count, err);
+    if (status) return status;
+    if (packing->hashing == HASH_APART) return cllm_sha256_update(packing->file_digest, input, job->byte_count, err);
+    return cllm_sha256_update_with_leaves(packing->file_digest, input, job->byte_count, job->plan.chunk_bytes, job->leaves, err);
 }
 
 /* From the tables of a group to those of its data object, which has them once a chunk uses them. */
@@ -271,7 +277,7 @@ static enum cllm_status write_group(void *user, void *job_memory, struct cllm_er
     struct packing *packing = user;
     struct job *job = job_memory;
     const struct cllm_source_span *span = &packing->source->files[job->file_index].spans[job->span_index];
-    enum cllm_status status = packing->hash_apart ? hash_file(packing, job, err) : CLLM_OK;
+    enum cllm_status status = hash_group(packing, job, err);
     if (!status && job->first) {
         packing->leaf_count = 0;
         status = cllm_writer_begin_data(packing->writer, span->bytes, job->plan.chunk_bytes, &job->plan.layout, err);
@@ -346,8 +352,9 @@ static enum cllm_status describe_source(struct packing *packing, struct cllm_err
 static enum cllm_status encode_all(struct packing *packing, struct cllm_error *err)
 {
     const struct cllm_pipeline pipeline = {packing, prepare_group, encode_group, write_group};
-    unsigned job_count = cllm_pipeline_job_count(packing->options->thread_count);
-    packing->hash_apart = cllm_thread_count(packing->options->thread_count) > 1;
+    const unsigned thread_count = cllm_thread_count(packing->options->thread_count);
+    unsigned job_count = cllm_pipeline_job_count(thread_count);
+    if (thread_count > 1) packing->hashing = cllm_sha256_apart(thread_count) ? HASH_APART : HASH_AS_WRITTEN;
     if (job_count > JOBS_MAX) job_count = JOBS_MAX;
     struct job jobs[JOBS_MAX] = {{0}};
     void *pointers[JOBS_MAX];
@@ -358,7 +365,7 @@ static enum cllm_status encode_all(struct packing *packing, struct cllm_error *e
         if (!status && !jobs[i].leaves) status = fail_memory(err);
         if (!status) status = cllm_group_create(&jobs[i].group, err);
     }
-    if (!status) status = cllm_pipeline_run(&pipeline, pointers, job_count, packing->options->thread_count, err);
+    if (!status) status = cllm_pipeline_run(&pipeline, pointers, job_count, thread_count, err);
     for (unsigned i = 0; i < job_count; i++) {
         cllm_group_destroy(jobs[i].group);
         free(jobs[i].leaves);

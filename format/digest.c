@@ -86,6 +86,11 @@ enum cllm_status cllm_sha256_update_with_leaves(struct cllm_sha256_stream *strea
     return status ? status : cllm_sha256_leaves(bytes, byte_count, leaf_bytes, leaves_out, err);
 }
 
+bool cllm_sha256_apart(unsigned thread_count)
+{
+    return thread_count > (cllm_cpu_has_sha() ? 2u : 1u);
+}
+
 enum cllm_status cllm_sha256_finish(struct cllm_sha256_stream *stream, uint8_t digest_out[CLLM_DIGEST_BYTES],
                                     struct cllm_error *err)
 {
@@ -93,8 +98,10 @@ enum cllm_status cllm_sha256_finish(struct cllm_sha256_stream *stream, uint8_t d
         if (!EVP_DigestFinal_ex(stream->context, digest_out, NULL)) return fail_crypto(err);
         return EVP_DigestInit_ex(stream->context, EVP_sha256(), NULL) ? CLLM_OK : fail_crypto(err);
     }
+    const struct cllm_sha256_pace pace = stream->message.pace; /* is known by now */
     cllm_sha256_end(&stream->message, digest_out);
     cllm_sha256_start(&stream->message);
+    stream->message.pace = pace;
     return CLLM_OK;
 }
 

@@ -31,6 +31,11 @@ enum cllm_status cllm_sha256_leaves(const void *bytes, size_t byte_count, size_t
 enum cllm_status cllm_sha256_update_with_leaves(struct cllm_sha256_stream *stream, const void *bytes, size_t byte_count,
                                                 size_t leaf_bytes, uint8_t *leaves_out, struct cllm_error *err) CLLM_MUST_USE;
 
+/* Whether so many threads are done sooner with leaves hashed by all of them and the stream, which goes in order, by one, than
+ * with cllm_sha256_update_with_leaves by that one. That takes less of all threads together; but from three on, all wait for the
+ * one. */
+bool cllm_sha256_apart(unsigned thread_count);
+
 /* Root of a data object (FORMAT.md 8): SHA-256 over tag, decoded size, chunk size, and the SHA-256 of every decoded chunk,
  * `leaves`, leaf_count * 32 bytes. */
 enum cllm_status cllm_data_root(uint64_t decoded_bytes, uint32_t chunk_bytes, const uint8_t *leaves, size_t leaf_count,

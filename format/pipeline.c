@@ -42,8 +42,9 @@ unsigned cllm_thread_count(unsigned thread_count)
 unsigned cllm_pipeline_job_count(unsigned thread_count)
 {
     unsigned threads = cllm_thread_count(thread_count);
+    const unsigned jobs = threads + threads / 2 + 1;
     if (threads == 1) return 1;
-    return 2 * threads + 2 < MAX_JOBS ? 2 * threads + 2 : MAX_JOBS;
+    return jobs < MAX_JOBS ? jobs : MAX_JOBS;
 }
 
 /* Takes the oldest slot that nobody has, and works on it. The lock is held before and after, not meanwhile. */
