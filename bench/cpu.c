@@ -1,5 +1,6 @@
 /* cpu.c - how fast the CPU tools are: pack, verify, restore and decode in GB/s of original bytes, on one core and on all, beside
- * memcpy and zstd on the same bytes in the same run. Medians of repeated runs; everything in the page cache.
+ * memcpy and zstd on the same bytes in the same run. Medians of repeated runs; everything in the page cache. What a run wrote is
+ * removed before the next one, outside of the time: freeing the pages of a file that is replaced takes as long as a tenth of it.
  *
  *   build/release/bench/cpu [-r RUNS] [FILE.safetensors ...]      (without a file: 64 MiB of Gaussian BF16)
  */
@@ -161,18 +162,29 @@ static int compare_doubles(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* What is measured: a row. */
+struct operation {
+    const char *name;
+    void (*run)(struct subject *s);
+    const char *output;     /* that it makes anew; or null */
+    const uint64_t *stored; /* bytes, afterwards; or null */
+};
+
 /* Prints one row; returns the median speed in GB/s. */
-static double measure(const char *name, struct subject *s, unsigned runs, void (*run)(struct subject *), const uint64_t *stored)
+static double measure(struct subject *s, unsigned runs, struct operation operation)
 {
     double speeds[RUNS_MAX];
-    run(s); /* warm: page cache, page tables */
+    const uint64_t *stored = operation.stored;
+    operation.run(s); /* warm: page cache, page tables */
     for (unsigned i = 0; i < runs; i++) {
+        if (operation.output) unlink(operation.output);
         double start = seconds_now();
-        run(s);
+        operation.run(s);
         speeds[i] = (double)s->byte_count / (seconds_now() - start) / 1e9;
     }
     qsort(speeds, runs, sizeof *speeds, compare_doubles);
-    printf("| %-22s | %7u | %8.3f | %8.3f | %8.3f |", name, s->thread_count, speeds[runs / 2], speeds[0], speeds[runs - 1]);
+    printf("| %-22s | %7u | %8.3f | %8.3f | %8.3f |", operation.name, s->thread_count, speeds[runs / 2], speeds[0],
+           speeds[runs - 1]);
     if (stored) printf(" %6.2f %% |\n", 100.0 * (double)*stored / (double)s->byte_count);
     else printf("          |\n");
     fflush(stdout);
@@ -187,9 +199,9 @@ static void measure_zstd(struct subject *s, int level, unsigned runs)
     run_zstd(s);
     uint64_t stored = s->frame_bytes;
     snprintf(name, sizeof name, "zstd -%d", level);
-    measure(name, s, runs, run_zstd, &stored);
+    measure(s, runs, (struct operation){.name = name, .run = run_zstd, .stored = &stored});
     snprintf(name, sizeof name, "zstd -%d decode", level);
-    measure(name, s, runs, run_unzstd, NULL);
+    measure(s, runs, (struct operation){.name = name, .run = run_unzstd});
 }
 
 /* Peak resident memory of a program of this build, in MiB; -1 where it is not there or fails. Linux counts what this process had
@@ -227,17 +239,18 @@ static void measure_file(struct subject *s, unsigned runs)
     printf("\n%s, %.1f MB, median of %u runs\n\n", s->path, (double)s->byte_count / 1e6, runs);
     printf("| operation              | threads |     GB/s |  slowest |  fastest |   stored |\n");
     printf("|------------------------|--------:|---------:|---------:|---------:|---------:|\n");
+    const struct operation operations[] = {{"cpack", run_pack, s->container, &s->container_bytes},
+                                           {"cverify", run_verify, NULL, NULL},
+                                           {"cverify --quick", run_quick, NULL, NULL},
+                                           {"cpack -d", run_restore, s->scratch, NULL},
+                                           {"decode to memory", run_decode, NULL, NULL}};
     double speed[2][5] = {{0}};
     for (unsigned k = 0; k < (all > 1 ? 2u : 1u); k++) {
         s->thread_count = k ? all : 1;
-        speed[k][0] = measure("cpack", s, runs, run_pack, &s->container_bytes);
-        speed[k][1] = measure("cverify", s, runs, run_verify, NULL);
-        speed[k][2] = measure("cverify --quick", s, runs, run_quick, NULL);
-        speed[k][3] = measure("cpack -d", s, runs, run_restore, NULL);
-        speed[k][4] = measure("decode to memory", s, runs, run_decode, NULL);
+        for (unsigned i = 0; i < 5; i++) speed[k][i] = measure(s, runs, operations[i]);
     }
     s->thread_count = 1;
-    double copy = measure("memcpy", s, runs, run_memcpy, NULL);
+    double copy = measure(s, runs, (struct operation){.name = "memcpy", .run = run_memcpy});
     measure_zstd(s, 3, runs);
     measure_zstd(s, 19, ZSTD_STRONG_RUNS);
     printf("\nPeak memory in MiB, one thread and all: cpack %ld, %ld; cverify %ld, %ld%s\n", s->peak_mib[0], s->peak_mib[1],
