@@ -19,7 +19,7 @@
 #endif
 
 #define RUNS_MAX 99
-#define DTYPE_COUNT 4
+#define DTYPE_COUNT 5
 #define SAMPLE_BYTES ((size_t)64 << 20) /* distinct weights; the rest are copies at other addresses */
 #define TENSOR_BYTES ((size_t)32 << 20) /* of the small tensors: 4096 x 4096 in BF16 */
 #define GROUPS_PER_TENSOR (TENSOR_BYTES / CLLM_GROUP_BYTES)
@@ -72,14 +72,14 @@ static void add_group(struct sample *sample, size_t g, struct cllm_group *group,
     const struct cllm_ready_chunk *encoded = cllm_group_chunks(group, &count);
     struct cllm_chunk *chunks = sample->chunks + g * per_group;
     for (uint32_t k = 0; k < count; k++) {
-        if (encoded[k].chunk.table_index >= table_count) table_count = encoded[k].chunk.table_index + 1u;
         chunks[k] = encoded[k].chunk;
         chunks[k].stored_offset = sample->stored_bytes;
         memcpy(sample->stored + sample->stored_bytes, encoded[k].stored, chunks[k].stored_bytes);
         sample->stored_bytes += (chunks[k].stored_bytes + 15) & ~(size_t)15;
     }
+    const struct cllm_table *group_tables = cllm_group_tables(group, &table_count);
     struct cllm_table *tables = sample->tables + g * per_group;
-    memcpy(tables, cllm_group_tables(group), table_count * sizeof *tables);
+    memcpy(tables, group_tables, table_count * sizeof *tables);
     sample->groups[g] = (struct cllm_data){.layout = plan->layout,
                                            .chunk_bytes = plan->chunk_bytes,
                                            .chunk_count = count,
@@ -94,7 +94,7 @@ static void encode_sample(struct sample *sample, const char *dtype)
     struct cllm_group *group = NULL;
     const size_t name_bytes = strcspn(dtype, " ");
     struct cllm_plan plan = cllm_plan_make(cllm_dtype_find(dtype, name_bytes), SAMPLE_BYTES);
-    if (dtype[name_bytes]) plan.layout.zero_bits = 16;
+    if (strcmp(dtype, F32_OF_BF16) == 0) plan.layout.zero_bits = 16;
     sample->group_count = SAMPLE_BYTES / CLLM_GROUP_BYTES;
     sample->chunk_count = SAMPLE_BYTES / plan.chunk_bytes;
     sample->decoded = malloc(SAMPLE_BYTES);
@@ -267,14 +267,14 @@ static void print_result(const struct result *r)
 
 int main(int argc, char **argv)
 {
-    static const char *const dtypes[DTYPE_COUNT] = {"BF16", "F16", "F32", F32_OF_BF16};
+    static const char *const dtypes[DTYPE_COUNT] = {"BF16", "F16", "F32", F32_OF_BF16, SPARSE_BF16};
     unsigned runs = 11, gib = 2;
     const char *only = NULL;
     int option;
     while ((option = getopt(argc, argv, "r:g:d:")) != -1) {
         unsigned value = option != 'd' && optarg ? (unsigned)atoi(optarg) : 1;
         if (option == '?' || value < 1 || value > RUNS_MAX) {
-            fprintf(stderr, "usage: decode_gpu [-r RUNS] [-g GIB] [-d BF16|F16|F32|\"F32 of BF16\"]\n");
+            fprintf(stderr, "usage: decode_gpu [-r RUNS] [-g GIB] [-d BF16|F16|F32|\"F32 of BF16\"|\"BF16 pruned\"]\n");
             return 2;
         }
         if (option == 'r') runs = value;

@@ -3,6 +3,7 @@
 #define BENCH_GAUSSIAN_H
 
 #include <math.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -29,8 +30,10 @@ static inline uint16_t half_of(float value, uint32_t bits)
 
 /* F32 whose lower half is zero, as cpack finds it in checkpoints that were BF16 once. */
 #define F32_OF_BF16 "F32 of BF16"
+/* Every other one zero, by chance, as after pruning. */
+#define SPARSE_BF16 "BF16 pruned"
 
-/* dtype: BF16, F16, F32 or F32_OF_BF16. The same bytes each time. */
+/* dtype: BF16, F16, F32, F32_OF_BF16 or SPARSE_BF16. The same bytes each time. */
 static inline void fill_gaussian(uint8_t *bytes, size_t byte_count, const char *dtype)
 {
     const size_t element_bytes = dtype[0] == 'F' && dtype[1] == '3' ? 4 : 2;
@@ -39,9 +42,11 @@ static inline void fill_gaussian(uint8_t *bytes, size_t byte_count, const char *
         const float value = next_gaussian(&state);
         uint32_t bits;
         memcpy(&bits, &value, sizeof bits);
-        if (strcmp(dtype, "BF16") == 0) bits = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
+        const bool is_pruned = bits & 1; /* a bit that is rounded away */
+        if (strncmp(dtype, "BF16", 4) == 0) bits = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
         if (strcmp(dtype, F32_OF_BF16) == 0) bits = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000;
         if (strcmp(dtype, "F16") == 0) bits = half_of(value, bits);
+        if (strcmp(dtype, SPARSE_BF16) == 0 && is_pruned) bits = 0;
         memcpy(bytes + i * element_bytes, &bits, element_bytes); /* the host is little-endian */
     }
 }

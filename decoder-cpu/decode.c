@@ -13,9 +13,10 @@ struct cllm_decoder {
     struct cllm_compressor *compressor;
     uint8_t *scratch;
     size_t scratch_capacity;
-    uint8_t *presence; /* which elements of a chunk are there */
-    size_t presence_capacity;
+    uint8_t *masks; /* of a sparse chunk, and symbols that they follow from */
+    size_t masks_capacity;
     struct cllm_float_lookup lookup;
+    struct cllm_float_lookup mask_lookup;
 };
 
 enum cllm_status cllm_decoder_create(struct cllm_decoder **decoder_out, struct cllm_error *err)
@@ -36,7 +37,7 @@ void cllm_decoder_destroy(struct cllm_decoder *decoder)
     if (!decoder) return;
     cllm_compressor_destroy(decoder->compressor);
     free(decoder->scratch);
-    free(decoder->presence);
+    free(decoder->masks);
     free(decoder);
 }
 
@@ -56,52 +57,54 @@ static enum cllm_status reserve_scratch(struct cllm_decoder *decoder, size_t byt
     return reserve(&decoder->scratch, &decoder->scratch_capacity, byte_count, err);
 }
 
-/* Elements in float form, `decoded_bytes` of them, by one table of the data object. */
-static enum cllm_status decode_elements(struct cllm_decoder *decoder, const struct cllm_data *data,
-                                        const struct cllm_table *table, uint32_t decoded_bytes, const uint8_t *stored,
-                                        uint32_t stored_bytes, uint8_t *out, struct cllm_error *err)
+/* A part of a chunk in float form: `decoded_bytes` of elements of `layout`, by a code that `lookup` keeps. */
+static enum cllm_status decode_part(struct cllm_decoder *decoder, struct cllm_float_lookup *lookup,
+                                    const struct cllm_layout *layout, const struct cllm_table *table, uint32_t decoded_bytes,
+                                    const uint8_t *stored, uint32_t stored_bytes, uint8_t *out, struct cllm_error *err)
 {
     struct cllm_float_view view;
     uint8_t palette[256 * sizeof(uint64_t)] = {0}; /* whatever a symbol is, there is a value */
-    const struct cllm_layout layout = table->value_bytes ? cllm_layout_of_palette(&data->layout) : data->layout;
-    enum cllm_status status = cllm_float_view_parse(&layout, decoded_bytes, stored, stored_bytes, &view, err);
-    if (!status) status = reserve_scratch(decoder, cllm_float_scratch_bytes(&layout, &view), err);
+    enum cllm_status status = cllm_float_view_parse(layout, decoded_bytes, stored, stored_bytes, &view, err);
+    if (!status) status = reserve_scratch(decoder, cllm_float_scratch_bytes(layout, &view), err);
     if (status) return status;
     if (table->value_bytes) {
         memcpy(palette, table->values, cllm_table_values_bytes(table));
         view.palette = palette;
     }
-    cllm_float_lookup_build(&decoder->lookup, table);
-    return cllm_float_decoder(cllm_cpu_tier())(&decoder->lookup, &layout, &view, decoder->scratch, out, err);
+    cllm_float_lookup_build(lookup, table);
+    return cllm_float_decoder(cllm_cpu_tier())(lookup, layout, &view, decoder->scratch, out, err);
 }
 
-static enum cllm_status decode_float(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,
-                                     const uint8_t *stored, uint8_t *out, struct cllm_error *err)
+/* Elements of a chunk, by its code table. */
+static enum cllm_status decode_elements(struct cllm_decoder *decoder, const struct cllm_data *data,
+                                        const struct cllm_chunk *chunk, uint32_t decoded_bytes, const uint8_t *stored,
+                                        uint32_t stored_bytes, uint8_t *out, struct cllm_error *err)
 {
-    return decode_elements(decoder, data, &data->tables[chunk->table_index], chunk->decoded_bytes, stored, chunk->stored_bytes,
-                           out, err);
+    const struct cllm_table *table = &data->tables[chunk->table_index];
+    const struct cllm_layout layout = table->value_bytes ? cllm_layout_of_palette(&data->layout) : data->layout;
+    return decode_part(decoder, &decoder->lookup, &layout, table, decoded_bytes, stored, stored_bytes, out, err);
 }
 
-/* What a sparse chunk says of all its elements, in the decoder's memory. */
+/* ------------------------------------------------------------------------------------------------------------- sparse */
+
+/* What masks say of the things that they are of. */
 struct presence {
-    const uint8_t *bits;  /* one for each element: whether it is there */
-    const uint8_t *signs; /* one for each that is not */
-    uint32_t element_count;
-    uint32_t present_count;
-    bool has_signs;
+    const uint8_t *bits;  /* one for each: whether it is there */
+    const uint8_t *signs; /* one for each that is not; null: none is negative */
+    uint32_t count;
 };
 
 #define SPREAD_BLOCK 64u
 
-/* Spreads the elements at `packed`, which end where `out` does, over `out`, zeros between. A block of them is taken away before
- * its place is written; later ones lie behind it. */
+/* Spreads the elements at `packed`, which may end where `out` does, over `out`, zeros between. A block of them is taken away
+ * before its place is written; later ones lie behind it. */
 static inline __attribute__((always_inline)) void spread(const struct presence *presence, const uint8_t *packed,
                                                          size_t element_bytes, uint8_t *out)
 {
     uint8_t block[SPREAD_BLOCK * sizeof(uint64_t)], bits[8];
     uint32_t absent = 0;
-    for (uint32_t first = 0, count; first < presence->element_count; first += count, out += count * element_bytes) {
-        count = presence->element_count - first < SPREAD_BLOCK ? presence->element_count - first : SPREAD_BLOCK;
+    for (uint32_t first = 0, count; first < presence->count; first += count, out += count * element_bytes) {
+        count = presence->count - first < SPREAD_BLOCK ? presence->count - first : SPREAD_BLOCK;
         memset(bits, 0, sizeof bits);
         memcpy(bits, presence->bits + first / 8, (count + 7) / 8);
         uint64_t word = cllm_load_le64(bits), others = ~word & UINT64_MAX >> (SPREAD_BLOCK - count);
@@ -112,7 +115,7 @@ static inline __attribute__((always_inline)) void spread(const struct presence *
         memset(out, 0, count * element_bytes);
         for (; word; word &= word - 1, from += element_bytes)
             memcpy(out + (size_t)__builtin_ctzll(word) * element_bytes, from, element_bytes);
-        for (; presence->has_signs && others; others &= others - 1, absent++) {
+        for (; presence->signs && others; others &= others - 1, absent++) {
             uint8_t sign = presence->signs[absent / 8] >> absent % 8 & 1;
             out[((size_t)__builtin_ctzll(others) + 1) * element_bytes - 1] = (uint8_t)(sign << 7);
         }
@@ -129,57 +132,72 @@ static void spread_elements(const struct presence *presence, const uint8_t *pack
     }
 }
 
-/* A frame of `bit_count` bits at the start of `left` bytes; those at the end that are not used must be zero. */
-static enum cllm_status decode_bits(struct cllm_decoder *decoder, const uint8_t *stored, uint32_t left, uint32_t bit_count,
-                                    uint8_t *out, uint32_t *frame_bytes_out, struct cllm_error *err)
+/* Of `bit_count` bits as many as expected are set, and none behind them. */
+static enum cllm_status check_bits(const uint8_t *bits, uint32_t bit_count, uint32_t expected, struct cllm_error *err)
 {
-    size_t byte_count = ((size_t)bit_count + 7) / 8;
-    *frame_bytes_out = (uint32_t)cllm_frame_bytes(stored, left);
-    enum cllm_status status = cllm_decompress(decoder->compressor, stored, *frame_bytes_out, out, byte_count, err);
-    if (!status && bit_count % 8 && out[byte_count - 1] >> bit_count % 8 != 0) {
-        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "sparse chunk has bits beyond the %u due", bit_count);
+    uint32_t count = 0, byte_count = cllm_mask_bytes(bit_count);
+    for (uint32_t i = 0; i < byte_count; i++) count += (uint32_t)__builtin_popcount(bits[i]);
+    if (count != expected || (bit_count % 8 && bits[byte_count - 1] >> bit_count % 8 != 0)) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET,
+                         "sparse chunk has masks of %u set bits, expected %u among the first %u", count, expected, bit_count);
     }
-    return status;
+    return CLLM_OK;
 }
 
-/* Decodes the two frames at the start of a sparse chunk and says how long they are. */
-static enum cllm_status decode_presence(struct cllm_decoder *decoder, const uint8_t *stored, uint32_t stored_bytes,
-                                        uint32_t element_count, struct presence *presence_out, uint32_t *frames_bytes_out,
-                                        struct cllm_error *err)
+/* Decodes the masks of `element_count` elements, the last part of a chunk, into the decoder's memory. */
+static enum cllm_status decode_masks(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,
+                                     const struct cllm_sparse_head *head, const uint8_t *stored, uint32_t element_count,
+                                     struct cllm_error *err)
 {
-    size_t presence_bytes = ((size_t)element_count + 7) / 8;
-    uint32_t present = 0, first = 0, second = 0;
-    enum cllm_status status = reserve(&decoder->presence, &decoder->presence_capacity, 2 * presence_bytes, err);
+    const struct cllm_layout layout = cllm_layout_of_masks(&data->layout);
+    const uint32_t mask_count = cllm_mask_bytes(element_count), top = cllm_mask_bytes(mask_count);
+    const uint32_t offset = CLLM_SPARSE_HEAD_BYTES + head->float_bytes + head->sign_bytes;
+    const bool levels = cllm_sparse_has_levels(head, element_count);
+    enum cllm_status status = reserve(&decoder->masks, &decoder->masks_capacity, 2 * (size_t)mask_count, err);
     if (status) return status;
-    uint8_t *bits = decoder->presence, *signs = bits + presence_bytes, any = 0;
-    status = decode_bits(decoder, stored, stored_bytes, element_count, bits, &first, err);
-    if (status) return status;
-    for (size_t i = 0; i < presence_bytes; i++) present += (uint32_t)__builtin_popcount(bits[i]);
-    if (present == 0 || present == element_count) {
-        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "sparse chunk has %u of %u elements, expected some", present,
-                         element_count);
+    uint8_t *masks = decoder->masks, *symbols = levels ? masks + mask_count : masks;
+    status = decode_part(decoder, &decoder->mask_lookup, &layout, &data->tables[chunk->mask_table_index], head->mask_count,
+                         stored + offset, chunk->stored_bytes - offset, symbols, err);
+    if (!status && levels) {
+        const struct presence presence = {symbols, NULL, mask_count};
+        status = check_bits(symbols, mask_count, head->mask_count - top, err);
+        if (!status) spread_elements(&presence, symbols + top, 1, masks);
     }
-    status = decode_bits(decoder, stored + first, stored_bytes - first, element_count - present, signs, &second, err);
-    for (size_t i = 0; i < ((size_t)element_count - present + 7) / 8 && !status; i++) any |= signs[i];
-    *presence_out = (struct presence){bits, signs, element_count, present, any != 0};
-    *frames_bytes_out = first + second;
-    return status;
+    return status ? status : check_bits(masks, element_count, head->present_count, err);
 }
 
+/* The elements that are there are decoded to where they end with `out`, and spread from there. */
 static enum cllm_status decode_sparse(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,
                                       const uint8_t *stored, uint8_t *out, struct cllm_error *err)
 {
-    unsigned element_bytes = data->layout.element_bytes;
-    uint32_t element_count = chunk->decoded_bytes / element_bytes, frames = 0;
-    struct presence presence;
-    enum cllm_status status = decode_presence(decoder, stored, chunk->stored_bytes, element_count, &presence, &frames, err);
-    if (status) return status;
-    uint8_t *packed = out + (size_t)(element_count - presence.present_count) * element_bytes;
-    status = decode_elements(decoder, data, &data->tables[chunk->table_index], presence.present_count * element_bytes,
-                             stored + frames, chunk->stored_bytes - frames, packed, err);
+    const uint32_t element_bytes = data->layout.element_bytes, element_count = chunk->decoded_bytes / element_bytes;
+    struct cllm_sparse_head head = {0, 0, 0, 0};
+    if (chunk->stored_bytes >= CLLM_SPARSE_HEAD_BYTES) {
+        head = (struct cllm_sparse_head){cllm_load_le32(stored), cllm_load_le32(stored + 4), cllm_load_le32(stored + 8),
+                                         cllm_load_le32(stored + 12)};
+    }
+    if (!cllm_sparse_head_fits(&head, element_count, chunk->stored_bytes)) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET,
+                         "sparse chunk of %u elements in %u bytes has parts that do not fit: %u, %u, %u, %u", element_count,
+                         chunk->stored_bytes, head.float_bytes, head.sign_bytes, head.mask_count, head.present_count);
+    }
+    const uint32_t absent_count = element_count - head.present_count;
+    const uint8_t *elements = stored + CLLM_SPARSE_HEAD_BYTES, *signs = elements + head.float_bytes;
+    uint8_t *packed = out + (size_t)absent_count * element_bytes;
+    enum cllm_status status = decode_masks(decoder, data, chunk, &head, stored, element_count, err);
+    if (!status && head.sign_bytes && absent_count % 8 && signs[head.sign_bytes - 1] >> absent_count % 8 != 0) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "sparse chunk has signs beyond the %u due", absent_count);
+    }
+    if (!status) {
+        status =
+            decode_elements(decoder, data, chunk, head.present_count * element_bytes, elements, head.float_bytes, packed, err);
+    }
+    const struct presence presence = {decoder->masks, head.sign_bytes ? signs : NULL, element_count};
     if (!status) spread_elements(&presence, packed, element_bytes, out);
     return status;
 }
+
+/* ------------------------------------------------------------------------------------------------------------- others */
 
 static enum cllm_status decode_planes(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,
                                       const uint8_t *stored, uint8_t *out, struct cllm_error *err)
@@ -204,7 +222,8 @@ enum cllm_status cllm_decode_chunk(struct cllm_decoder *decoder, const struct cl
     switch (chunk->form) {
     case CLLM_FORM_RAW: memcpy(out, stored, chunk->decoded_bytes); return CLLM_OK;
     case CLLM_FORM_ZSTD: return cllm_decompress(decoder->compressor, stored, chunk->stored_bytes, out, chunk->decoded_bytes, err);
-    case CLLM_FORM_FLOAT: return decode_float(decoder, data, chunk, stored, out, err);
+    case CLLM_FORM_FLOAT:
+        return decode_elements(decoder, data, chunk, chunk->decoded_bytes, stored, chunk->stored_bytes, out, err);
     case CLLM_FORM_PLANES: return decode_planes(decoder, data, chunk, stored, out, err);
     case CLLM_FORM_SPARSE: return decode_sparse(decoder, data, chunk, stored, out, err);
     default:

@@ -17,7 +17,7 @@
 typedef void kernel_function(const struct gpu_chunk *, struct gpu_bases, const struct gpu_table *, uint32_t *);
 
 /* The fast ones by element; of each, chunks of large tensors, the same with more code words than usual, and other segments. */
-enum { KERNEL_COPY, KERNEL_ANY, KERNEL_ANY_PALETTE, KERNEL_FAST, KERNEL_CLASSES = 3 };
+enum { KERNEL_COPY, KERNEL_ANY, KERNEL_ANY_PALETTE, KERNEL_SPARSE, KERNEL_SPARSE_PALETTE, KERNEL_FAST, KERNEL_CLASSES = 3 };
 enum { CLASS_LARGE, CLASS_WIDE, CLASS_SMALL };
 
 template <gpu_element ELEMENT, unsigned ROUND, unsigned THREADS>
@@ -29,10 +29,12 @@ static constexpr size_t shared_bytes_of()
 static const struct {
     kernel_function *function;
     unsigned threads;
-    size_t shared_bytes; /* without code words */
+    size_t shared_bytes; /* without code words or masks */
 } kernels[GPU_KERNELS] = {{kernel_copy, FLOAT_THREADS, 0},
-                          {kernel_decode_any<false>, FLOAT_THREADS, sizeof(gpu_shared<FLOAT_THREADS, SMALL_ROUND>)},
-                          {kernel_decode_any<true>, FLOAT_THREADS, sizeof(gpu_shared<FLOAT_THREADS, SMALL_ROUND>)},
+                          {kernel_decode_any<false>, FLOAT_THREADS, sizeof(gpu_shared_any)},
+                          {kernel_decode_any<true>, FLOAT_THREADS, sizeof(gpu_shared_any)},
+                          {kernel_decode_sparse<false>, FLOAT_THREADS, sizeof(gpu_shared_any)},
+                          {kernel_decode_sparse<true>, FLOAT_THREADS, sizeof(gpu_shared_any)},
 #define LARGE(element, round)                                                                                                    \
     kernel_decode_fast<element, round, LARGE_HALF_LOG2, FLOAT_THREADS>, FLOAT_THREADS,                                           \
         shared_bytes_of<element, round, FLOAT_THREADS>()
@@ -49,6 +51,7 @@ static const struct {
 
 bool cllm_gpu_decodes(const struct cllm_chunk *chunk)
 {
+    if (chunk->form == CLLM_FORM_SPARSE) return chunk->decoded_bytes <= GPU_SPARSE_BYTES_MAX;
     return chunk->form == CLLM_FORM_FLOAT || chunk->form == CLLM_FORM_RAW;
 }
 
@@ -64,7 +67,8 @@ uint32_t cllm_gpu_run_chunks(const struct cllm_data *data, uint32_t first_chunk,
 size_t cllm_gpu_scratch_bytes(size_t item_count, bool palettes)
 {
     const size_t hash_piece_bytes = 16, table_bytes = sizeof(struct gpu_table) + (palettes ? PALETTE_BYTES : 0);
-    return (item_count * (sizeof(struct gpu_chunk) + table_bytes + hash_piece_bytes) + 512) * 3 / 2;
+    const size_t mask_table_bytes = sizeof(struct gpu_table);
+    return (item_count * (sizeof(struct gpu_chunk) + table_bytes + mask_table_bytes + hash_piece_bytes) + 512) * 3 / 2;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- describing */
@@ -123,6 +127,12 @@ static unsigned choose_kernel(const struct gpu_chunk *chunk)
                                                 : CLASS_WIDE);
 }
 
+/* The table described last, of elements or of masks, and where. */
+struct described_table {
+    const struct cllm_table *table;
+    uint32_t index;
+};
+
 /* Where describing has come to. Walked twice: to count, then to write. */
 struct walk {
     struct gpu_chunk *chunks;      /* staged, in the order of the kernels; null while counting */
@@ -130,9 +140,9 @@ struct walk {
     uint64_t *values;              /* staged, of palettes */
     uint32_t counts[GPU_KERNELS];  /* of descriptions */
     uint32_t next[GPU_KERNELS];    /* index of the next description */
-    uint32_t stage[GPU_KERNELS];   /* most bytes of code words */
+    uint32_t stage[GPU_KERNELS];   /* most bytes of shared memory for code words or masks */
     uint32_t index;                /* of the chunk, in the order of the spans */
-    const struct cllm_table *last; /* table described last */
+    struct described_table last, last_mask;
     uint32_t table_count;
     uint32_t palette_count;
     uint32_t palette_base; /* where values begin on the device, in 8 bytes from the tables; not 0 */
@@ -170,22 +180,19 @@ static void add_values(struct walk *walk, const struct cllm_table *table)
     walk->palette_count++;
 }
 
-/* Chunks that share a table nearly always follow each other. */
-static void add_table(struct walk *walk, const struct cllm_table *table, struct gpu_chunk *described)
+/* Chunks that share a table nearly always follow each other. Returns its index. */
+static uint32_t add_table(struct walk *walk, const struct cllm_table *table, bool rotates, struct described_table *last)
 {
-    if (walk->last != table) {
-        if (walk->tables) {
-            struct gpu_table_seed *seed = &walk->tables[walk->table_count];
-            memset(seed, 0, sizeof *seed);
-            memcpy(seed->length, table->length, sizeof seed->length);
-            seed->rotates = gpu_rotates(&described->layout);
-        }
-        if (table->value_bytes) add_values(walk, table);
-        walk->table_count++;
-        walk->last = table;
+    if (last->table == table) return last->index;
+    if (walk->tables) {
+        struct gpu_table_seed *seed = &walk->tables[walk->table_count];
+        memset(seed, 0, sizeof *seed);
+        memcpy(seed->length, table->length, sizeof seed->length);
+        seed->rotates = rotates;
     }
-    described->table = walk->table_count - 1;
-    if (table->value_bytes) described->palette = walk->palette_base + 256 * (walk->palette_count - 1);
+    if (table->value_bytes) add_values(walk, table);
+    *last = {table, walk->table_count};
+    return walk->table_count++;
 }
 
 static void add_float(struct walk *walk, const struct cllm_data *data, const struct cllm_chunk *chunk, uint64_t stored_offset,
@@ -195,9 +202,17 @@ static void add_float(struct walk *walk, const struct cllm_data *data, const str
     described.stored_offset = stored_offset;
     described.out_offset = out_offset;
     described.index = walk->index;
-    add_table(walk, &data->tables[chunk->table_index], &described);
-    const unsigned kernel = choose_kernel(&described);
-    if (walk->stage[kernel] < stage_bytes(&described)) walk->stage[kernel] = stage_bytes(&described);
+    const struct cllm_table *table = &data->tables[chunk->table_index];
+    described.table = add_table(walk, table, gpu_rotates(&described.layout), &walk->last);
+    if (table->value_bytes) described.palette = walk->palette_base + 256 * (walk->palette_count - 1);
+    unsigned kernel = choose_kernel(&described);
+    uint32_t stage = kernel >= KERNEL_FAST ? stage_bytes(&described) + STAGE_PAD : 0;
+    if (chunk->form == CLLM_FORM_SPARSE) {
+        described.mask_table = add_table(walk, &data->tables[chunk->mask_table_index], false, &walk->last_mask);
+        kernel = described.palette ? KERNEL_SPARSE_PALETTE : KERNEL_SPARSE;
+        stage = gpu_sparse_bytes(described.element_count);
+    }
+    if (walk->stage[kernel] < stage) walk->stage[kernel] = stage;
     add_description(walk, kernel, &described);
 }
 
@@ -226,7 +241,7 @@ static enum cllm_status walk_span(struct walk *walk, const struct cllm_gpu_span 
                              "GPU batch: span %zu: chunk %u has form %u, which is not for the GPU", span_index,
                              span->first_chunk + k, chunks[k].form);
         }
-        const bool is_float = !span->decoded && chunks[k].form == CLLM_FORM_FLOAT;
+        const bool is_float = !span->decoded && cllm_form_has_table(chunks[k].form);
         if (is_float) add_float(walk, data, &chunks[k], stored, out);
         else add_copy(walk, stored, out, chunks[k].decoded_bytes);
         *(is_float        ? &walk->info.float_bytes
@@ -319,8 +334,7 @@ enum cllm_status gpu_batch_fill(struct cllm_gpu_batch *batch, const struct cllm_
     if (!status) status = walk_spans(&counted, batch->starts, spans, span_count, err);
     for (int k = 0; k < GPU_KERNELS; k++) {
         walk.next[k] = chunk_count;
-        const uint32_t stage = k >= KERNEL_FAST ? counted.stage[k] + STAGE_PAD : 0;
-        batch->launches[k] = {chunk_count, counted.counts[k], (uint32_t)kernels[k].shared_bytes + stage};
+        batch->launches[k] = {chunk_count, counted.counts[k], (uint32_t)kernels[k].shared_bytes + counted.stage[k]};
         chunk_count += counted.counts[k];
     }
     if (!status) status = reserve_batch(batch, &counted, chunk_count, err);
@@ -342,8 +356,11 @@ static enum cllm_status allow_shared_memory(struct cllm_error *err)
 {
     enum cllm_status status = CLLM_OK;
     for (int k = KERNEL_ANY; k < GPU_KERNELS && !status; k++) {
-        const size_t bytes = kernels[k].shared_bytes + (k >= KERNEL_FAST ? STAGE_BYTES_MAX + STAGE_PAD : 0);
-        status = cuda_try(cudaFuncSetAttribute(kernels[k].function, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes),
+        const size_t stage = k >= KERNEL_FAST     ? STAGE_BYTES_MAX + STAGE_PAD
+                             : k >= KERNEL_SPARSE ? gpu_sparse_bytes(GPU_SPARSE_BYTES_MAX)
+                                                  : 0;
+        const int bytes = (int)(kernels[k].shared_bytes + stage);
+        status = cuda_try(cudaFuncSetAttribute(kernels[k].function, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
                           "reserve shared memory", err);
     }
     return status;
@@ -430,7 +447,7 @@ enum cllm_status gpu_batch_download_status(const struct cllm_gpu_batch *batch, c
 enum cllm_status gpu_batch_judge(const struct cllm_gpu_batch *batch, size_t *bad_span_out, uint32_t *bad_chunk_out,
                                  struct cllm_error *err)
 {
-    static const char *const reasons[] = {"its head does not fit", "a segment's halves do not meet", "", ""};
+    static const char *const reasons[] = {"its head does not fit", "a segment's halves do not meet", "its masks do not fit", ""};
     const uint32_t word = *batch->gpu->status, index = word / GPU_REASONS;
     if (word == UINT32_MAX) return CLLM_OK;
     size_t span = 0;
@@ -438,7 +455,7 @@ enum cllm_status gpu_batch_judge(const struct cllm_gpu_batch *batch, size_t *bad
     const uint32_t chunk = batch->starts[span].first_chunk + (index - batch->starts[span].index);
     if (bad_span_out) *bad_span_out = span;
     if (bad_chunk_out) *bad_chunk_out = chunk;
-    return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "span %zu, chunk %u: float chunk does not decode: %s", span, chunk,
+    return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "span %zu, chunk %u does not decode: %s", span, chunk,
                      reasons[word % GPU_REASONS]);
 }
 

@@ -1,4 +1,4 @@
-/* kernels_float.cuh - the float form on the GPU. FORMAT.md 9.
+/* kernels_float.cuh - the float form on the GPU, and sparse chunks, which are made of it. FORMAT.md 9, 12.
  *
  * One thread block decodes one chunk, one thread half a segment: the lower half of the threads first halves, forwards, the upper
  * half second halves, which are read backwards, word by word, each word's bits reversed, and so look like first halves. A look-up
@@ -8,6 +8,8 @@
  *
  * kernel_decode_fast is for the chunks that cpack writes for BF16, F16 and F32, and for palettes of elements of two and four
  * bytes; table and code words are copied to shared memory first. kernel_decode_any takes every other layout, size and alignment.
+ * kernel_decode_sparse decodes masks to shared memory and the elements that are there to the end of the output, as
+ * kernel_decode_any does, and spreads them.
  *
  * It runs at nine tenths of what memory allows (bench/NOTES.md) because instructions are few: symbols are kept as the join wants
  * them, an entry's fields lie where they need no mask, and of counters only the low bits are looked at.
@@ -15,6 +17,7 @@
  * Bounds: nothing that is read from the payload reaches an address unchecked. Segments that end behind the stream are not
  * decoded; a half that runs away is stopped once a round, and until then stays within STAGE_PAD; element indices are checked
  * against the chunk's own count; halves that do not meet are reported. A palette has a value for every byte that a symbol can be.
+ * A sparse chunk's sizes are checked together, and the bits of its masks counted, before an element is stored.
  */
 #ifndef CLLM_KERNELS_FLOAT_CUH
 #define CLLM_KERNELS_FLOAT_CUH
@@ -26,10 +29,11 @@
 
 #define FLOAT_THREADS 256 /* of a block, at most */
 #define FLOAT_BLOCKS_PER_SM 4
-#define LARGE_ROUND 128 /* symbols of a lane between two joins: all of a half segment */
-#define SMALL_ROUND 64  /* the same where shared memory is short or half segments are long */
-#define RUNAWAY_WORDS 5 /* behind the last one, to which a half that runs away comes back */
-#define STAGE_PAD 224   /* bytes on either side of the code words: these words, 130 look-ups of 11 bits, and two words */
+#define LARGE_ROUND 128              /* symbols of a lane between two joins: all of a half segment */
+#define SMALL_ROUND 64               /* the same where shared memory is short or half segments are long */
+#define RUNAWAY_WORDS 5              /* behind the last one, to which a half that runs away comes back */
+#define GPU_SPARSE_BYTES_MAX 262144u /* decoded, of a sparse chunk: its masks must fit in shared memory; cpack's have no more */
+#define STAGE_PAD 224 /* bytes on either side of the code words: these words, 130 look-ups of 11 bits, and two words */
 
 /* One chunk as a kernel sees it; filled by the host from a validated index. */
 struct gpu_chunk {
@@ -39,6 +43,7 @@ struct gpu_chunk {
     uint32_t element_count;
     uint32_t plane_bytes; /* of all planes */
     uint32_t table;       /* into the tables of the launch */
+    uint32_t mask_table;  /* the same for the masks of a sparse chunk */
     uint32_t index;       /* for the status word */
     uint32_t palette; /* where symbols stand for values: of 256 in 8 bytes each, in 8 bytes from the launch's tables; else 0 */
     struct cllm_layout layout;
@@ -53,15 +58,16 @@ struct gpu_bases {
 /* A chunk with its addresses. */
 struct gpu_work : gpu_chunk {
     const uint8_t *stored;
+    const uint8_t *planes; /* where they start: at `stored`, but for the parts of a sparse chunk */
     uint8_t *out;
     __device__ __forceinline__ gpu_work(const struct gpu_chunk &chunk, const struct gpu_bases &bases)
-        : gpu_chunk(chunk), stored(bases.stored + chunk.stored_offset), out(bases.out + chunk.out_offset)
+        : gpu_chunk(chunk), stored(bases.stored + chunk.stored_offset), planes(stored), out(bases.out + chunk.out_offset)
     {
     }
 };
 
 /* Why a chunk does not decode. A status word is the least of GPU_REASONS * index + reason, or UINT32_MAX. */
-enum gpu_reason { GPU_BAD_HEADER, GPU_BAD_SEGMENT, GPU_REASONS = 4 };
+enum gpu_reason { GPU_BAD_HEADER, GPU_BAD_SEGMENT, GPU_BAD_MASKS, GPU_REASONS = 4 };
 
 static __device__ __forceinline__ void report(uint32_t *d_status, const struct gpu_chunk &chunk, enum gpu_reason reason)
 {
@@ -828,9 +834,9 @@ static __device__ __forceinline__ void join_any(const struct gpu_work &chunk, co
     const unsigned bits = cllm_layout_remainder_bits(&layout), planes = bits / 8, rest = bits % 8;
     if (gpu_rotates(&layout)) symbol = (uint8_t)(symbol << 1 | symbol >> 7);
     uint64_t remainder = 0;
-    for (unsigned p = 0; p < planes; p++) remainder |= (uint64_t)chunk.stored[(size_t)p * chunk.element_count + index] << 8 * p;
+    for (unsigned p = 0; p < planes; p++) remainder |= (uint64_t)chunk.planes[(size_t)p * chunk.element_count + index] << 8 * p;
     if (rest) {
-        const uint8_t *packed = chunk.stored + (size_t)planes * chunk.element_count;
+        const uint8_t *packed = chunk.planes + (size_t)planes * chunk.element_count;
         remainder |= (uint64_t)cllm_bits_at(packed, (uint64_t)index * rest, rest) << 8 * planes;
     }
     const uint64_t element = PALETTE ? palette[symbol] : cllm_element_join(&layout, symbol, remainder);
@@ -844,14 +850,36 @@ static __device__ __forceinline__ void join_any(const struct gpu_work &chunk, co
     }
 }
 
+/* What becomes of the symbols of a part in float form: elements of the output. */
+template <bool PALETTE>
+struct gpu_to_elements {
+    const struct gpu_work &part;
+    const uint64_t *palette;
+
+    __device__ __forceinline__ void operator()(uint32_t index, uint8_t symbol) const
+    {
+        join_any<PALETTE>(part, palette, index, symbol);
+    }
+};
+
+/* The same: bytes, as they are. */
+struct gpu_to_bytes {
+    uint8_t *bytes;
+
+    __device__ __forceinline__ void operator()(uint32_t index, uint8_t symbol) const
+    {
+        bytes[index] = symbol;
+    }
+};
+
 /* As decode_warp, for any layout: of one half segment after the other, an element a thread: neighbours store side by side. */
-template <bool MIRRORED, bool PALETTE>
-static __device__ uint32_t decode_warp_any(const gpu_words<false> &words, const struct gpu_work &chunk,
-                                           const struct gpu_table &table, const uint64_t *palette, const uint8_t *ring,
+template <bool MIRRORED, typename SINK>
+static __device__ uint32_t decode_warp_any(const gpu_words<false> &words, const struct gpu_work &part,
+                                           const struct gpu_table &table, const SINK &sink, const uint8_t *ring,
                                            const struct gpu_half &half)
 {
     const gpu_reader<false, MIRRORED> reader = {words};
-    const uint32_t per_half = 1u << (chunk.layout.segment_log2 - 1), lane_index = threadIdx.x % 32;
+    const uint32_t per_half = 1u << (part.layout.segment_log2 - 1), lane_index = threadIdx.x % 32;
     const uint32_t wanted = (half.symbol_count + 3) & ~3u; /* whole words of the ring */
     struct gpu_lane lane = start_lane<SMALL_ROUND>(reader, shared_address(ring), half.start);
     for (uint32_t round = 0; round < per_half; round += SMALL_ROUND) {
@@ -862,52 +890,248 @@ static __device__ uint32_t decode_warp_any(const gpu_words<false> &words, const 
             const uint64_t segment = half.segment - lane_index + from;
             const uint64_t index = (2 * segment + MIRRORED) * per_half + symbol_index;
             const uint8_t symbol = ring[ring_offset<SMALL_ROUND>(from, 8 * symbol_index) + symbol_index % 4];
-            if (symbol_index < per_half && index < chunk.element_count)
-                join_any<PALETTE>(chunk, palette, (uint32_t)index, symbol);
+            if (symbol_index < per_half && index < part.element_count) sink((uint32_t)index, symbol);
         }
         __syncwarp();
     }
     return end_of_lane(reader, table.length, lane, half.symbol_count);
 }
 
-/* One chunk per block, 128 segments at a time; code words are read where they lie. */
+typedef gpu_shared<FLOAT_THREADS, SMALL_ROUND> gpu_shared_any;
+
+/* A part of a chunk in float form by all threads of a block, 128 segments at a time; code words are read where they lie. Returns
+ * to all whether it decodes; then all of it is there for all. */
+template <typename SINK>
+static __device__ bool decode_part_any(gpu_shared_any &shared, const struct gpu_work &part, const struct gpu_table *d_table,
+                                       const SINK &sink, uint32_t *d_status)
+{
+    if (!has_head(part)) {
+        if (threadIdx.x == 0) report(d_status, part, GPU_BAD_HEADER);
+        return false;
+    }
+    copy_pieces(d_table, &shared.table, sizeof shared.table / 16);
+    __pipeline_commit();
+    __pipeline_wait_prior(0);
+    __syncthreads();
+
+    const uint64_t per_segment = 1u << part.layout.segment_log2;
+    const uint32_t segment_count = (uint32_t)((part.element_count + per_segment - 1) / per_segment);
+    const uint32_t *global = (const uint32_t *)(part.stored + plane_boundary(part));
+    const gpu_words<false> words = {global, 0, (part.stored_bytes - plane_boundary(part) + 3) / 4};
+    const struct gpu_head head = read_head(words, part, segment_count);
+    if (!head.good) {
+        if (threadIdx.x == 0) report(d_status, part, GPU_BAD_HEADER);
+        return false;
+    }
+    bool good = true;
+    uint32_t tile_start = head.stream_bit;
+    for (uint32_t tile = 0; tile < segment_count; tile += FLOAT_THREADS / 2) {
+        const struct gpu_half half =
+            find_half<FLOAT_THREADS>(words, head, shared.warp_bits, part, tile, segment_count, &tile_start);
+        const uint8_t *ring = shared.ring[threadIdx.x / 32];
+        const uint32_t end = threadIdx.x < FLOAT_THREADS / 2 ? decode_warp_any<false>(words, part, shared.table, sink, ring, half)
+                                                             : decode_warp_any<true>(words, part, shared.table, sink, ring, half);
+        const bool meets = halves_meet<FLOAT_THREADS>(shared.meeting, end, words.count);
+        if (half.segment < segment_count && !(half.good && meets)) good = false;
+    }
+    if (!good) report(d_status, part, GPU_BAD_SEGMENT);
+    return __syncthreads_and(good);
+}
+
+/* One chunk per block. */
 template <bool PALETTE>
 static __global__ void __launch_bounds__(FLOAT_THREADS, FLOAT_BLOCKS_PER_SM)
     kernel_decode_any(const struct gpu_chunk *d_chunks, struct gpu_bases bases, const struct gpu_table *d_tables,
                       uint32_t *d_status)
 {
     extern __shared__ __align__(2048) uint8_t shared_memory[];
-    gpu_shared<FLOAT_THREADS, SMALL_ROUND> &shared = *(gpu_shared<FLOAT_THREADS, SMALL_ROUND> *)shared_memory;
     const struct gpu_work chunk(d_chunks[blockIdx.x], bases);
-    if (!has_head(chunk)) {
-        if (threadIdx.x == 0) report(d_status, chunk, GPU_BAD_HEADER);
-        return;
-    }
-    copy_pieces(&d_tables[chunk.table], &shared.table, sizeof shared.table / 16);
-    __pipeline_commit();
-    __pipeline_wait_prior(0);
-    __syncthreads();
+    const gpu_to_elements<PALETTE> sink = {chunk, palette_of(chunk, d_tables)};
+    decode_part_any(*(gpu_shared_any *)shared_memory, chunk, &d_tables[chunk.table], sink, d_status);
+}
 
-    const uint64_t *palette = palette_of(chunk, d_tables);
-    const uint64_t per_segment = 1u << chunk.layout.segment_log2;
-    const uint32_t segment_count = (uint32_t)((chunk.element_count + per_segment - 1) / per_segment);
-    const uint32_t *global = (const uint32_t *)(chunk.stored + plane_boundary(chunk));
-    const gpu_words<false> words = {global, 0, (chunk.stored_bytes - plane_boundary(chunk) + 3) / 4};
-    const struct gpu_head head = read_head(words, chunk, segment_count);
-    if (!head.good) {
+/* ----------------------------------------------------------------------------------------------------------------- sparse */
+
+/* Masks in words of 32 bits, and how many bits are set in the words before. */
+struct gpu_masks {
+    uint32_t *bits;
+    uint32_t *before;
+
+    __device__ __forceinline__ bool has(uint32_t index) const
+    {
+        return bits[index / 32] >> index % 32 & 1;
+    }
+
+    /* How many set bits lie below. */
+    __device__ __forceinline__ uint32_t rank(uint32_t index) const
+    {
+        return before[index / 32] + __popc(bits[index / 32] & ((1u << index % 32) - 1));
+    }
+};
+
+/* Fills `before`, all threads for all, and returns how many of the bits are set; UINT32_MAX if any behind `bit_count` is. */
+static __device__ uint32_t count_masks(const gpu_masks &masks, uint32_t bit_count, uint32_t *warp_sums)
+{
+    const uint32_t words = (bit_count + 31) / 32, share = (words + FLOAT_THREADS - 1) / FLOAT_THREADS;
+    const uint32_t first = min(words, threadIdx.x * share), end = min(words, first + share), lane = threadIdx.x % 32;
+    uint32_t own = 0, total = 0;
+    for (uint32_t w = first; w < end; w++) own += __popc(masks.bits[w]);
+    uint32_t before = scan_warp(own, lane);
+    if (lane == 31) warp_sums[threadIdx.x / 32] = before + own;
+    __syncthreads();
+    for (uint32_t w = 0; w < FLOAT_THREADS / 32; w++) {
+        if (w < threadIdx.x / 32) before += warp_sums[w];
+        total += warp_sums[w];
+    }
+    for (uint32_t w = first; w < end; w++) {
+        masks.before[w] = before;
+        before += __popc(masks.bits[w]);
+    }
+    __syncthreads();
+    return bit_count % 32 && masks.bits[words - 1] >> bit_count % 32 ? UINT32_MAX : total;
+}
+
+/* Of a block, behind gpu_shared: the masks of a chunk's elements. */
+CLLM_HOST_DEVICE uint32_t gpu_sparse_bytes(uint32_t element_count)
+{
+    return (element_count + 31) / 32 * (2 * sizeof(uint32_t));
+}
+
+static __device__ __forceinline__ gpu_masks masks_of(gpu_shared_any &shared, uint32_t element_count)
+{
+    uint32_t *bits = (uint32_t *)shared.words;
+    return {bits, bits + (element_count + 31) / 32};
+}
+
+/* Masks of masks, where the rings are, which are not in use. */
+static __device__ __forceinline__ gpu_masks masks_of_masks(gpu_shared_any &shared, uint32_t mask_count)
+{
+    static_assert(sizeof shared.ring >= GPU_SPARSE_BYTES_MAX / 8 / 32 * 2 * sizeof(uint32_t), "there is room");
+    uint32_t *bits = (uint32_t *)shared.ring;
+    return {bits, bits + (mask_count + 31) / 32};
+}
+
+/* From `symbols`, masks of masks and then the masks that are not 0, all masks. False to all where the numbers do not agree. */
+static __device__ bool expand_masks(gpu_shared_any &shared, const uint8_t *symbols, uint32_t symbol_count, uint32_t mask_count,
+                                    uint8_t *out)
+{
+    const gpu_masks upper = masks_of_masks(shared, mask_count);
+    const uint32_t upper_bytes = cllm_mask_bytes(mask_count), upper_words = (mask_count + 31) / 32;
+    for (uint32_t i = threadIdx.x; i < 4 * upper_words; i += FLOAT_THREADS)
+        ((uint8_t *)upper.bits)[i] = i < upper_bytes ? symbols[i] : 0;
+    __syncthreads();
+    if (count_masks(upper, mask_count, shared.warp_bits) != symbol_count - upper_bytes) return false;
+    for (uint32_t i = threadIdx.x; i < mask_count; i += FLOAT_THREADS)
+        out[i] = upper.has(i) ? symbols[upper_bytes + upper.rank(i)] : 0;
+    __syncthreads();
+    return true;
+}
+
+/* Decodes the masks of a chunk, the last part of it, and counts them. Symbols that are not masks themselves lie where the counts
+ * will be, which is room for as many bytes. */
+static __device__ bool decode_masks(gpu_shared_any &shared, const struct gpu_work &chunk, const struct cllm_sparse_head &head,
+                                    const struct gpu_table *d_table, uint32_t *d_status)
+{
+    const gpu_masks masks = masks_of(shared, chunk.element_count);
+    const uint32_t mask_count = cllm_mask_bytes(chunk.element_count);
+    const bool levels = cllm_sparse_has_levels(&head, chunk.element_count);
+    const gpu_to_bytes sink = {(uint8_t *)(levels ? masks.before : masks.bits)};
+    struct gpu_work part = chunk;
+    part.layout = cllm_layout_of_masks(&chunk.layout);
+    part.element_count = head.mask_count;
+    part.plane_bytes = CLLM_SPARSE_HEAD_BYTES + head.float_bytes + head.sign_bytes;
+    if (threadIdx.x == 0) masks.bits[(chunk.element_count - 1) / 32] = 0; /* its last bytes are no masks */
+    __syncthreads();
+    if (!decode_part_any(shared, part, d_table, sink, d_status)) return false;
+    bool good = !levels || expand_masks(shared, sink.bytes, head.mask_count, mask_count, (uint8_t *)masks.bits);
+    good = good && count_masks(masks, chunk.element_count, shared.warp_bits) == head.present_count;
+    if (!good && threadIdx.x == 0) report(d_status, chunk, GPU_BAD_MASKS);
+    return good;
+}
+
+template <typename T>
+static __device__ __forceinline__ T load_element(const uint8_t *from, bool aligned)
+{
+    if (aligned) return *(const T *)from;
+    T element = 0;
+    for (unsigned b = 0; b < sizeof element; b++) element |= (T)from[b] << 8 * b;
+    return element;
+}
+
+template <typename T>
+static __device__ __forceinline__ void store_element(uint8_t *to, T element, bool aligned)
+{
+    if (aligned) *(T *)to = element;
+    for (unsigned b = 0; b < sizeof element && !aligned; b++) to[b] = (uint8_t)(element >> 8 * b);
+}
+
+#define SPREAD_STEPS 8 /* elements of a thread between two barriers */
+
+/* The elements that lie at the end of the output to their places, zeros between, from the first one on. No element is overwritten
+ * before it is read: ahead of its place there are no more zeros than in all. */
+template <typename T>
+static __device__ void spread(const struct gpu_work &chunk, const gpu_masks &masks, uint32_t absent_count, const uint8_t *signs)
+{
+    const bool aligned = (uintptr_t)chunk.out % sizeof(T) == 0;
+    const uint8_t *packed = chunk.out + (size_t)absent_count * sizeof(T);
+    for (uint32_t first = threadIdx.x; first - threadIdx.x < chunk.element_count; first += SPREAD_STEPS * FLOAT_THREADS) {
+        T elements[SPREAD_STEPS];
+#pragma unroll
+        for (uint32_t k = 0; k < SPREAD_STEPS; k++) {
+            const uint32_t index = first + k * FLOAT_THREADS;
+            elements[k] = 0;
+            if (index >= chunk.element_count) continue;
+            const uint32_t rank = masks.rank(index), absent = index - rank;
+            if (masks.has(index)) elements[k] = load_element<T>(packed + (size_t)rank * sizeof(T), aligned);
+            else if (signs) elements[k] = (T)(signs[absent / 8] >> absent % 8 & 1) << (8 * sizeof(T) - 1);
+        }
+        __syncthreads();
+#pragma unroll
+        for (uint32_t k = 0; k < SPREAD_STEPS; k++) {
+            const uint32_t index = first + k * FLOAT_THREADS;
+            if (index < chunk.element_count) store_element<T>(chunk.out + (size_t)index * sizeof(T), elements[k], aligned);
+        }
+    }
+}
+
+/* One chunk per block: its masks, then the elements that are there, then these to their places. Nothing of the head is used
+ * before all of it is checked. */
+template <bool PALETTE>
+static __global__ void __launch_bounds__(FLOAT_THREADS, FLOAT_BLOCKS_PER_SM)
+    kernel_decode_sparse(const struct gpu_chunk *d_chunks, struct gpu_bases bases, const struct gpu_table *d_tables,
+                         uint32_t *d_status)
+{
+    extern __shared__ __align__(2048) uint8_t shared_memory[];
+    gpu_shared_any &shared = *(gpu_shared_any *)shared_memory;
+    const struct gpu_work chunk(d_chunks[blockIdx.x], bases);
+    const uint4 numbers = *(const uint4 *)chunk.stored;
+    const struct cllm_sparse_head head = {numbers.x, numbers.y, numbers.z, numbers.w};
+    if (!cllm_sparse_head_fits(&head, chunk.element_count, chunk.stored_bytes)) {
         if (threadIdx.x == 0) report(d_status, chunk, GPU_BAD_HEADER);
         return;
     }
-    uint32_t tile_start = head.stream_bit;
-    for (uint32_t tile = 0; tile < segment_count; tile += FLOAT_THREADS / 2) {
-        const struct gpu_half half =
-            find_half<FLOAT_THREADS>(words, head, shared.warp_bits, chunk, tile, segment_count, &tile_start);
-        const uint8_t *ring = shared.ring[threadIdx.x / 32];
-        const uint32_t end = threadIdx.x < FLOAT_THREADS / 2
-                                 ? decode_warp_any<false, PALETTE>(words, chunk, shared.table, palette, ring, half)
-                                 : decode_warp_any<true, PALETTE>(words, chunk, shared.table, palette, ring, half);
-        const bool meets = halves_meet<FLOAT_THREADS>(shared.meeting, end, words.count);
-        if (half.segment < segment_count && !(half.good && meets)) report(d_status, chunk, GPU_BAD_SEGMENT);
+    const uint32_t absent_count = chunk.element_count - head.present_count;
+    const uint8_t *signs = head.sign_bytes ? chunk.stored + CLLM_SPARSE_HEAD_BYTES + head.float_bytes : nullptr;
+    if (signs && absent_count % 8 && signs[head.sign_bytes - 1] >> absent_count % 8 != 0) {
+        if (threadIdx.x == 0) report(d_status, chunk, GPU_BAD_MASKS);
+        return;
+    }
+    if (!decode_masks(shared, chunk, head, &d_tables[chunk.mask_table], d_status)) return;
+
+    struct gpu_work part = chunk;
+    part.planes = chunk.stored + CLLM_SPARSE_HEAD_BYTES;
+    part.out = chunk.out + (size_t)absent_count * chunk.layout.element_bytes;
+    part.element_count = head.present_count;
+    part.plane_bytes = CLLM_SPARSE_HEAD_BYTES + (uint32_t)cllm_float_plane_bytes(&chunk.layout, head.present_count);
+    part.stored_bytes = CLLM_SPARSE_HEAD_BYTES + head.float_bytes;
+    const gpu_to_elements<PALETTE> sink = {part, palette_of(chunk, d_tables)};
+    if (!decode_part_any(shared, part, &d_tables[chunk.table], sink, d_status)) return;
+    const gpu_masks masks = masks_of(shared, chunk.element_count);
+    switch (chunk.layout.element_bytes) {
+    case 1: spread<uint8_t>(chunk, masks, absent_count, signs); break;
+    case 2: spread<uint16_t>(chunk, masks, absent_count, signs); break;
+    case 4: spread<uint32_t>(chunk, masks, absent_count, signs); break;
+    default: spread<uint64_t>(chunk, masks, absent_count, signs);
     }
 }
 

@@ -18,16 +18,16 @@
 #define TRY_ZSTD_BELOW_SAVING 10u /* one part in */
 #define TRY_ZSTD_ABOVE_RATIO 4u
 #define STRUCTURE_SAMPLE 1024u
-#define PRESENCE_BYTES_MAX(elements) ((size_t)(elements) / 8 + (size_t)(elements) / 1024 + 128) /* of the frame */
 #define SPARSE_MIN_ELEMENTS 1024u
+#define SPARSE_COST_BITS 2048u /* besides a bit an element: a code table, heads, segment lengths */
 #define PROBE_LEVEL 1
 #define PROBE_ALL_MAX_BYTES (256u << 10)
 #define PROBE_MUST_SAVE 64u /* one part in */
 
-/* What of a chunk has a code: all elements, or those that are not zero, behind frames that say which. */
+/* What of a chunk is coded: all elements, or those that are not zero, and what else there is then. */
 struct coded {
     uint32_t element_count;
-    uint32_t frame_bytes; /* 0: all */
+    struct cllm_sparse_head head; /* with a mask_count of 0: all */
 };
 
 struct cllm_group {
@@ -36,14 +36,16 @@ struct cllm_group {
     uint8_t *stored;  /* chunk k's float form starts at k * stored_stride */
     size_t stored_capacity;
     size_t stored_stride;
-    uint8_t *other; /* zstd frames, at the offset of their input; before that which elements a chunk has, or their indices */
+    uint8_t *masks; /* of sparse chunks: symbols, then signs; that of chunk k start at 2 * k * mask_stride */
+    size_t mask_stride;
+    uint8_t *other; /* zstd frames, at the offset of their input; before that the masks of a chunk, or indices of its elements */
     uint8_t *check; /* the elements of a chunk that are not zero; later one frame, then one decoded chunk */
     struct cllm_ready_chunk *chunks;
     struct coded *coded; /* of each chunk */
     uint32_t chunk_count;
     bool has_matches; /* a chunk of this group was found to repeat itself */
     struct cllm_tables tables;
-    struct cllm_float_code codes[CLLM_GROUP_TABLES_MAX];
+    struct cllm_float_code codes[CLLM_GROUP_TABLES_MAX + 1];
     struct cllm_compressor *compressor;
     struct cllm_decoder *decoder;
 };
@@ -58,13 +60,15 @@ enum cllm_status cllm_group_create(struct cllm_group **group_out, struct cllm_er
     size_t bytes = CLLM_GROUP_BYTES + CLLM_READ_SLACK_BYTES;
     group->input = malloc(bytes);
     group->symbols = malloc(bytes);
+    group->masks = malloc(CLLM_GROUP_BYTES / 4);
     group->other = malloc(bytes);
     group->check = malloc(bytes);
     group->chunks = calloc(CHUNKS_MAX, sizeof *group->chunks);
     group->coded = calloc(CHUNKS_MAX, sizeof *group->coded);
     enum cllm_status status = cllm_compressor_create(&group->compressor, err);
     if (!status) status = cllm_decoder_create(&group->decoder, err);
-    if (!status && !(group->input && group->symbols && group->other && group->check && group->chunks && group->coded)) {
+    const bool complete = group->input && group->symbols && group->masks && group->other && group->check && group->chunks;
+    if (!status && !(complete && group->coded)) {
         status = cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for encoding");
     }
     if (status) {
@@ -80,6 +84,7 @@ void cllm_group_destroy(struct cllm_group *group)
     if (!group) return;
     free(group->input);
     free(group->symbols);
+    free(group->masks);
     free(group->stored);
     free(group->other);
     free(group->check);
@@ -101,15 +106,17 @@ const struct cllm_ready_chunk *cllm_group_chunks(const struct cllm_group *group,
     return group->chunks;
 }
 
-const struct cllm_table *cllm_group_tables(const struct cllm_group *group)
+const struct cllm_table *cllm_group_tables(const struct cllm_group *group, uint32_t *count_out)
 {
+    *count_out = group->tables.count + 1;
     return group->tables.table;
 }
 
 static enum cllm_status reserve_stored(struct cllm_group *group, const struct cllm_plan *plan, struct cllm_error *err)
 {
     uint32_t elements = plan->chunk_bytes / plan->layout.element_bytes;
-    size_t bytes = 2 * PRESENCE_BYTES_MAX(elements) + cllm_float_encoded_bytes_max(&plan->layout, elements);
+    size_t bytes = cllm_sparse_encoded_bytes_max(&plan->layout, elements);
+    group->mask_stride = cllm_mask_bytes(elements);
     group->stored_stride = (bytes + CLLM_READ_SLACK_BYTES + 15) & ~(size_t)15;
     size_t needed = group->stored_stride * group->chunk_count;
     if (needed <= group->stored_capacity) return CLLM_OK;
@@ -143,39 +150,51 @@ static void translate(const uint8_t *symbols, const uint8_t to[256], uint32_t co
     for (uint32_t i = 0; i < count; i++) out[i] = to[symbols[i]];
 }
 
-/* Whether to leave out `zeros` elements: where that saves remainders, unless there is a palette, which has none; and where nearly
- * all are zero, so that code words of a bit each would be too long. */
+/* Whether to leave out `zeros` elements, of each of which `sign_bits` are kept: where that saves remainders, unless there is a
+ * palette, which has none; and where nearly all are zero, so that code words of a bit each would be too long. */
 static bool is_sparse(struct cllm_group *group, const struct cllm_plan *plan, const uint8_t *elements, uint32_t element_count,
-                      uint32_t zeros)
+                      uint32_t zeros, unsigned sign_bits)
 {
     struct cllm_palette palette = {.count = 0};
     uint64_t counts[256] = {0}, saved_bits = 0;
     unsigned element_bytes = plan->layout.element_bytes;
     unsigned remainder_bits = cllm_layout_remainder_bits(&plan->layout);
-    if (remainder_bits) saved_bits = (uint64_t)zeros * (remainder_bits - 1); /* a sign is left */
+    if (remainder_bits) saved_bits = (uint64_t)zeros * (remainder_bits - sign_bits);
     if (zeros > element_count - element_count / 4) return element_count >= SPARSE_MIN_ELEMENTS;
-    if (saved_bits <= element_count + 16 * PRESENCE_BYTES_MAX(0)) return false;
+    if (saved_bits <= element_count + SPARSE_COST_BITS) return false;
     return element_bytes == 1 || !cllm_palette_collect(&palette, elements, element_bytes, element_count, group->other, counts);
 }
 
-/* The elements of chunk k that will be coded. Where zeros are left out, the frames that say so are stored already. */
+/* The elements of chunk k that will be coded. Where zeros are left out, the masks that say so are kept; zeros that have a sign
+ * are left out too, unless they are so few that it takes less to code them than a bit for each zero. */
 static const uint8_t *choose_coded(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k)
 {
     const uint8_t *elements = group->chunks[k].stored;
     unsigned element_bytes = plan->layout.element_bytes;
     uint32_t element_count = group->chunks[k].chunk.decoded_bytes / element_bytes;
-    uint32_t zeros = cllm_sparse_count_zeros(elements, element_bytes, element_count);
+    uint32_t negative, zeros = cllm_sparse_count_zeros(elements, element_bytes, element_count, &negative);
+    const bool has_signs = 8 * (uint64_t)element_bytes * negative > zeros;
+    if (!has_signs) zeros -= negative;
     group->coded[k] = (struct coded){.element_count = element_count};
     if (zeros == 0 || zeros == element_count) return elements;
-    if (!is_sparse(group, plan, elements, element_count, zeros)) return elements;
-    size_t presence_bytes = ((size_t)element_count + 7) / 8, capacity = PRESENCE_BYTES_MAX(element_count);
-    uint8_t *signs = group->other + presence_bytes, *stored = group->stored + k * group->stored_stride;
+    if (!is_sparse(group, plan, elements, element_count, zeros, has_signs)) return elements;
+    uint8_t *symbols = group->masks + 2 * k * group->mask_stride, *signs = has_signs ? symbols + group->mask_stride : NULL;
+    uint64_t counts[256] = {0};
     cllm_sparse_split(elements, element_bytes, element_count, group->other, signs, group->check);
-    size_t first = cllm_compress(group->compressor, group->other, presence_bytes, plan->zstd_level, stored, capacity);
-    size_t second = cllm_compress(group->compressor, signs, ((size_t)zeros + 7) / 8, plan->zstd_level, stored + first, capacity);
-    if (first == 0 || second == 0) return elements;
-    group->coded[k] = (struct coded){element_count - zeros, (uint32_t)(first + second)};
+    uint32_t mask_count = cllm_sparse_mask_symbols(group->other, cllm_mask_bytes(element_count), symbols);
+    for (uint32_t i = 0; i < mask_count; i++) counts[symbols[i]]++;
+    cllm_tables_add_masks(&group->tables, counts);
+    group->coded[k] = (struct coded){
+        .element_count = element_count - zeros,
+        .head = {0, has_signs ? cllm_mask_bytes(zeros) : 0, mask_count, element_count - zeros},
+    };
     return group->check;
+}
+
+/* Where the float part of chunk k is stored. */
+static uint8_t *stored_elements(const struct cllm_group *group, uint32_t k)
+{
+    return group->stored + k * group->stored_stride + (group->coded[k].head.mask_count ? CLLM_SPARSE_HEAD_BYTES : 0);
 }
 
 /* A palette for the elements of a chunk, if there is one that takes less than `field_counts` of fields with their remainders: its
@@ -207,8 +226,7 @@ static bool split_chunks(struct cllm_group *group, const struct cllm_plan *plan)
         if (!has_float_form(plan, chunk)) continue;
         const uint8_t *elements = choose_coded(group, plan, k);
         const struct coded *coded = &group->coded[k];
-        cllm_float_split(&plan->layout, elements, coded->element_count, symbols,
-                         group->stored + k * group->stored_stride + coded->frame_bytes, counts);
+        cllm_float_split(&plan->layout, elements, coded->element_count, symbols, stored_elements(group, k), counts);
         int t = try_palette(group, plan, elements, coded->element_count, counts, symbols);
         chunk->table_index = (uint16_t)(t < 0 ? (int)cllm_tables_assign(&group->tables, counts) : t);
     }
@@ -221,27 +239,33 @@ static size_t encode_symbols(struct cllm_group *group, const struct cllm_plan *p
 {
     const struct cllm_chunk *chunk = &group->chunks[k].chunk;
     const struct cllm_table *table = &group->tables.table[chunk->table_index];
-    const struct coded *coded = &group->coded[k];
+    struct coded *coded = &group->coded[k];
     uint8_t *symbols = group->symbols + (size_t)k * (plan->chunk_bytes / plan->layout.element_bytes);
     struct cllm_layout layout = plan->layout;
     if (table->value_bytes) {
         translate(symbols, group->tables.rank[chunk->table_index], coded->element_count, symbols);
         layout = cllm_layout_of_palette(&layout);
     }
-    return coded->frame_bytes + cllm_float_encode(&layout, &group->codes[chunk->table_index], symbols, coded->element_count,
-                                                  group->stored + k * group->stored_stride + coded->frame_bytes);
+    size_t float_bytes =
+        cllm_float_encode(&layout, &group->codes[chunk->table_index], symbols, coded->element_count, stored_elements(group, k));
+    if (coded->head.mask_count == 0) return float_bytes;
+    const uint8_t *mask_symbols = group->masks + 2 * k * group->mask_stride, *signs = mask_symbols + group->mask_stride;
+    coded->head.float_bytes = (uint32_t)float_bytes;
+    return cllm_sparse_encode(&plan->layout, &group->codes[group->tables.count], &coded->head, signs, mask_symbols,
+                              group->stored + k * group->stored_stride);
 }
 
 static void encode_float_chunks(struct cllm_group *group, const struct cllm_plan *plan)
 {
     if (!split_chunks(group, plan)) return;
-    for (unsigned t = 0; t < group->tables.count; t++) cllm_float_code_init(&group->codes[t], &group->tables.table[t]);
+    for (unsigned t = 0; t <= group->tables.count; t++) cllm_float_code_init(&group->codes[t], &group->tables.table[t]);
     for (uint32_t k = 0; k < group->chunk_count; k++) {
         struct cllm_chunk *chunk = &group->chunks[k].chunk;
         if (!has_float_form(plan, chunk)) continue;
         size_t bytes = encode_symbols(group, plan, k);
         if (bytes >= chunk->decoded_bytes) continue;
-        chunk->form = group->coded[k].frame_bytes ? CLLM_FORM_SPARSE : CLLM_FORM_FLOAT;
+        chunk->form = group->coded[k].head.mask_count ? CLLM_FORM_SPARSE : CLLM_FORM_FLOAT;
+        chunk->mask_table_index = (uint16_t)group->tables.count;
         chunk->stored_bytes = (uint32_t)bytes;
         group->chunks[k].stored = group->stored + k * group->stored_stride;
     }
@@ -322,6 +346,7 @@ static size_t bytes_to_beat(const struct cllm_group *group, const struct cllm_ch
     if (lone_table) {
         const struct cllm_table *own = &group->tables.table[chunk->table_index];
         bytes += cllm_table_serialise(own, table) + cllm_table_values_bytes(own);
+        if (chunk->form == CLLM_FORM_SPARSE) bytes += cllm_table_serialise(&group->tables.table[chunk->mask_table_index], table);
     }
     bytes -= CLLM_CHUNK_ALIGNMENT;
     return bytes < chunk->decoded_bytes ? bytes : chunk->decoded_bytes - 1u;
@@ -354,7 +379,7 @@ static void encode_zstd_chunk(struct cllm_group *group, const struct cllm_plan *
 static enum cllm_status check_chunk(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, struct cllm_error *err)
 {
     struct cllm_ready_chunk *encoded = &group->chunks[k];
-    const struct cllm_data data = {.layout = plan->layout, .tables = group->tables.table, .table_count = group->tables.count};
+    const struct cllm_data data = {.layout = plan->layout, .tables = group->tables.table, .table_count = group->tables.count + 1};
     const uint8_t *input = chunk_input(group, plan, k);
     enum cllm_status status = cllm_decode_chunk(group->decoder, &data, &encoded->chunk, encoded->stored, group->check, err);
     if (status) return cllm_fail_context(err, CLLM_E_INTERNAL, "self-check: an encoded chunk does not decode");

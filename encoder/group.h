@@ -21,10 +21,10 @@ uint8_t *cllm_group_input(struct cllm_group *group);
 enum cllm_status cllm_group_encode(struct cllm_group *group, const struct cllm_plan *plan, size_t byte_count,
                                    struct cllm_error *err) CLLM_MUST_USE;
 
-/* Chunks of the last encode, in order, sealed; their table_index is one of the group's tables. */
+/* Chunks of the last encode, in order, sealed; their table_index, and mask_table_index, is one of the group's tables. */
 const struct cllm_ready_chunk *cllm_group_chunks(const struct cllm_group *group, uint32_t *count_out);
 
-/* The code tables that float chunks of the last encode name by table_index. */
-const struct cllm_table *cllm_group_tables(const struct cllm_group *group);
+/* The code tables that chunks of the last encode name, the one for masks behind the others. */
+const struct cllm_table *cllm_group_tables(const struct cllm_group *group, uint32_t *count_out);
 
 #endif

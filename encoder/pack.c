@@ -235,39 +235,50 @@ static enum cllm_status hash_group(struct packing *packing, const struct job *jo
     return cllm_sha256_update_with_leaves(packing->file_digest, input, job->byte_count, job->plan.chunk_bytes, job->leaves, err);
 }
 
-/* From the tables of a group to those of its data object, which has them once a chunk uses them. */
+/* From the tables of a group to those of its data object. */
 struct table_map {
-    const struct cllm_table *tables;
-    bool added[CLLM_GROUP_TABLES_MAX];
-    uint16_t index[CLLM_GROUP_TABLES_MAX];
+    uint16_t index[CLLM_GROUP_TABLES_MAX + 1];
 };
 
-static enum cllm_status map_table(struct packing *packing, struct table_map *map, struct cllm_chunk *chunk,
-                                  struct cllm_error *err)
+/* The data object gets those tables that a chunk uses, in their order: that of the masks comes last. */
+static enum cllm_status add_tables(struct packing *packing, const struct cllm_group *group, struct table_map *map,
+                                   struct cllm_error *err)
 {
     enum cllm_status status = CLLM_OK;
-    uint16_t t = chunk->table_index;
-    chunk->table_index = 0;
-    if (!cllm_form_has_table(chunk->form)) return CLLM_OK;
-    if (!map->added[t]) status = cllm_writer_add_table(packing->writer, &map->tables[t], &map->index[t], err);
-    map->added[t] = true;
-    chunk->table_index = map->index[t];
+    bool used[CLLM_GROUP_TABLES_MAX + 1] = {false};
+    uint32_t chunk_count, table_count;
+    const struct cllm_ready_chunk *chunks = cllm_group_chunks(group, &chunk_count);
+    const struct cllm_table *tables = cllm_group_tables(group, &table_count);
+    for (uint32_t k = 0; k < chunk_count; k++) {
+        const struct cllm_chunk *chunk = &chunks[k].chunk;
+        if (cllm_form_has_table(chunk->form)) used[chunk->table_index] = true;
+        if (chunk->form == CLLM_FORM_SPARSE) used[chunk->mask_table_index] = true;
+    }
+    for (uint32_t t = 0; t < table_count && !status; t++) {
+        if (used[t]) status = cllm_writer_add_table(packing->writer, &tables[t], &map->index[t], err);
+    }
     return status;
+}
+
+static void map_tables(const struct table_map *map, struct cllm_chunk *chunk)
+{
+    chunk->mask_table_index = chunk->form == CLLM_FORM_SPARSE ? map->index[chunk->mask_table_index] : 0;
+    chunk->table_index = cllm_form_has_table(chunk->form) ? map->index[chunk->table_index] : 0;
 }
 
 static enum cllm_status write_chunks(struct packing *packing, const struct job *job, const struct cllm_ready_chunk *chunks,
                                      uint32_t chunk_count, struct cllm_error *err)
 {
-    struct table_map map = {.tables = cllm_group_tables(job->group)};
+    struct table_map map = {{0}};
     struct cllm_ready_chunk mapped[WRITTEN_AT_ONCE];
-    enum cllm_status status = CLLM_OK;
+    enum cllm_status status = add_tables(packing, job->group, &map, err);
     for (uint32_t k = 0, n; k < chunk_count && !status; k += n) {
         n = chunk_count - k < WRITTEN_AT_ONCE ? chunk_count - k : WRITTEN_AT_ONCE;
-        for (uint32_t i = 0; i < n && !status; i++) {
+        for (uint32_t i = 0; i < n; i++) {
             mapped[i] = chunks[k + i];
-            status = map_table(packing, &map, &mapped[i].chunk, err);
+            map_tables(&map, &mapped[i].chunk);
         }
-        if (!status) status = cllm_writer_add_chunks(packing->writer, mapped, n, err);
+        status = cllm_writer_add_chunks(packing->writer, mapped, n, err);
     }
     return status;
 }

@@ -1,11 +1,11 @@
 /* sparse.c - see sparse.h. */
 #include "sparse.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 #define SAMPLE 64u
-#define HIGHEST 0x80u /* in the last byte of an element: a sign */
+#define HIGHEST 0x80u         /* in the last byte of an element: a sign */
+#define LEVELS_BELOW_SHARE 8u /* one mask in: below, a bit for each that is 0 is more than it takes to leave them out */
 
 static bool is_zero(const uint8_t *element, unsigned element_bytes)
 {
@@ -23,28 +23,76 @@ static bool sample_has_zero(const uint8_t *elements, unsigned element_bytes, uin
     return false;
 }
 
-uint32_t cllm_sparse_count_zeros(const uint8_t *elements, unsigned element_bytes, uint32_t element_count)
+uint32_t cllm_sparse_count_zeros(const uint8_t *elements, unsigned element_bytes, uint32_t element_count,
+                                 uint32_t *negative_count_out)
 {
-    uint32_t count = 0;
+    uint32_t count = 0, negative = 0;
+    *negative_count_out = 0;
     if (!sample_has_zero(elements, element_bytes, element_count)) return 0;
-    for (uint32_t i = 0; i < element_count; i++) count += is_zero(elements + (size_t)i * element_bytes, element_bytes);
+    for (uint32_t i = 0; i < element_count; i++, elements += element_bytes) {
+        bool zero = is_zero(elements, element_bytes);
+        count += zero;
+        negative += zero && elements[element_bytes - 1] != 0;
+    }
+    *negative_count_out = negative;
     return count;
 }
 
-void cllm_sparse_split(const uint8_t *elements, unsigned element_bytes, uint32_t element_count, uint8_t *presence_out,
+void cllm_sparse_split(const uint8_t *elements, unsigned element_bytes, uint32_t element_count, uint8_t *masks_out,
                        uint8_t *signs_out, uint8_t *out)
 {
-    uint32_t zeros = 0;
-    memset(presence_out, 0, ((size_t)element_count + 7) / 8);
-    memset(signs_out, 0, ((size_t)element_count + 7) / 8);
+    uint32_t absent = 0;
+    memset(masks_out, 0, cllm_mask_bytes(element_count));
+    if (signs_out) memset(signs_out, 0, cllm_mask_bytes(element_count));
     for (uint32_t i = 0; i < element_count; i++, elements += element_bytes) {
-        if (is_zero(elements, element_bytes)) {
-            signs_out[zeros / 8] |= (uint8_t)(elements[element_bytes - 1] >> 7 << zeros % 8);
-            zeros++;
+        bool negative = elements[element_bytes - 1] >> 7;
+        if (is_zero(elements, element_bytes) && (signs_out || !negative)) {
+            if (negative) signs_out[absent / 8] |= (uint8_t)(1u << absent % 8);
+            absent++;
             continue;
         }
-        presence_out[i / 8] |= (uint8_t)(1u << i % 8);
+        masks_out[i / 8] |= (uint8_t)(1u << i % 8);
         memcpy(out, elements, element_bytes);
         out += element_bytes;
     }
+}
+
+uint32_t cllm_sparse_mask_symbols(const uint8_t *masks, uint32_t mask_count, uint8_t *symbols_out)
+{
+    uint32_t count = cllm_mask_bytes(mask_count), used = 0;
+    for (uint32_t i = 0; i < mask_count; i++) used += masks[i] != 0;
+    if (used >= mask_count / LEVELS_BELOW_SHARE) {
+        memcpy(symbols_out, masks, mask_count);
+        return mask_count;
+    }
+    memset(symbols_out, 0, count);
+    for (uint32_t i = 0; i < mask_count; i++) {
+        if (masks[i] == 0) continue;
+        symbols_out[i / 8] |= (uint8_t)(1u << i % 8);
+        symbols_out[count++] = masks[i];
+    }
+    return count;
+}
+
+size_t cllm_sparse_encoded_bytes_max(const struct cllm_layout *layout, uint32_t element_count)
+{
+    const struct cllm_layout of_masks = cllm_layout_of_masks(layout);
+    const uint32_t mask_bytes = cllm_mask_bytes(element_count);
+    return CLLM_SPARSE_HEAD_BYTES + cllm_float_encoded_bytes_max(layout, element_count) + mask_bytes +
+           cllm_float_encoded_bytes_max(&of_masks, mask_bytes);
+}
+
+size_t cllm_sparse_encode(const struct cllm_layout *layout, const struct cllm_float_code *code,
+                          const struct cllm_sparse_head *head, const uint8_t *signs, const uint8_t *symbols, uint8_t *stored)
+{
+    const struct cllm_layout of_masks = cllm_layout_of_masks(layout);
+    uint8_t *at = stored + CLLM_SPARSE_HEAD_BYTES + head->float_bytes;
+    cllm_store_le32(stored, head->float_bytes);
+    cllm_store_le32(stored + 4, head->sign_bytes);
+    cllm_store_le32(stored + 8, head->mask_count);
+    cllm_store_le32(stored + 12, head->present_count);
+    if (head->sign_bytes) memcpy(at, signs, head->sign_bytes);
+    at += head->sign_bytes;
+    at += cllm_float_encode(&of_masks, code, symbols, head->mask_count, at);
+    return (size_t)(at - stored);
 }

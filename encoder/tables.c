@@ -141,8 +141,14 @@ static void sort_palette(struct cllm_tables *tables, unsigned t)
     memcpy(tables->counts[t], counts, sizeof counts);
 }
 
+void cllm_tables_add_masks(struct cllm_tables *tables, const uint64_t counts[256])
+{
+    for (unsigned s = 0; s < 256; s++) tables->mask_counts[s] += counts[s];
+}
+
 void cllm_tables_finish(struct cllm_tables *tables)
 {
+    uint64_t masks = 0;
     for (unsigned t = 0; t < tables->count; t++) {
         uint8_t value_bytes = tables->table[t].value_bytes;
         if (value_bytes) sort_palette(tables, t);
@@ -150,4 +156,6 @@ void cllm_tables_finish(struct cllm_tables *tables)
         tables->table[t].value_bytes = value_bytes;
         tables->table[t].values = value_bytes ? tables->values[t] : NULL;
     }
+    for (unsigned s = 0; s < 256; s++) masks += tables->mask_counts[s];
+    if (masks > 0) cllm_table_build(tables->mask_counts, &tables->table[tables->count]);
 }

@@ -101,7 +101,7 @@ enum cllm_form {
     CLLM_FORM_ZSTD = 1,   /* one zstd frame */
     CLLM_FORM_FLOAT = 2,  /* one entropy-coded field of each element, the rest in raw planes; or elements of a palette, coded */
     CLLM_FORM_PLANES = 3, /* one zstd frame of the elements' byte planes */
-    CLLM_FORM_SPARSE = 4, /* where elements are that are not zero, in a zstd frame, and those elements as in the float form */
+    CLLM_FORM_SPARSE = 4, /* elements that are not zero as in the float form, and masks, coded, that say where they are */
 };
 
 /* How one element splits into a coded symbol and raw remainder; FORMAT.md "Float form". */
@@ -127,8 +127,9 @@ struct cllm_chunk {
     uint64_t checksum;      /* XXH3-64 of the stored bytes and the zero padding up to a multiple of 16 */
     uint32_t stored_bytes;  /* without padding */
     uint32_t decoded_bytes;
-    uint16_t table_index; /* into the data object's tables; meaningful for CLLM_FORM_FLOAT and CLLM_FORM_SPARSE */
-    uint8_t form;         /* enum cllm_form */
+    uint16_t table_index;      /* into the data object's tables; meaningful for CLLM_FORM_FLOAT and CLLM_FORM_SPARSE */
+    uint16_t mask_table_index; /* the same for the masks of CLLM_FORM_SPARSE; above table_index, by 255 at most */
+    uint8_t form;              /* enum cllm_form */
 };
 
 /* Decoded bytes kept as a sequence of chunks. */

@@ -40,6 +40,13 @@ unsigned cllm_table_symbol_count(const struct cllm_table *table)
     return count;
 }
 
+unsigned cllm_table_last_symbol(const struct cllm_table *table)
+{
+    unsigned last = 255;
+    while (last > 0 && table->length[last] == 0) last--;
+    return last;
+}
+
 enum cllm_status cllm_table_check(const struct cllm_table *table, struct cllm_error *err)
 {
     unsigned count = 0;
@@ -87,9 +94,8 @@ enum cllm_status cllm_table_parse(struct cllm_cursor *cursor, struct cllm_table 
 
 size_t cllm_table_serialise(const struct cllm_table *table, uint8_t *out)
 {
-    unsigned first = 0, last = 255;
-    while (first < 255 && table->length[first] == 0) first++;
-    while (last > first && table->length[last] == 0) last--;
+    unsigned first = 0, last = cllm_table_last_symbol(table);
+    while (first < last && table->length[first] == 0) first++;
     unsigned count = last - first + 1;
     out[0] = (uint8_t)first;
     out[1] = (uint8_t)last;
@@ -157,12 +163,6 @@ void cllm_table_lookup(const struct cllm_table *table, struct cllm_code_entry en
 }
 
 /* --------------------------------------------------------------------------------------------------- chunk contents */
-
-uint64_t cllm_float_plane_bytes(const struct cllm_layout *layout, uint32_t element_count)
-{
-    unsigned bits = cllm_layout_remainder_bits(layout);
-    return (uint64_t)element_count * (bits / 8) + ((uint64_t)element_count * (bits % 8) + 7) / 8;
-}
 
 enum cllm_status cllm_float_view_parse(const struct cllm_layout *layout, uint32_t decoded_bytes, const uint8_t *stored,
                                        uint32_t stored_bytes, struct cllm_float_view *view_out, struct cllm_error *err)

@@ -55,7 +55,15 @@ CLLM_HOST_DEVICE struct cllm_layout cllm_layout_of_palette(const struct cllm_lay
     return of_palette;
 }
 
-/* Inverse of the two above. */
+/* How the masks of a sparse chunk split: bytes, all of which is coded, in shorter segments than its elements. FORMAT.md 12. */
+CLLM_HOST_DEVICE struct cllm_layout cllm_layout_of_masks(const struct cllm_layout *layout)
+{
+    struct cllm_layout of_masks = {1, 0, 8, 0, CLLM_SEGMENT_LOG2_MIN};
+    if (layout->segment_log2 > CLLM_SEGMENT_LOG2_MIN + 2) of_masks.segment_log2 = (uint8_t)(layout->segment_log2 - 2);
+    return of_masks;
+}
+
+/* Symbol and remainder joined: the inverse. */
 CLLM_HOST_DEVICE uint64_t cllm_element_join(const struct cllm_layout *layout, uint8_t symbol, uint64_t remainder)
 {
     unsigned above = layout->symbol_shift + layout->symbol_bits;
@@ -73,6 +81,9 @@ unsigned cllm_table_symbol_count(const struct cllm_table *table);
 /* A usable code: at least one symbol, no length above CLLM_CODE_BITS_MAX, and complete (Kraft sum exactly 1). A single
  * symbol has length 0: it takes no bits. Fails with CORRUPT. */
 enum cllm_status cllm_table_check(const struct cllm_table *table, struct cllm_error *err) CLLM_MUST_USE;
+
+/* The highest symbol of a usable code. */
+unsigned cllm_table_last_symbol(const struct cllm_table *table);
 
 #define CLLM_TABLE_STORED_BYTES_MAX 130u
 
@@ -134,7 +145,11 @@ struct cllm_float_view {
 };
 
 /* Bytes that the raw planes of `element_count` elements take. */
-uint64_t cllm_float_plane_bytes(const struct cllm_layout *layout, uint32_t element_count);
+CLLM_HOST_DEVICE uint64_t cllm_float_plane_bytes(const struct cllm_layout *layout, uint32_t element_count)
+{
+    unsigned bits = cllm_layout_remainder_bits(layout);
+    return (uint64_t)element_count * (bits / 8) + ((uint64_t)element_count * (bits % 8) + 7) / 8;
+}
 
 /* Finds the parts of a float chunk whose layout was checked. Fails with CORRUPT where they do not fit. */
 enum cllm_status cllm_float_view_parse(const struct cllm_layout *layout, uint32_t decoded_bytes, const uint8_t *stored,
@@ -157,6 +172,38 @@ CLLM_HOST_DEVICE uint32_t cllm_first_half(const struct cllm_layout *layout, uint
 {
     uint32_t half = 1u << (layout->segment_log2 - 1);
     return symbol_count < half ? symbol_count : half;
+}
+
+/* The head of a sparse chunk, four numbers of 4 bytes (FORMAT.md 12): behind it follow the elements that are present as a float
+ * chunk of float_bytes, sign_bytes of signs, and the masks as a float chunk of bytes. */
+struct cllm_sparse_head {
+    uint32_t float_bytes;
+    uint32_t sign_bytes;
+    uint32_t mask_count;    /* symbols of the masks */
+    uint32_t present_count; /* elements of the float chunk */
+};
+
+/* Masks of `count` things: a bit of a byte for each. */
+CLLM_HOST_DEVICE uint32_t cllm_mask_bytes(uint32_t count)
+{
+    return count / 8 + (count % 8 != 0);
+}
+
+/* Whether the symbols of the masks begin with masks of masks; else there is a symbol for every mask. */
+CLLM_HOST_DEVICE bool cllm_sparse_has_levels(const struct cllm_sparse_head *head, uint32_t element_count)
+{
+    return head->mask_count != cllm_mask_bytes(element_count);
+}
+
+/* Whether the parts of a sparse chunk fit in its bytes and are of sizes that there can be. */
+CLLM_HOST_DEVICE bool cllm_sparse_head_fits(const struct cllm_sparse_head *head, uint32_t element_count, uint32_t stored_bytes)
+{
+    const uint32_t masks = cllm_mask_bytes(element_count), room = stored_bytes - CLLM_SPARSE_HEAD_BYTES;
+    if (stored_bytes < CLLM_SPARSE_HEAD_BYTES || head->float_bytes > room || head->sign_bytes > room - head->float_bytes)
+        return false;
+    if (head->present_count == 0 || head->present_count >= element_count) return false;
+    if (head->sign_bytes != 0 && head->sign_bytes != cllm_mask_bytes(element_count - head->present_count)) return false;
+    return head->mask_count == masks || (head->mask_count > cllm_mask_bytes(masks) && head->mask_count < masks);
 }
 
 /* Length in bits of segment `segment_index`, which is not the last one (its end is the end of the stream). */

@@ -364,7 +364,7 @@ static enum cllm_status allocate_layout(struct parser *parser)
     /* Values are part of these bytes. A table takes 3 of them or more, and is only there for a chunk to use. */
     size_t left = cllm_cursor_left(&parser->cursor);
     uint64_t table_count = left / 3;
-    if (table_count > chunk_count) table_count = chunk_count;
+    if (table_count > 2 * chunk_count) table_count = 2 * chunk_count;
     if (table_count > CLLM_TABLE_TOTAL_MAX) table_count = CLLM_TABLE_TOTAL_MAX;
     parser->storage->chunks = calloc(chunk_count + 1, sizeof *parser->storage->chunks);
     parser->storage->tables = calloc(table_count + 1, sizeof *parser->storage->tables);
@@ -386,7 +386,7 @@ static void keep_values(struct parser *parser, struct cllm_table *table)
     table->values = values;
 }
 
-/* Values for some of the tables; what symbols there may be without. */
+/* Values for some of the tables. */
 static enum cllm_status parse_palettes(struct parser *parser, const struct cllm_data *data, struct cllm_table *tables,
                                        uint32_t palette_count)
 {
@@ -404,12 +404,6 @@ static enum cllm_status parse_palettes(struct parser *parser, const struct cllm_
         keep_values(parser, &tables[t]);
         next = t + 1;
     }
-    for (uint32_t t = 0; t < data->table_count; t++) {
-        for (unsigned s = 1u << data->layout.symbol_bits; s < 256 && !tables[t].value_bytes; s++) {
-            if (tables[t].length[s])
-                return fail_corrupt(parser, "a coded symbol", s, "bits of the coded field", data->layout.symbol_bits);
-        }
-    }
     return CLLM_OK;
 }
 
@@ -418,8 +412,8 @@ static enum cllm_status parse_tables(struct parser *parser, struct cllm_data *da
     struct cllm_table *tables = parser->storage->tables + parser->table_used;
     struct cllm_cursor *cursor = &parser->cursor;
     data->table_count = cllm_cursor_u32(cursor);
-    if (data->table_count > data->chunk_count || data->table_count > CLLM_TABLE_COUNT_MAX) {
-        return fail_corrupt(parser, "number of code tables", data->table_count, "number of chunks (at most 65535) is",
+    if (data->table_count > 2 * (uint64_t)data->chunk_count || data->table_count > CLLM_TABLE_COUNT_MAX) {
+        return fail_corrupt(parser, "number of code tables", data->table_count, "at most 65535 and twice the number of chunks, ",
                             data->chunk_count);
     }
     if (palette_count > data->table_count) {
@@ -440,24 +434,47 @@ static enum cllm_status parse_tables(struct parser *parser, struct cllm_data *da
     return parse_palettes(parser, data, tables, palette_count);
 }
 
+/* The code tables that a chunk of elements names: that of the elements, whose symbols fit in the coded field or are those of a
+ * palette, and in a sparse chunk that of the masks, so many tables behind it. */
+static enum cllm_status check_chunk_tables(struct parser *parser, const struct cllm_data *data, struct cllm_chunk *chunk,
+                                           unsigned mask_step)
+{
+    if (chunk->table_index >= data->table_count) {
+        return fail_corrupt(parser, "code table of a chunk", chunk->table_index, "number of tables is", data->table_count);
+    }
+    const struct cllm_table *table = &data->tables[chunk->table_index];
+    const unsigned bits = data->layout.symbol_bits;
+    if (!table->value_bytes && bits < 8 && cllm_table_last_symbol(table) >> bits != 0) {
+        return fail_corrupt(parser, "a coded symbol", cllm_table_last_symbol(table), "bits of the coded field", bits);
+    }
+    if ((chunk->form == CLLM_FORM_SPARSE) != (mask_step > 0)) {
+        return fail_corrupt(parser, "step to the code table of masks", mask_step, "in a chunk of form", chunk->form);
+    }
+    const uint32_t mask_table = chunk->table_index + mask_step;
+    if (mask_table >= data->table_count) {
+        return fail_corrupt(parser, "code table of masks", mask_table, "number of tables is", data->table_count);
+    }
+    if (mask_step > 0 && data->tables[mask_table].value_bytes) {
+        return fail_corrupt(parser, "code table of masks with a palette", mask_table, "number of tables is", data->table_count);
+    }
+    chunk->mask_table_index = (uint16_t)mask_table;
+    return CLLM_OK;
+}
+
 static enum cllm_status parse_chunk(struct parser *parser, const struct cllm_data *data, struct cllm_chunk *chunk)
 {
     struct cllm_cursor *cursor = &parser->cursor;
     chunk->stored_bytes = cllm_cursor_u32(cursor);
     chunk->form = cllm_cursor_u8(cursor);
-    unsigned reserved = cllm_cursor_u8(cursor);
+    unsigned mask_step = cllm_cursor_u8(cursor);
     chunk->table_index = cllm_cursor_u16(cursor);
     chunk->checksum = cllm_cursor_u64(cursor);
     if (cursor->overrun) return fail_short(parser, "a chunk record");
     if (chunk->stored_bytes == 0 || chunk->stored_bytes > chunk->decoded_bytes) {
         return fail_corrupt(parser, "stored size of a chunk", chunk->stored_bytes, "expected 1 to", chunk->decoded_bytes);
     }
-    if (reserved != 0) return fail_corrupt(parser, "reserved byte of a chunk record", reserved, "expected", 0);
     if (chunk->form == CLLM_FORM_RAW && chunk->stored_bytes != chunk->decoded_bytes) {
         return fail_corrupt(parser, "stored size of a raw chunk", chunk->stored_bytes, "expected", chunk->decoded_bytes);
-    }
-    if (cllm_form_has_table(chunk->form) && chunk->table_index >= data->table_count) {
-        return fail_corrupt(parser, "code table of a chunk", chunk->table_index, "number of tables is", data->table_count);
     }
     if (cllm_form_has_table(chunk->form) || chunk->form == CLLM_FORM_PLANES) {
         if (data->layout.element_bytes == 0) {
@@ -468,8 +485,9 @@ static enum cllm_status parse_chunk(struct parser *parser, const struct cllm_dat
                                 data->layout.element_bytes);
         }
     }
-    if (chunk->form <= CLLM_FORM_SPARSE && !cllm_form_has_table(chunk->form) && chunk->table_index != 0) {
-        return fail_corrupt(parser, "code table of a chunk that uses none", chunk->table_index, "expected", 0);
+    if (cllm_form_has_table(chunk->form)) return check_chunk_tables(parser, data, chunk, mask_step);
+    if (chunk->form <= CLLM_FORM_SPARSE && (chunk->table_index != 0 || mask_step != 0)) {
+        return fail_corrupt(parser, "code table of a chunk that uses none", chunk->table_index + mask_step, "expected", 0);
     }
     return CLLM_OK;
 }
@@ -639,7 +657,7 @@ static void emit_layout(struct emitter *emitter, const struct cllm_index *index)
             const struct cllm_chunk *chunk = &data->chunks[k];
             emit_uint(emitter, chunk->stored_bytes, 4);
             emit_uint(emitter, chunk->form, 1);
-            emit_uint(emitter, 0, 1);
+            emit_uint(emitter, chunk->form == CLLM_FORM_SPARSE ? (unsigned)chunk->mask_table_index - chunk->table_index : 0, 1);
             emit_uint(emitter, chunk->table_index, 2);
             emit_uint(emitter, chunk->checksum, 8);
         }

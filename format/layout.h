@@ -58,6 +58,9 @@
 #define CLLM_SEGMENT_LOG2_MIN 5u
 #define CLLM_SEGMENT_LOG2_MAX 12u
 
+/* 12: Sparse form */
+#define CLLM_SPARSE_HEAD_BYTES 16u
+
 /* 11: Limits */
 #define CLLM_CHUNK_LOG2_MIN 10u
 #define CLLM_CHUNK_LOG2_MAX 24u

@@ -7,6 +7,7 @@
 #include "cllm_encode.h"
 #include "codec.h"
 #include "digest.h"
+#include "float_builder.h"
 #include "group.h"
 #include "reader.h"
 #include "source.h"
@@ -54,6 +55,9 @@ enum content {
     CONTENT_ONE_VALUE,
     CONTENT_FEW_VALUES,
     CONTENT_256_VALUES,
+    CONTENT_HALF_ZEROS,
+    CONTENT_MASKED,
+    CONTENT_FEW_ZEROS_AND_VALUES,
     CONTENT_COUNT
 };
 
@@ -66,27 +70,32 @@ static uint64_t draw_value(unsigned count)
 }
 
 /* Elements whose coded field is uniform, peaked like an exponent, constant, nearly constant, or that of zeros, denormals,
- * infinities and NaN of any payload, among others; or elements of which few differ: palettes. */
+ * infinities and NaN of any payload, among others; or elements of which few differ: palettes. Then half of peaked ones zero; of
+ * either sign; and nine tenths of few values. */
 static void fill(uint8_t *bytes, const struct cllm_layout *layout, uint32_t element_count, enum content content)
 {
     for (uint32_t i = 0; i < element_count; i++) {
         uint64_t element = next_random();
         uint64_t draw = next_random();
         unsigned peaked = 100 - (unsigned)__builtin_ctzll(draw | UINT64_C(1) << 40);
-        unsigned symbol = content == CONTENT_PEAKED    ? peaked
-                          : content == CONTENT_EQUAL   ? 77
-                          : content == CONTENT_RARE    ? (draw % 4096 == 0 ? (unsigned)(draw >> 32) : 3)
-                          : content == CONTENT_SPECIAL ? (draw >> 50 & 1   ? peaked
-                                                          : draw >> 51 & 1 ? 0
-                                                                           : 0xFF)
-                                                       : (unsigned)draw;
+        const bool is_zero = content == CONTENT_FEW_ZEROS_AND_VALUES ? draw >> 44 & 7 : draw >> 44 & 1;
+        unsigned symbol = content == CONTENT_PEAKED       ? peaked
+                          : content >= CONTENT_HALF_ZEROS ? peaked
+                          : content == CONTENT_EQUAL      ? 77
+                          : content == CONTENT_RARE       ? (draw % 4096 == 0 ? (unsigned)(draw >> 32) : 3)
+                          : content == CONTENT_SPECIAL    ? (draw >> 50 & 1   ? peaked
+                                                             : draw >> 51 & 1 ? 0
+                                                                              : 0xFF)
+                                                          : (unsigned)draw;
         if (content == CONTENT_SPECIAL && draw >> 52 & 1) element = 0;
-        if (content >= CONTENT_ONE_VALUE) {
-            element = draw_value(content == CONTENT_ONE_VALUE ? 1 : content == CONTENT_FEW_VALUES ? 11 : 256);
+        if ((content >= CONTENT_ONE_VALUE && content < CONTENT_HALF_ZEROS) || content == CONTENT_FEW_ZEROS_AND_VALUES) {
+            element = draw_value(content == CONTENT_ONE_VALUE ? 1 : content == CONTENT_256_VALUES ? 256 : 11);
             symbol = (unsigned)(element >> 50);
         }
         uint8_t masked = (uint8_t)(symbol & ((1u << layout->symbol_bits) - 1));
         element = cllm_element_join(layout, masked, cllm_element_remainder(layout, element));
+        const uint64_t sign = element & UINT64_C(1) << (8 * layout->element_bytes - 1);
+        if (content >= CONTENT_HALF_ZEROS && is_zero) element = content == CONTENT_MASKED ? sign : 0;
         for (unsigned b = 0; b < layout->element_bytes; b++)
             bytes[(size_t)i * layout->element_bytes + b] = (uint8_t)(element >> 8 * b);
     }
@@ -108,8 +117,8 @@ static const uint32_t sizes[] = {1,    7,    8,    15,   16,   17,   31,   32,  
 struct sample {
     struct cllm_data data;
     struct cllm_chunk chunk;
-    struct cllm_table table;
-    uint8_t *values; /* of the table, if it is a palette */
+    struct cllm_table tables[2]; /* of elements, of masks */
+    uint8_t *values;             /* of the first, if it is a palette */
     uint8_t *stored;
     uint8_t *decoded;
 };
@@ -117,7 +126,20 @@ struct sample {
 static uint32_t planes_of(const struct sample *sample)
 {
     const uint32_t elements = sample->chunk.decoded_bytes / sample->data.layout.element_bytes;
-    return sample->table.value_bytes ? 0 : (uint32_t)cllm_float_plane_bytes(&sample->data.layout, elements);
+    return sample->tables[0].value_bytes ? 0 : (uint32_t)cllm_float_plane_bytes(&sample->data.layout, elements);
+}
+
+/* Of a sparse chunk: where its signs or masks begin. */
+static uint32_t masks_of(const struct sample *sample)
+{
+    return CLLM_SPARSE_HEAD_BYTES + cllm_load_le32(sample->stored);
+}
+
+/* As a container holds it, and what decoders may read behind it. */
+static void store_sample(struct sample *sample, const uint8_t *stored)
+{
+    sample->stored = calloc(1, cllm_chunk_buffer_bytes(&sample->chunk));
+    memcpy(sample->stored, stored, sample->chunk.stored_bytes);
 }
 
 static void make_sample(struct sample *sample, struct cllm_group *group, const struct cllm_layout *layout, uint32_t element_count,
@@ -134,25 +156,72 @@ static void make_sample(struct sample *sample, struct cllm_group *group, const s
     assert_int_equal(count, 1);
     sample->chunk = chunks[0].chunk;
     sample->chunk.decoded_bytes = (uint32_t)byte_count;
-    sample->table = *cllm_group_tables(group);
-    if (sample->table.value_bytes) {
-        const size_t values_bytes = cllm_table_values_bytes(&sample->table);
+    const struct cllm_table *tables = cllm_group_tables(group, &count);
+    memcpy(sample->tables, tables, (count < 2 ? count : 2) * sizeof *tables);
+    if (sample->tables[0].value_bytes) {
+        const size_t values_bytes = cllm_table_values_bytes(&sample->tables[0]);
         sample->values = malloc(values_bytes);
-        memcpy(sample->values, sample->table.values, values_bytes);
-        sample->table.values = sample->values;
+        memcpy(sample->values, sample->tables[0].values, values_bytes);
+        sample->tables[0].values = sample->values;
     }
-    sample->stored = calloc(1, cllm_chunk_buffer_bytes(&sample->chunk));
-    memcpy(sample->stored, chunks[0].stored, sample->chunk.stored_bytes);
+    store_sample(sample, chunks[0].stored);
     sample->data =
         (struct cllm_data){.layout = *layout, .decoded_bytes = byte_count, .chunk_bytes = plan.chunk_bytes, .chunk_count = 1};
+}
+
+/* Which elements are zero in a chunk that is sparse whether that pays or not. */
+enum zeros {
+    ZEROS_FIRST,
+    ZEROS_LAST,
+    ZEROS_ALL_BUT_FIRST,
+    ZEROS_ALL_BUT_LAST,
+    ZEROS_HALF,
+    ZEROS_NEARLY_ALL,
+    ZEROS_STRETCH,
+    ZEROS_COUNT
+};
+
+static bool is_zero_at(enum zeros zeros, uint32_t i, uint32_t element_count)
+{
+    switch (zeros) {
+    case ZEROS_FIRST: return i == 0;
+    case ZEROS_LAST: return i == element_count - 1;
+    case ZEROS_ALL_BUT_FIRST: return i != 0;
+    case ZEROS_ALL_BUT_LAST: return i != element_count - 1;
+    case ZEROS_HALF: return i == 0 || (i > 1 && next_random() >> 30 & 1);
+    case ZEROS_NEARLY_ALL: return i > 0 && (next_random() >> 30) % 200 != 0;
+    default: return i >= element_count / 3 && i < element_count / 3 * 2 + 1;
+    }
+}
+
+/* Some zeros are negative; in every other pattern these are not left out. */
+static void make_sparse_sample(struct sample *sample, const struct cllm_layout *layout, uint32_t element_count, enum zeros zeros)
+{
+    const size_t size = layout->element_bytes;
+    uint8_t *elements = malloc(element_count * size);
+    struct test_float_chunk chunk;
+    fill(elements, layout, element_count, CONTENT_PEAKED);
+    for (uint32_t i = 0; i < element_count; i++) {
+        uint8_t *element = elements + i * size;
+        element[layout->zero_bits / 8] |= (uint8_t)(1u << layout->zero_bits % 8);
+        if (!is_zero_at(zeros, i, element_count)) continue;
+        memset(element, 0, size);
+        if (i % 3 == 1 && i + 1 < element_count) element[size - 1] = 0x80;
+    }
+    test_sparse_chunk_encode(layout, elements, element_count, zeros % 2 == 0, &chunk);
+    *sample = (struct sample){.chunk = chunk.chunk, .tables = {chunk.table, chunk.mask_table}, .decoded = elements};
+    store_sample(sample, chunk.stored);
+    sample->data = (struct cllm_data){
+        .layout = *layout, .decoded_bytes = element_count * size, .chunk_bytes = 32768u * (uint32_t)size, .chunk_count = 1};
+    free(chunk.stored);
 }
 
 /* After the samples stopped moving. */
 static void bind_sample(struct sample *sample)
 {
     sample->data.chunks = &sample->chunk;
-    sample->data.tables = &sample->table;
-    sample->data.table_count = 1;
+    sample->data.tables = sample->tables;
+    sample->data.table_count = 2;
 }
 
 /* As a container holds them: the GPU loads 16 bytes at a time. */
@@ -236,7 +305,7 @@ static void compare_samples(struct cllm_gpu *gpu, struct sample *samples, size_t
 static size_t make_all_samples(struct sample **samples_out)
 {
     const size_t layout_count = sizeof layouts / sizeof *layouts, size_count = sizeof sizes / sizeof *sizes;
-    struct sample *samples = calloc(layout_count * size_count * CONTENT_COUNT, sizeof *samples);
+    struct sample *samples = calloc(layout_count * size_count * (CONTENT_COUNT + ZEROS_COUNT), sizeof *samples);
     struct cllm_group *group = NULL;
     size_t count = 0;
     assert_int_equal(cllm_group_create(&group, NULL), CLLM_OK);
@@ -244,13 +313,17 @@ static size_t make_all_samples(struct sample **samples_out)
         for (size_t s = 0; s < size_count; s++) {
             if (is_small() && (sizes[s] > 8200 || (l + s) % 32 != 0)) continue;
             for (unsigned c = 0; c < CONTENT_COUNT; c++) make_sample(&samples[count++], group, &layouts[l], sizes[s], c);
+            if (sizes[s] < 2 || (!is_small() && s % 3 != l % 3)) continue;
+            for (unsigned z = 0; z < ZEROS_COUNT; z++) make_sparse_sample(&samples[count++], &layouts[l], sizes[s], z);
         }
     }
-    size_t palettes = 0;
+    size_t palettes = 0, sparse_palettes = 0;
     for (size_t i = 0; i < count; i++) {
         bind_sample(&samples[i]);
-        palettes += samples[i].table.value_bytes != 0 && samples[i].chunk.form == CLLM_FORM_FLOAT;
+        palettes += samples[i].tables[0].value_bytes != 0 && samples[i].chunk.form == CLLM_FORM_FLOAT;
+        sparse_palettes += samples[i].tables[0].value_bytes != 0 && samples[i].chunk.form == CLLM_FORM_SPARSE;
     }
+    assert_true(is_small() || sparse_palettes > 0);
     assert_true(palettes > count / 16);
     cllm_group_destroy(group);
     *samples_out = samples;
@@ -280,11 +353,12 @@ static void test_decoders_agree_on_every_layout_size_and_content(void **state)
     cllm_gpu_destroy(gpu);
 }
 
-/* Damage: a few flipped bits, a random stretch, or all random, behind the planes or anywhere. */
+/* Damage: a few flipped bits, a random stretch, or all random, behind the planes or anywhere; in a sparse chunk in its masks or
+ * anywhere. */
 static void damage(uint8_t *stored, const struct sample *sample)
 {
-    uint32_t planes = planes_of(sample);
-    uint32_t from = next_random() % 4 ? planes : 0, span = sample->chunk.stored_bytes - from;
+    const uint32_t quiet = sample->chunk.form == CLLM_FORM_SPARSE ? masks_of(sample) : planes_of(sample);
+    const uint32_t from = next_random() % 4 ? quiet : 0, span = sample->chunk.stored_bytes - from;
     switch (next_random() % 3) {
     case 0:
         for (unsigned k = 0; k < 1 + next_random() % 3; k++)
@@ -314,7 +388,7 @@ static void test_decoders_agree_on_damaged_chunks(void **state)
     assert_int_equal(cllm_gpu_allocate(gpu, room, &d_decoded, &err), CLLM_OK);
     for (size_t round = 0; round < (is_small() ? 1 : 4) * count; round++) {
         const struct sample *sample = &samples[round % count];
-        if (sample->chunk.form != CLLM_FORM_FLOAT) continue;
+        if (!cllm_form_has_table(sample->chunk.form)) continue;
         memcpy(stored, sample->stored, cllm_chunk_buffer_bytes(&sample->chunk));
         damage(stored, sample);
         enum cllm_status cpu_status = cllm_decode_chunk(decoder, &sample->data, &sample->chunk, stored, cpu, &err);

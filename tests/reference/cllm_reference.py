@@ -158,6 +158,7 @@ class Chunk:
     stored_bytes: int
     form: int
     table_index: int
+    mask_table_index: int
     checksum: int
     decoded_bytes: int
     position: int
@@ -435,7 +436,7 @@ def parse_layout_record(cursor, chunk_count):
     require(layout.symbol_shift + layout.symbol_bits <= 8 * element_bytes, CORRUPT, "the coded field leaves the element")
     require(layout.zero_bits <= layout.symbol_shift, CORRUPT, f"zero_bits {layout.zero_bits}")
     require(5 <= layout.segment_log2 <= 12, CORRUPT, f"segment_log2 {layout.segment_log2}")
-    require(layout.table_count <= min(chunk_count, MAX_TABLES_PER_OBJECT), CORRUPT, f"{layout.table_count} code tables")
+    require(layout.table_count <= min(2 * chunk_count, MAX_TABLES_PER_OBJECT), CORRUPT, f"{layout.table_count} code tables")
     return layout
 
 
@@ -471,26 +472,36 @@ def parse_palettes(cursor, layout):
         require(list(table.lengths) == list(range(count)), CORRUPT, "palette: symbols have gaps")
         require(all(a < b for a, b in zip(values, values[1:])), CORRUPT, "palette: values do not ascend")
         table.palette = values
-    for table in layout.tables:
-        last = max(table.lengths)
-        fits = last < 1 << layout.symbol_bits or table.palette is not None
-        require(fits, CORRUPT, f"code table: symbol {last} of {layout.symbol_bits} bits")
+
+
+def check_chunk_tables(layout, form, table_index, step):
+    """What float and sparse chunks must have: a code table of elements, sparse ones another of masks, `step` behind it."""
+    require(table_index < layout.table_count, CORRUPT, f"code table {table_index} of {layout.table_count}")
+    table = layout.tables[table_index]
+    last = max(table.lengths)
+    fits = last < 1 << layout.symbol_bits or table.palette is not None
+    require(fits, CORRUPT, f"code table: symbol {last} of {layout.symbol_bits} bits")
+    if form == FORM_FLOAT:
+        require(step == 0, CORRUPT, f"step {step} to a code table of masks in a float chunk")
+        return
+    require(step > 0, CORRUPT, "no code table of masks in a sparse chunk")
+    require(table_index + step < layout.table_count, CORRUPT, f"code table {table_index + step} of {layout.table_count}")
+    require(layout.tables[table_index + step].palette is None, CORRUPT, "code table of masks with a palette")
 
 
 def parse_chunk_record(cursor, layout, decoded_bytes, position):
-    stored_bytes, form, reserved, table_index, checksum = cursor.u32(), cursor.u8(), cursor.u8(), cursor.u16(), cursor.u64()
+    stored_bytes, form, step, table_index, checksum = cursor.u32(), cursor.u8(), cursor.u8(), cursor.u16(), cursor.u64()
     require(1 <= stored_bytes <= decoded_bytes, CORRUPT, f"chunk of {decoded_bytes} bytes in {stored_bytes}")
-    require(reserved == 0, CORRUPT, "reserved byte of a chunk record")
     if form in (FORM_FLOAT, FORM_PLANES, FORM_SPARSE):
         require(layout.element_bytes != 0, CORRUPT, f"form {form} in an object without elements")
         require(decoded_bytes % layout.element_bytes == 0, CORRUPT, f"form {form}: a broken number of elements")
     if form in (FORM_FLOAT, FORM_SPARSE):
-        require(table_index < layout.table_count, CORRUPT, f"code table {table_index} of {layout.table_count}")
+        check_chunk_tables(layout, form, table_index, step)
     elif form in (FORM_RAW, FORM_ZSTD, FORM_PLANES):
-        require(table_index == 0, CORRUPT, f"code table {table_index} for form {form}")
+        require(table_index == step == 0, CORRUPT, f"code table {table_index}, step {step} for form {form}")
     if form == FORM_RAW:
         require(stored_bytes == decoded_bytes, CORRUPT, f"raw chunk of {decoded_bytes} bytes in {stored_bytes}")
-    return Chunk(stored_bytes, form, table_index, checksum, decoded_bytes, position)
+    return Chunk(stored_bytes, form, table_index, table_index + step, checksum, decoded_bytes, position)
 
 
 def parse_object_layout(cursor, data_object, position):
@@ -675,21 +686,40 @@ def decode_planes(stored, decoded_bytes, element_bytes):
     return bytes(byte for element in zip(*planes) for byte in element)
 
 
-def decode_bit_frame(stored, count):
-    """count bits from the zstd frame that stored starts with, and the size of that frame."""
-    frame_bytes = zstd_frame_bytes(stored)
-    bits = read_bit_numbers(decode_zstd(stored[:frame_bytes], ceil_div(count, 8)), 1, align(count, 8))
-    require(not any(bits[count:]), CORRUPT, "sparse chunk: bits beyond the last element")
-    return bits[:count], frame_bytes
+def read_flags(packed, count, what):
+    """count bits; those behind them are 0."""
+    bits = read_bit_numbers(packed, 1, 8 * len(packed))
+    require(not any(bits[count:]), CORRUPT, f"sparse chunk: {what} beyond the last one")
+    return bits[:count]
 
 
-def decode_sparse(stored, decoded_bytes, layout, table):
+def decode_masks(stored, symbol_count, element_count, segment_log2, table):
+    """A bit for each element: from masks, or from masks of masks and those masks that are not left out."""
+    layout = Layout(1, 0, 8, 0, max(segment_log2 - 2, 5), 0, 1)
+    symbols = decode_float(stored, symbol_count, layout, table)
+    mask_count = ceil_div(element_count, 8)
+    if symbol_count != mask_count:
+        upper_count = ceil_div(mask_count, 8)
+        upper, rest = read_flags(symbols[:upper_count], mask_count, "masks"), iter(symbols[upper_count:])
+        require(upper_count + sum(upper) == symbol_count, CORRUPT, "sparse chunk: number of masks")
+        symbols = bytes(next(rest) if bit else 0 for bit in upper)
+    return read_flags(symbols, element_count, "elements")
+
+
+def decode_sparse(stored, decoded_bytes, layout, table, mask_table):
     """§12, form 4."""
     count, size = decoded_bytes // layout.element_bytes, layout.element_bytes
-    present, first = decode_bit_frame(stored, count)
-    require(0 < sum(present) < count, CORRUPT, "sparse chunk: all elements or none are present")
-    signs, second = decode_bit_frame(stored[first:], count - sum(present))
-    elements = decode_float(stored[first + second :], sum(present) * size, layout, table)
+    cursor = Cursor(stored, "a sparse chunk")
+    float_bytes, sign_bytes, symbol_count, present_count = cursor.u32(), cursor.u32(), cursor.u32(), cursor.u32()
+    mask_count = ceil_div(count, 8)
+    require(0 < present_count < count, CORRUPT, "sparse chunk: all elements or none are present")
+    require(sign_bytes in (0, ceil_div(count - present_count, 8)), CORRUPT, f"sparse chunk: {sign_bytes} bytes of signs")
+    is_known = symbol_count == mask_count or ceil_div(mask_count, 8) < symbol_count < mask_count
+    require(is_known, CORRUPT, f"sparse chunk: {symbol_count} symbols of {mask_count} masks")
+    elements = decode_float(cursor.take(float_bytes), present_count * size, layout, table)
+    signs = read_flags(cursor.take(sign_bytes), count - present_count, "signs") if sign_bytes else [0] * (count - present_count)
+    present = decode_masks(cursor.take(cursor.remaining()), symbol_count, count, layout.segment_log2, mask_table)
+    require(sum(present) == present_count, CORRUPT, "sparse chunk: number of present elements")
     pieces, at, signs_left = [], 0, iter(signs)
     for bit in present:
         pieces.append(elements[at : at + size] if bit else bytes(size - 1) + bytes([next(signs_left) << 7]))
@@ -712,7 +742,8 @@ def decode_chunk(container, layout, chunk):
     if chunk.form == FORM_FLOAT:
         return decode_float(stored, chunk.decoded_bytes, layout, layout.tables[chunk.table_index])
     if chunk.form == FORM_SPARSE:
-        return decode_sparse(stored, chunk.decoded_bytes, layout, layout.tables[chunk.table_index])
+        tables = layout.tables[chunk.table_index], layout.tables[chunk.mask_table_index]
+        return decode_sparse(stored, chunk.decoded_bytes, layout, *tables)
     raise Rejected(UNSUPPORTED, f"form {chunk.form} of the chunk at {chunk.position}")
 
 

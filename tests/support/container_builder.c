@@ -167,6 +167,21 @@ static uint16_t add_table(struct test_container *container, const struct test_da
     return table_index;
 }
 
+/* For masks, whose symbols these are. */
+static uint16_t add_mask_table(struct test_container *container, const uint8_t *symbols, uint32_t symbol_count,
+                               struct cllm_float_code *code_out)
+{
+    struct cllm_error err;
+    struct cllm_table table;
+    uint64_t counts[256] = {0};
+    uint16_t table_index;
+    for (uint32_t i = 0; i < symbol_count; i++) counts[symbols[i]]++;
+    cllm_table_build(counts, &table);
+    cllm_float_code_init(code_out, &table);
+    TEST_REQUIRE(cllm_writer_add_table(container->writer, &table, &table_index, &err) == CLLM_OK, &err);
+    return table_index;
+}
+
 static void share_table(struct test_container *container, const struct test_data *data, struct scratch *scratch)
 {
     uint64_t counts[256] = {0};
@@ -179,32 +194,33 @@ static void share_table(struct test_container *container, const struct test_data
     scratch->shared_table = add_table(container, data, counts, scratch);
 }
 
-/* A frame, then what would be a chunk of the elements that are not zero. */
+/* Zeros left out, their signs stored if there are any. */
 static void encode_sparse(struct test_container *container, const struct test_data *data, struct scratch *scratch,
                           const uint8_t *bytes, struct cllm_chunk *chunk)
 {
     const struct cllm_layout layout = data->palette ? cllm_layout_of_palette(&data->layout) : data->layout;
-    uint32_t size = layout.element_bytes, element_count = chunk->decoded_bytes / size;
-    uint32_t zeros = cllm_sparse_count_zeros(bytes, size, element_count), presence_bytes = (element_count + 7) / 8;
-    uint8_t *presence = malloc(2 * presence_bytes), *present = malloc(chunk->decoded_bytes + 8),
-            *frame = malloc(2 * presence_bytes + 128);
+    uint32_t size = layout.element_bytes, element_count = chunk->decoded_bytes / size, negative;
+    uint32_t zeros = cllm_sparse_count_zeros(bytes, size, element_count, &negative), mask_bytes = cllm_mask_bytes(element_count);
+    uint8_t *masks = malloc(3 * mask_bytes), *signs = masks + mask_bytes, *symbols = signs + mask_bytes,
+            *present = malloc(chunk->decoded_bytes + 8);
+    struct cllm_float_code mask_code;
     uint64_t counts[256] = {0};
-    TEST_REQUIRE(presence && present && frame && zeros < element_count, NULL);
-    cllm_sparse_split(bytes, size, element_count, presence, presence + presence_bytes, present);
-    size_t frame_bytes = cllm_compress(container->compressor, presence, presence_bytes, 19, frame, presence_bytes + 64);
-    size_t sign_bytes = cllm_compress(container->compressor, presence + presence_bytes, (zeros + 7) / 8, 19, frame + frame_bytes,
-                                      presence_bytes + 64);
-    TEST_REQUIRE(frame_bytes > 0 && sign_bytes > 0, NULL);
-    frame_bytes += sign_bytes;
+    TEST_REQUIRE(masks && present && zeros < element_count, NULL);
+    cllm_sparse_split(bytes, size, element_count, masks, signs, present);
     split(data, present, (element_count - zeros) * size, scratch, counts);
     chunk->table_index = data->one_table ? scratch->shared_table : add_table(container, data, counts, scratch);
-    size_t float_bytes = cllm_float_encode(&layout, &scratch->code, scratch->symbols, element_count - zeros, scratch->stored);
-    memmove(scratch->stored + frame_bytes, scratch->stored, float_bytes);
-    memcpy(scratch->stored, frame, frame_bytes);
-    chunk->stored_bytes = (uint32_t)(frame_bytes + float_bytes);
-    free(presence);
+    struct cllm_sparse_head head = {
+        .sign_bytes = negative ? cllm_mask_bytes(zeros) : 0,
+        .mask_count = cllm_sparse_mask_symbols(masks, mask_bytes, symbols),
+        .present_count = element_count - zeros,
+    };
+    chunk->mask_table_index = add_mask_table(container, symbols, head.mask_count, &mask_code);
+    head.float_bytes =
+        (uint32_t)cllm_float_encode(&layout, &scratch->code, scratch->symbols, head.present_count, scratch->stored);
+    memmove(scratch->stored + CLLM_SPARSE_HEAD_BYTES, scratch->stored, head.float_bytes);
+    chunk->stored_bytes = (uint32_t)cllm_sparse_encode(&layout, &mask_code, &head, signs, symbols, scratch->stored);
+    free(masks);
     free(present);
-    free(frame);
 }
 
 static void encode_chunk(struct test_container *container, const struct test_data *data, struct scratch *scratch,

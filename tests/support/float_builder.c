@@ -3,6 +3,7 @@
 #include "cllm_decode.h"
 #include "codec.h"
 #include "encode_float.h"
+#include "sparse.h"
 #include "table.h"
 
 #include <stdlib.h>
@@ -83,6 +84,52 @@ void test_float_chunk_encode(const struct cllm_layout *layout, const uint8_t *el
     free(stored);
 }
 
+/* Completes a sparse chunk; its masks get a table of their own. */
+static size_t encode_masks(const struct cllm_layout *layout, const struct cllm_sparse_head *head, const uint8_t *signs,
+                           const uint8_t *symbols, uint8_t *stored, struct cllm_table *table_out)
+{
+    uint64_t counts[256] = {0};
+    struct cllm_float_code code;
+    for (uint32_t i = 0; i < head->mask_count; i++) counts[symbols[i]]++;
+    cllm_table_build(counts, table_out);
+    cllm_float_code_init(&code, table_out);
+    return cllm_sparse_encode(layout, &code, head, signs, symbols, stored);
+}
+
+void test_sparse_chunk_encode(const struct cllm_layout *layout, const uint8_t *elements, uint32_t element_count, bool signs,
+                              struct test_float_chunk *chunk_out)
+{
+    unsigned size = layout->element_bytes;
+    uint32_t mask_bytes = cllm_mask_bytes(element_count), zeros = element_count;
+    uint8_t *masks = malloc(mask_bytes), *symbols = malloc(mask_bytes), *sign_bits = malloc(mask_bytes),
+            *present = malloc((size_t)element_count * size),
+            *stored = malloc(cllm_sparse_encoded_bytes_max(layout, element_count));
+    TEST_REQUIRE(masks && symbols && sign_bits && present && stored, NULL);
+    cllm_sparse_split(elements, size, element_count, masks, signs ? sign_bits : NULL, present);
+    for (uint32_t i = 0; i < mask_bytes; i++) zeros -= (uint32_t)__builtin_popcount(masks[i]);
+    TEST_REQUIRE(zeros > 0 && zeros < element_count, NULL);
+    test_float_chunk_encode(layout, present, element_count - zeros, chunk_out);
+    const struct cllm_sparse_head head = {
+        .float_bytes = chunk_out->chunk.stored_bytes,
+        .sign_bytes = signs ? cllm_mask_bytes(zeros) : 0,
+        .mask_count = cllm_sparse_mask_symbols(masks, mask_bytes, symbols),
+        .present_count = element_count - zeros,
+    };
+    memcpy(stored + CLLM_SPARSE_HEAD_BYTES, chunk_out->stored, head.float_bytes);
+    size_t stored_bytes = encode_masks(layout, &head, sign_bits, symbols, stored, &chunk_out->mask_table);
+    free(chunk_out->stored);
+    chunk_out->stored = realloc(stored, stored_bytes);
+    TEST_REQUIRE(chunk_out->stored != NULL, NULL);
+    chunk_out->chunk = (struct cllm_chunk){.form = CLLM_FORM_SPARSE,
+                                           .mask_table_index = 1,
+                                           .stored_bytes = (uint32_t)stored_bytes,
+                                           .decoded_bytes = element_count * size};
+    free(masks);
+    free(symbols);
+    free(sign_bits);
+    free(present);
+}
+
 /* 256 values for elements of a size: the symbol in the highest byte, so that they ascend. */
 static const uint8_t *palette_of(unsigned element_bytes)
 {
@@ -118,7 +165,8 @@ enum cllm_status test_float_chunk_decode(const struct test_float_chunk *chunk, c
 {
     static struct cllm_decoder *decoder; /* kept, so that what is left from the chunk before would show */
     struct cllm_chunk copy = chunk->chunk;
-    const struct cllm_data data = {.layout = chunk->layout, .tables = &chunk->table, .table_count = 1};
+    const struct cllm_table tables[] = {chunk->table, chunk->mask_table};
+    const struct cllm_data data = {.layout = chunk->layout, .tables = tables, .table_count = 2};
     copy.stored_bytes = stored_bytes;
     size_t buffer_bytes = cllm_chunk_buffer_bytes(&copy);
     uint8_t *buffer = malloc(buffer_bytes);

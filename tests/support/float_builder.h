@@ -28,12 +28,17 @@ void test_elements_fill(struct test_random *random, const struct cllm_layout *la
 struct test_float_chunk {
     struct cllm_chunk chunk;
     struct cllm_table table;
+    struct cllm_table mask_table; /* of a sparse one */
     struct cllm_layout layout;
     uint8_t *stored; /* to be freed */
 };
 
 void test_float_chunk_encode(const struct cllm_layout *layout, const uint8_t *elements, uint32_t element_count,
                              struct test_float_chunk *chunk_out);
+
+/* A sparse chunk: zeros left out, of which there are some and not all; those with a sign set only if `signs`. */
+void test_sparse_chunk_encode(const struct cllm_layout *layout, const uint8_t *elements, uint32_t element_count, bool signs,
+                              struct test_float_chunk *chunk_out);
 
 /* A chunk of elements from a palette of `value_count` values, each of which it has if it has that many elements at all.
  * `elements_out` receives what it decodes to. */

@@ -7,7 +7,9 @@
 #include "codec.h"
 #include "compress.h"
 #include "digest.h"
+#include "encode_float.h"
 #include "layout.h"
+#include "sparse.h"
 
 #include <stdlib.h>
 
@@ -428,15 +430,15 @@ static void make_table_symbol(const struct fixture *fixture, const char *path)
     close_surgery(&surgery, path);
 }
 
-/* One chunk, two tables. */
+/* One chunk, three tables. */
 static void make_table_count(const struct fixture *fixture, const char *path)
 {
     (void)fixture;
-    static const uint8_t table[] = {120, 121, 0x11};
+    static const uint8_t tables[] = {120, 121, 0x11, 120, 121, 0x11};
     make_base(NULL, path);
     struct test_surgery surgery = open_for_surgery(path);
-    test_surgery_splice(&surgery, test_surgery_find(&surgery, TEST_CHUNK, FLOAT), 0, table, sizeof table);
-    test_surgery_poke(&surgery, test_surgery_find(&surgery, TEST_LAYOUT, FLOAT) + 8, 4, 2);
+    test_surgery_splice(&surgery, test_surgery_find(&surgery, TEST_CHUNK, FLOAT), 0, tables, sizeof tables);
+    test_surgery_poke(&surgery, test_surgery_find(&surgery, TEST_LAYOUT, FLOAT) + 8, 4, 3);
     close_surgery(&surgery, path);
 }
 
@@ -762,64 +764,120 @@ static void make_other_content(const struct fixture *fixture, const char *path)
 
 /* ----------------------------------------------------------------------------------------------------------------- sparse */
 
-enum { SPARSE = 2, SPARSE_ELEMENTS = 301, PRESENCE_BYTES = (SPARSE_ELEMENTS + 7) / 8 };
+/* Data objects of good-sparse, those of one chunk with their number of elements. */
+enum { SIGNED = 0, FEW = 2, FEW_ELEMENTS = 301, RARE = 3, RARE_ELEMENTS = 400 };
 
+/* Up to SPARSE_CUT a field of the head: which one and what it becomes are the fixture's field and value. */
 enum sparse_fault {
-    SPARSE_BEYOND,
-    SPARSE_NONE,
-    SPARSE_ALL,
+    SPARSE_HEAD,
+    SPARSE_CUT,
     SPARSE_SIGNS,
+    SPARSE_MASKS_CUT,
+    SPARSE_BEYOND,
     SPARSE_MORE,
     SPARSE_FEWER,
-    SPARSE_SHORT,
-    SPARSE_ALONE,
-    SPARSE_NO_FRAME
+    SPARSE_LEVELS_FEWER,
+    SPARSE_LEVELS_BEYOND,
 };
 
-/* Which elements are there, in good-sparse; then with a fault. Returns how many bytes. */
-static size_t spoil_presence(enum sparse_fault fault, uint8_t presence[PRESENCE_BYTES])
+/* The symbols of the masks of FEW or RARE. */
+static uint32_t mask_symbols(uint32_t object, uint8_t *symbols)
 {
-    memset(presence, 0, PRESENCE_BYTES);
-    for (unsigned i = 0; i < SPARSE_ELEMENTS && fault != SPARSE_NONE; i += 7) presence[i / 8] |= (uint8_t)(1u << i % 8);
-    if (fault == SPARSE_ALL) memset(presence, 0xFF, PRESENCE_BYTES - 1), presence[PRESENCE_BYTES - 1] = 0x1F;
-    if (fault == SPARSE_BEYOND) presence[PRESENCE_BYTES - 1] |= 0x80;
-    if (fault == SPARSE_MORE) presence[0] |= 2;
-    if (fault == SPARSE_FEWER) presence[0] &= 0xFE;
-    return fault == SPARSE_SHORT ? PRESENCE_BYTES - 1 : PRESENCE_BYTES;
+    const uint32_t count = object == FEW ? FEW_ELEMENTS : RARE_ELEMENTS;
+    uint8_t masks[64] = {0};
+    for (uint32_t i = 0; i < count; i++) masks[i / 8] |= (uint8_t)((object == FEW ? i % 7 == 0 : i % 150 == 3) << i % 8);
+    return cllm_sparse_mask_symbols(masks, cllm_mask_bytes(count), symbols);
+}
+
+/* Masks that the code has words for, as many as before; what is meant is in what the fixtures say. */
+static void spoil_masks(enum sparse_fault fault, uint8_t *symbols)
+{
+    switch (fault) {
+    case SPARSE_BEYOND: symbols[2] = 0, symbols[37] = 0x20; break; /* element 301 for 21 */
+    case SPARSE_MORE: symbols[1] = 0x81; break;
+    case SPARSE_FEWER: symbols[1] = 0; break;
+    case SPARSE_LEVELS_FEWER: symbols[2] = 0; break;
+    case SPARSE_LEVELS_BEYOND: symbols[2] = 0, symbols[6] = 8; break; /* mask 51 of 50 for 19 */
+    default: break;
+    }
+}
+
+/* The masks of an object of one chunk, by their code table in the index. */
+static size_t encode_masks(const struct test_surgery *surgery, uint32_t object, const uint8_t *symbols, uint32_t symbol_count,
+                           uint8_t *out)
+{
+    const struct cllm_layout layout = test_layout_bf16(object == FEW ? 6 : 7), of_masks = cllm_layout_of_masks(&layout);
+    struct cllm_cursor cursor = cllm_cursor_over(surgery->index, surgery->index_bytes);
+    struct cllm_table table;
+    struct cllm_float_code code;
+    cursor.offset = test_surgery_find(surgery, TEST_TABLE, object);
+    for (int k = 0; k < 2; k++) TEST_REQUIRE(cllm_table_parse(&cursor, &table, NULL) == CLLM_OK, NULL);
+    for (uint32_t i = 0; i < symbol_count; i++) TEST_REQUIRE(table.length[symbols[i]] != 0, NULL);
+    cllm_float_code_init(&code, &table);
+    return cllm_float_encode(&of_masks, &code, symbols, symbol_count, out);
 }
 
 static void make_sparse_fault(const struct fixture *fixture, const char *path)
 {
-    const enum sparse_fault fault = (enum sparse_fault)fixture->value;
-    uint8_t presence[PRESENCE_BYTES], bytes[1024];
+    const enum sparse_fault fault = (enum sparse_fault)fixture->index;
+    const uint32_t object = fault == SPARSE_SIGNS ? SIGNED : fault >= SPARSE_LEVELS_FEWER || fixture->width ? RARE : FEW;
+    uint8_t bytes[2048], symbols[64] = {0};
     uint32_t stored_bytes;
-    struct cllm_compressor *compressor;
     make_sparse(fixture, path);
     struct test_surgery surgery = open_for_surgery(path);
-    const uint8_t *stored = surgery.payload + test_surgery_chunk(&surgery, SPARSE, &stored_bytes);
-    size_t old_frame = cllm_frame_bytes(stored, stored_bytes), presence_bytes = spoil_presence(fault, presence);
-    TEST_REQUIRE(old_frame > 0 && cllm_compressor_create(&compressor, NULL) == CLLM_OK, NULL);
-    size_t frame = cllm_compress(compressor, presence, presence_bytes, 19, bytes, sizeof bytes);
-    TEST_REQUIRE(frame > 0 && frame + stored_bytes < sizeof bytes / 2, NULL);
-    if (fault == SPARSE_SIGNS) { /* 258 are due */
-        const uint8_t signs[33] = {[32] = 4};
-        old_frame += cllm_frame_bytes(stored + old_frame, stored_bytes - old_frame);
-        frame += cllm_compress(compressor, signs, sizeof signs, 19, bytes + frame, sizeof bytes - frame);
+    const uint8_t *stored = surgery.payload + test_surgery_chunk(&surgery, object, &stored_bytes);
+    TEST_REQUIRE(stored_bytes < sizeof bytes / 2, NULL);
+    memcpy(bytes, stored, stored_bytes);
+    const size_t signs = CLLM_SPARSE_HEAD_BYTES + cllm_load_le32(stored), masks = signs + cllm_load_le32(stored + 4);
+    if (fault == SPARSE_HEAD) cllm_store_le32(bytes + fixture->field, (uint32_t)fixture->value);
+    if (fault == SPARSE_CUT) stored_bytes = CLLM_SPARSE_HEAD_BYTES - 1;
+    if (fault == SPARSE_MASKS_CUT) stored_bytes--;
+    if (fault == SPARSE_SIGNS) {
+        TEST_REQUIRE(masks > signs && (512 - cllm_load_le32(stored + 12)) % 8 != 0, NULL);
+        bytes[masks - 1] |= 0x80;
     }
-    memcpy(bytes + frame, stored + old_frame, stored_bytes - old_frame);
-    if (fault == SPARSE_NO_FRAME) bytes[0] ^= 1;
-    test_surgery_replace_chunk(&surgery, SPARSE, bytes, fault == SPARSE_ALONE ? frame : frame + stored_bytes - old_frame);
-    cllm_compressor_destroy(compressor);
+    if (fault >= SPARSE_BEYOND) {
+        const uint32_t symbol_count = mask_symbols(object, symbols);
+        TEST_REQUIRE(symbol_count == cllm_load_le32(stored + 8), NULL);
+        TEST_REQUIRE(masks + encode_masks(&surgery, object, symbols, symbol_count, bytes + masks) == stored_bytes, NULL);
+        TEST_REQUIRE(memcmp(bytes, stored, stored_bytes) == 0, NULL);
+        spoil_masks(fault, symbols);
+        stored_bytes = (uint32_t)(masks + encode_masks(&surgery, object, symbols, symbol_count, bytes + masks));
+    }
+    test_surgery_replace_chunk(&surgery, object, bytes, stored_bytes);
     close_surgery(&surgery, path);
 }
 
-#define SPARSE_FAULT(fault) make_sparse_fault, 0, 0, 0, 0, fault
+#define SPARSE_FAULT(fault) make_sparse_fault, 0, fault, 0, 0, 0
+#define SPARSE_POKE(field, value) make_sparse_fault, 0, SPARSE_HEAD, field, 0, value
+#define SPARSE_POKE_LEVELS(field, value) make_sparse_fault, 0, SPARSE_HEAD, field, 1, value
 
-static void make_sparse_table(const struct fixture *fixture, const char *path)
+/* One field of the chunk record of FEW, which has two code tables. */
+static void make_sparse_record(const struct fixture *fixture, const char *path)
 {
     make_sparse(fixture, path);
     struct test_surgery surgery = open_for_surgery(path);
-    test_surgery_poke(&surgery, test_surgery_find(&surgery, TEST_CHUNK, SPARSE) + 6, 2, 1);
+    const size_t at = test_surgery_find(&surgery, TEST_CHUNK, FEW) + fixture->field;
+    test_surgery_poke(&surgery, at, fixture->width, fixture->value);
+    close_surgery(&surgery, path);
+}
+
+#define SPARSE_RECORD(field, width, value) make_sparse_record, 0, 0, field, width, value
+
+/* Two chunks, so that there are four code tables: the first and the third have a palette. */
+static void make_sparse_mask_palette(const struct fixture *fixture, const char *path)
+{
+    (void)fixture;
+    uint8_t few[2 * 601] = {0};
+    for (size_t i = 0; i < sizeof few / 2; i += 5) cllm_store_le16(few + 2 * i, (uint16_t)(0x8100 | i % 3));
+    struct test_container *container = test_container_create(path);
+    const struct test_data data = {
+        .bytes = few, .byte_count = sizeof few, .layout = test_layout_bf16(6), .form = CLLM_FORM_SPARSE, .palette = true};
+    const uint32_t part = test_container_data(container, &data);
+    test_container_file(container, "few.bin", &part, 1);
+    test_container_finish(container);
+    struct test_surgery surgery = open_for_surgery(path);
+    test_surgery_poke(&surgery, test_surgery_find(&surgery, TEST_CHUNK, 0) + 5, 1, 2);
     close_surgery(&surgery, path);
 }
 
@@ -957,7 +1015,7 @@ const struct fixture bad_fixtures[] = {
     O("bad-layout-segment-large", "corrupt", "Segments of 2^13 symbols.", POKE(TEST_LAYOUT, FLOAT, 4, 1, 13)),
     O("bad-layout-reserved", "corrupt", "A reserved byte of a layout record that is not 0.", POKE(TEST_LAYOUT, FLOAT, 7, 1, 1)),
     O("bad-layout-without-element", "corrupt", "No float form, but a field of it.", POKE(TEST_LAYOUT, RAW, 4, 1, 7)),
-    O("bad-table-count", "corrupt", "Two code tables for one chunk.", make_table_count),
+    O("bad-table-count", "corrupt", "Three code tables for one chunk.", make_table_count),
     O("bad-table-count-huge", "corrupt", "2^32-1 code tables.", POKE(TEST_LAYOUT, FLOAT, 8, 4, UINT32_MAX)),
     O("bad-table-without-layout", "corrupt", "A code table in a data object without float form.", make_table_without_layout),
     O("bad-table-over-full", "corrupt", "Code lengths 1, 2, 2, 2: more code words than there are.", TABLE(0)),
@@ -984,7 +1042,8 @@ const struct fixture bad_fixtures[] = {
     O("bad-chunk-stored-zero", "corrupt", "A chunk without stored bytes.", POKE(TEST_CHUNK, ZSTD, 0, 4, 0)),
     O("bad-chunk-stored-larger", "corrupt", "A chunk that is larger stored than decoded.", POKE(TEST_CHUNK, ZSTD, 0, 4, 141)),
     O("bad-chunk-raw-size", "corrupt", "A raw chunk whose stored size is not its decoded size.", POKE(TEST_CHUNK, RAW, 0, 4, 5)),
-    O("bad-chunk-reserved", "corrupt", "The reserved byte of a chunk record is not 0.", POKE(TEST_CHUNK, RAW, 5, 1, 1)),
+    O("bad-chunk-raw-mask-table", "corrupt", "A raw chunk with a code table for masks.", POKE(TEST_CHUNK, RAW, 5, 1, 1)),
+    O("bad-chunk-float-mask-table", "corrupt", "A float chunk with a code table for masks.", POKE(TEST_CHUNK, FLOAT, 5, 1, 1)),
     O("bad-chunk-table", "corrupt", "A float chunk with a code table that does not exist.", POKE(TEST_CHUNK, FLOAT, 6, 2, 1)),
     O("bad-chunk-table-raw", "corrupt", "A raw chunk with a code table.", POKE(TEST_CHUNK, RAW, 6, 2, 1)),
     O("bad-chunk-float-without-layout", "corrupt", "A float chunk in a data object without float form.",
@@ -1001,19 +1060,31 @@ const struct fixture bad_fixtures[] = {
     V("unsupported-form", "unsupported", "A chunk of form 199.", POKE(TEST_CHUNK, ZSTD, 4, 1, 199)),
     V("unsupported-form-table", "unsupported",
       "A chunk of form 200 with a code table: what that means, only a newer reader knows.", make_unknown_form),
-    O("bad-chunk-sparse-table", "corrupt", "A sparse chunk with a code table that does not exist.", make_sparse_table),
+    O("bad-chunk-sparse-table", "corrupt", "A sparse chunk with a code table that does not exist.", SPARSE_RECORD(6, 2, 2)),
+    O("bad-chunk-sparse-mask-table", "corrupt", "A sparse chunk whose masks have a code table that does not exist.",
+      SPARSE_RECORD(5, 1, 2)),
+    O("bad-chunk-sparse-no-mask-table", "corrupt", "A sparse chunk whose masks have the code table of its elements.",
+      SPARSE_RECORD(5, 1, 0)),
+    O("bad-chunk-sparse-mask-palette", "corrupt", "A sparse chunk whose masks have a code table with a palette.",
+      make_sparse_mask_palette),
     O("bad-chunk-sparse-without-layout", "corrupt", "A sparse chunk in a data object without float form.",
       POKE(TEST_CHUNK, RAW, 4, 1, CLLM_FORM_SPARSE)),
-    V("bad-sparse-beyond", "corrupt", "An element beyond the last one is present.", SPARSE_FAULT(SPARSE_BEYOND)),
-    V("bad-sparse-none", "corrupt", "A sparse chunk of which no element is present.", SPARSE_FAULT(SPARSE_NONE)),
-    V("bad-sparse-all", "corrupt", "A sparse chunk of which every element is present.", SPARSE_FAULT(SPARSE_ALL)),
+    V("bad-sparse-cut", "corrupt", "A sparse chunk that ends within its head.", SPARSE_FAULT(SPARSE_CUT)),
+    V("bad-sparse-float-bytes", "corrupt", "The float part of a sparse chunk ends behind it.", SPARSE_POKE(0, UINT32_MAX)),
+    V("bad-sparse-float-none", "corrupt", "The float part of a sparse chunk has no bytes.", SPARSE_POKE(0, 0)),
+    V("bad-sparse-sign-bytes", "corrupt", "One byte of signs for 258 zeros.", SPARSE_POKE(4, 1)),
+    V("bad-sparse-mask-count", "corrupt", "Symbols for 39 masks of 301 elements.", SPARSE_POKE(8, 39)),
+    V("bad-sparse-mask-count-levels", "corrupt", "Masks of masks, and no mask.", SPARSE_POKE_LEVELS(8, 7)),
+    V("bad-sparse-none", "corrupt", "A sparse chunk of which no element is present.", SPARSE_POKE(12, 0)),
+    V("bad-sparse-all", "corrupt", "A sparse chunk of which every element is present.", SPARSE_POKE(12, FEW_ELEMENTS)),
     V("bad-sparse-signs", "corrupt", "A sign beyond the last zero.", SPARSE_FAULT(SPARSE_SIGNS)),
-    V("bad-sparse-more", "corrupt", "One element more is present than has a code word.", SPARSE_FAULT(SPARSE_MORE)),
-    V("bad-sparse-fewer", "corrupt", "One element fewer is present than have code words.", SPARSE_FAULT(SPARSE_FEWER)),
-    V("bad-sparse-short", "corrupt", "The frame has bits for 296 of 301 elements.", SPARSE_FAULT(SPARSE_SHORT)),
-    V("bad-sparse-alone", "corrupt", "Nothing follows the frame that says which elements are present.",
-      SPARSE_FAULT(SPARSE_ALONE)),
-    V("bad-sparse-no-frame", "corrupt", "A sparse chunk that does not start with a zstd frame.", SPARSE_FAULT(SPARSE_NO_FRAME)),
+    V("bad-sparse-masks-cut", "corrupt", "The last byte of a sparse chunk's masks is missing.", SPARSE_FAULT(SPARSE_MASKS_CUT)),
+    V("bad-sparse-beyond", "corrupt", "An element beyond the last one is present.", SPARSE_FAULT(SPARSE_BEYOND)),
+    V("bad-sparse-more", "corrupt", "One element more is present than the head says.", SPARSE_FAULT(SPARSE_MORE)),
+    V("bad-sparse-fewer", "corrupt", "One element fewer is present than the head says.", SPARSE_FAULT(SPARSE_FEWER)),
+    V("bad-sparse-levels-fewer", "corrupt", "Masks of masks for one mask fewer than there are.",
+      SPARSE_FAULT(SPARSE_LEVELS_FEWER)),
+    V("bad-sparse-levels-beyond", "corrupt", "A mask beyond the last one.", SPARSE_FAULT(SPARSE_LEVELS_BEYOND)),
     V("bad-planes-no-frame", "corrupt", "A planes chunk that is no zstd frame.", POKE(TEST_CHUNK, FLOAT, 4, 1, CLLM_FORM_PLANES)),
     V("bad-chunk-checksum", "damaged", "A bit of a stored chunk is flipped.", STORED_UNCHECKED(RAW, 0, 1, 'H')),
     V("bad-chunk-padding", "corrupt", "Padding after a chunk that is not 0, checksum recomputed.", STORED(RAW, 15, 1, 1)),

@@ -208,17 +208,26 @@ static void make_single_symbol(const struct fixture *fixture, const char *path)
     test_container_finish(container);
 }
 
-/* Palettes of elements of every size: of zeros of both signs, infinity and NaN, of one value, and of 200. */
-/* Of elements of two and four bytes, the last chunk shorter; and with a palette. */
+static uint32_t add_sparse(struct test_container *container, const void *bytes, size_t byte_count, struct cllm_layout layout,
+                           bool palette)
+{
+    return test_container_data(
+        container, &(struct test_data){
+                       .bytes = bytes, .byte_count = byte_count, .layout = layout, .form = CLLM_FORM_SPARSE, .palette = palette});
+}
+
+/* Elements of two, four and one byte, the last chunk shorter; with a palette; and so few that masks have masks. */
 void make_sparse(const struct fixture *fixture, const char *path)
 {
     (void)fixture;
-    static const struct cllm_layout f32 = {4, 23, 8, 0, 5};
+    static const struct cllm_layout f32 = {4, 23, 8, 0, 5}, f8 = {1, 0, 7, 0, 7};
     struct test_random random = {7};
-    uint8_t halves[2 * 1201], floats[4 * 563], few[2 * 301];
+    uint8_t halves[2 * 1201], floats[4 * 563], few[2 * 301], rare[2 * 400], bytes[1500];
     test_random_bf16(&random, halves, sizeof halves / 2);
     test_random_fill(&random, floats, sizeof floats);
+    test_random_fill(&random, bytes, sizeof bytes);
     for (size_t i = 0; i < sizeof few / 2; i++) cllm_store_le16(few + 2 * i, i % 7 ? 0 : (uint16_t)(0x8100 | i % 3));
+    for (size_t i = 0; i < sizeof rare / 2; i++) cllm_store_le16(rare + 2 * i, i % 150 == 3 ? (uint16_t)(0x3F81 + i) : 0);
     for (size_t i = 0; i < sizeof halves / 2; i++) {
         uint64_t draw = test_random_next(&random);
         if (i % 64 > 2 && draw >> 62) cllm_store_le16(halves + 2 * i, draw >> 61 & 1 ? 0x8000 : 0);
@@ -227,22 +236,23 @@ void make_sparse(const struct fixture *fixture, const char *path)
         floats[4 * i + 3] = (uint8_t)(0x3E | (floats[4 * i + 3] & 0x81));
         if (i % 4 != 1) cllm_store_le32(floats + 4 * i, 0);
     }
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = bytes[i] % 3 ? 0 : bytes[i] % 32 + 0x30;
     struct test_container *container = test_container_create(path);
-    struct test_data data = {
-        .bytes = halves, .byte_count = sizeof halves, .layout = test_layout_bf16(7), .form = CLLM_FORM_SPARSE};
-    uint32_t first = test_container_data(container, &data);
-    data = (struct test_data){.bytes = floats, .byte_count = sizeof floats, .layout = f32, .form = CLLM_FORM_SPARSE};
-    uint32_t second = test_container_data(container, &data);
-    data = (struct test_data){
-        .bytes = few, .byte_count = sizeof few, .layout = test_layout_bf16(6), .form = CLLM_FORM_SPARSE, .palette = true};
-    uint32_t parts[3] = {first, second, test_container_data(container, &data)};
+    uint32_t parts[5] = {add_sparse(container, halves, sizeof halves, test_layout_bf16(7), false),
+                         add_sparse(container, floats, sizeof floats, f32, false),
+                         add_sparse(container, few, sizeof few, test_layout_bf16(6), true),
+                         add_sparse(container, rare, sizeof rare, test_layout_bf16(7), false),
+                         add_sparse(container, bytes, sizeof bytes, f8, false)};
     add_vector(container, "halves", "BF16", sizeof halves / 2, parts[0]);
     add_vector(container, "floats", "F32", sizeof floats / 4, parts[1]);
     add_vector(container, "few", "BF16", sizeof few / 2, parts[2]);
-    test_container_file(container, "sparse.bin", parts, 3);
+    add_vector(container, "rare", "BF16", sizeof rare / 2, parts[3]);
+    add_vector(container, "bytes", "F8_E4M3", sizeof bytes, parts[4]);
+    test_container_file(container, "sparse.bin", parts, 5);
     test_container_finish(container);
 }
 
+/* Palettes of elements of every size: of zeros of both signs, infinity and NaN, of one value, and of 200. */
 void make_palettes(const struct fixture *fixture, const char *path)
 {
     (void)fixture;
@@ -478,7 +488,8 @@ const struct fixture good_fixtures[] = {
     G("good-palettes", "Code tables with a palette: of 1 to 200 elements of one to eight bytes, NaN payloads and -0 among them.",
       make_palettes),
     G("good-sparse",
-      "Zeros of both signs left out: elements of two and four bytes, a shorter last chunk, and elements of a palette.",
+      "Zeros of both signs left out: elements of one, two and four bytes, shorter last chunks, elements of a palette, and masks "
+      "that have masks.",
       make_sparse),
     G("good-segments", "Segments of 2^5, 2^8 and 2^12 symbols.", make_segments),
     G("good-layouts", "Every layout of FORMAT.md 9, low zero bits, and a coded field at the top of 64 bits.", make_layouts),

@@ -77,7 +77,9 @@ static void check_sparse(struct cllm_group *group, struct cllm_decoder *decoder,
     memcpy(cllm_group_input(group), original, byte_count);
     assert_int_equal(cllm_group_encode(group, &plan, byte_count, NULL), CLLM_OK);
     const struct cllm_ready_chunk *encoded = cllm_group_chunks(group, &chunk_count);
-    const struct cllm_data data = {.layout = *layout, .tables = cllm_group_tables(group), .table_count = 4};
+    uint32_t table_count;
+    const struct cllm_table *tables = cllm_group_tables(group, &table_count);
+    const struct cllm_data data = {.layout = *layout, .tables = tables, .table_count = table_count};
     assert_int_equal(chunk_count, 1);
     assert_int_equal(encoded->chunk.form, CLLM_FORM_SPARSE);
     size_t buffer_bytes = cllm_chunk_buffer_bytes(&encoded->chunk);
@@ -85,10 +87,11 @@ static void check_sparse(struct cllm_group *group, struct cllm_decoder *decoder,
     memcpy(stored, encoded->stored, encoded->chunk.stored_bytes);
     assert_int_equal(cllm_decode_chunk(decoder, &data, &encoded->chunk, stored, out, NULL), CLLM_OK);
     assert_memory_equal(out, original, byte_count);
-    for (unsigned k = 0; k < 60; k++) { /* most flips in what comes first: the frames */
-        uint32_t limit = k % 3 ? 40 : encoded->chunk.stored_bytes;
+    const uint32_t stored_bytes = encoded->chunk.stored_bytes, masks = CLLM_SPARSE_HEAD_BYTES + cllm_load_le32(stored);
+    for (unsigned k = 0; k < 60; k++) { /* most flips in the head, and in signs and masks */
+        uint32_t from = k % 3 == 1 ? masks : 0, limit = k % 3 == 0 ? CLLM_SPARSE_HEAD_BYTES : stored_bytes - from;
         uint64_t draw = test_random_next(&random);
-        uint8_t *byte = stored + (draw >> 32) % limit, bit = (uint8_t)(1u << draw % 8);
+        uint8_t *byte = stored + from + (draw >> 32) % limit, bit = (uint8_t)(1u << draw % 8);
         *byte ^= bit;
         enum cllm_status status = cllm_decode_chunk(decoder, &data, &encoded->chunk, stored, out, NULL);
         assert_true(status == CLLM_OK || status == CLLM_E_CORRUPT);
@@ -104,6 +107,7 @@ static void test_sparse_chunks_decode_or_are_corrupt(void **state)
     (void)state;
     static const uint32_t counts[] = {4095, 4096, 4097, 10000, 40001};
     static const struct cllm_layout layouts[] = {{2, 7, 8, 0, 8}, {4, 23, 8, 0, 11}, {8, 55, 8, 0, 12}};
+    static const struct cllm_layout f8 = {1, 0, 7, 0, 10};
     struct cllm_group *group;
     struct cllm_decoder *decoder;
     assert_int_equal(cllm_group_create(&group, NULL), CLLM_OK);
@@ -112,8 +116,10 @@ static void test_sparse_chunks_decode_or_are_corrupt(void **state)
         for (size_t l = 0; l < sizeof layouts / sizeof layouts[0]; l++) {
             check_sparse(group, decoder, &layouts[l], counts[i], 3, i % 2);
             check_sparse(group, decoder, &layouts[l], counts[i], 20, true);
+            check_sparse(group, decoder, &layouts[l], counts[i], 150, false);
         }
     }
+    check_sparse(group, decoder, &f8, 40001, 9, false);
     cllm_decoder_destroy(decoder);
     cllm_group_destroy(group);
 }
