@@ -17,7 +17,16 @@
 typedef void kernel_function(const struct gpu_chunk *, struct gpu_bases, const struct gpu_table *, uint32_t *);
 
 /* The fast ones by element; of each, chunks of large tensors, the same with more code words than usual, and other segments. */
-enum { KERNEL_COPY, KERNEL_ANY, KERNEL_ANY_PALETTE, KERNEL_SPARSE, KERNEL_SPARSE_PALETTE, KERNEL_FAST, KERNEL_CLASSES = 3 };
+enum {
+    KERNEL_COPY,
+    KERNEL_ANY,
+    KERNEL_ANY_PALETTE,
+    KERNEL_SPARSE, /* by element, those that are no palettes; then of any */
+    KERNEL_SPARSE_ANY = KERNEL_SPARSE + GPU_ELEMENT_PALETTE16,
+    KERNEL_SPARSE_PALETTE,
+    KERNEL_FAST,
+    KERNEL_CLASSES = 3
+};
 enum { CLASS_LARGE, CLASS_WIDE, CLASS_SMALL };
 
 template <gpu_element ELEMENT, unsigned ROUND, unsigned THREADS>
@@ -33,8 +42,9 @@ static const struct {
 } kernels[GPU_KERNELS] = {{kernel_copy, FLOAT_THREADS, 0},
                           {kernel_decode_any<false>, FLOAT_THREADS, sizeof(gpu_shared_any)},
                           {kernel_decode_any<true>, FLOAT_THREADS, sizeof(gpu_shared_any)},
-                          {kernel_decode_sparse<false>, FLOAT_THREADS, sizeof(gpu_shared_any)},
-                          {kernel_decode_sparse<true>, FLOAT_THREADS, sizeof(gpu_shared_any)},
+#define SPARSE(element, palette) {kernel_decode_sparse<element, palette>, FLOAT_THREADS, sizeof(gpu_shared_any)},
+                          SPARSE(GPU_ELEMENT_BF16, false) SPARSE(GPU_ELEMENT_F16, false) SPARSE(GPU_ELEMENT_F32, false)
+                              SPARSE(GPU_ELEMENT_F32_OF_BF16, false) SPARSE(-1, false) SPARSE(-1, true)
 #define LARGE(element, round)                                                                                                    \
     kernel_decode_fast<element, round, LARGE_HALF_LOG2, FLOAT_THREADS>, FLOAT_THREADS,                                           \
         shared_bytes_of<element, round, FLOAT_THREADS>()
@@ -42,8 +52,9 @@ static const struct {
     kernel_decode_fast<element, SMALL_ROUND, 0, SMALL_THREADS>, SMALL_THREADS,                                                   \
         shared_bytes_of<element, SMALL_ROUND, SMALL_THREADS>()
 #define FAST(element) {LARGE(element, LARGE_ROUND)}, {LARGE(element, SMALL_ROUND)}, {SMALL(element)},
-                          FAST(GPU_ELEMENT_BF16) FAST(GPU_ELEMENT_F16) FAST(GPU_ELEMENT_F32) FAST(GPU_ELEMENT_F32_OF_BF16)
-                              FAST(GPU_ELEMENT_PALETTE16) FAST(GPU_ELEMENT_PALETTE32)
+                                  FAST(GPU_ELEMENT_BF16) FAST(GPU_ELEMENT_F16) FAST(GPU_ELEMENT_F32) FAST(GPU_ELEMENT_F32_OF_BF16)
+                                      FAST(GPU_ELEMENT_PALETTE16) FAST(GPU_ELEMENT_PALETTE32)
+#undef SPARSE
 #undef LARGE
 #undef SMALL
 #undef FAST
@@ -206,10 +217,12 @@ static void add_float(struct walk *walk, const struct cllm_data *data, const str
     described.table = add_table(walk, table, gpu_rotates(&described.layout), &walk->last);
     if (table->value_bytes) described.palette = walk->palette_base + 256 * (walk->palette_count - 1);
     unsigned kernel = choose_kernel(&described);
+    const unsigned element = find_element(&described);
     uint32_t stage = kernel >= KERNEL_FAST ? stage_bytes(&described) + STAGE_PAD : 0;
     if (chunk->form == CLLM_FORM_SPARSE) {
         described.mask_table = add_table(walk, &data->tables[chunk->mask_table_index], false, &walk->last_mask);
-        kernel = described.palette ? KERNEL_SPARSE_PALETTE : KERNEL_SPARSE;
+        kernel = KERNEL_SPARSE + (element < GPU_ELEMENT_PALETTE16 ? element : KERNEL_SPARSE_ANY - KERNEL_SPARSE);
+        if (described.palette) kernel = KERNEL_SPARSE_PALETTE;
         stage = gpu_sparse_bytes(described.element_count);
     }
     if (walk->stage[kernel] < stage) walk->stage[kernel] = stage;

@@ -655,7 +655,7 @@ static __device__ __forceinline__ gpu_place<ELEMENT, ROUND> place_lane(const str
     const uint32_t row = shape::row_of(threadIdx.x % 32 / shape::COLUMNS);
     const uint32_t column = threadIdx.x % shape::COLUMNS * shape::SYMBOLS;
     const uint32_t first = ((2 * (warp_segment + row) + mirrored) << half_log2) + column;
-    return {chunk.stored + first,
+    return {chunk.planes + first,
             chunk.out + (size_t)shape::BYTES * first,
             chunk.element_count,
             (int32_t)(chunk.element_count - first),
@@ -761,23 +761,19 @@ static __device__ __forceinline__ uint32_t decode_warp(
                     : end_of_lane(forwards, table.length, lane, half.symbol_count);
 }
 
-/* One chunk per block, of a number of elements that is a multiple of 8 and in segments of 2 * ROUND or more. HALF_LOG2 is
- * that of half a segment where it is known, else 0. */
+/* A chunk, or a part of one, by all threads of a block: a number of elements that is a multiple of 8 and in segments of 2 * ROUND
+ * or more. HALF_LOG2 is that of half a segment where it is known, else 0. Returns whether a thread's share of it decodes. */
 template <gpu_element ELEMENT, unsigned ROUND, unsigned HALF_LOG2, unsigned THREADS>
-static __global__ void __launch_bounds__(THREADS, FLOAT_BLOCKS_PER_SM *FLOAT_THREADS / THREADS)
-    kernel_decode_fast(const struct gpu_chunk *d_chunks, struct gpu_bases bases, const struct gpu_table *d_tables,
-                       uint32_t *d_status)
+static __device__ __forceinline__ bool decode_part_fast(gpu_shared<THREADS, ROUND, gpu_shape<ELEMENT, ROUND>::VALUES> &shared,
+                                                        const struct gpu_work &chunk, const struct gpu_table *d_tables,
+                                                        uint32_t *d_status)
 {
-    extern __shared__ __align__(2048) uint8_t shared_memory[];
-    typedef gpu_shared<THREADS, ROUND, gpu_shape<ELEMENT, ROUND>::VALUES> shared_type;
-    shared_type &shared = *(shared_type *)shared_memory;
-    const struct gpu_work chunk(d_chunks[blockIdx.x], bases);
     if (!has_head(chunk)) {
         if (threadIdx.x == 0) report(d_status, chunk, GPU_BAD_HEADER);
-        return;
+        return false;
     }
     if (gpu_shape<ELEMENT, ROUND>::PLANES == 1) prefetch_planes<THREADS>(chunk);
-    if (gpu_shape<ELEMENT, ROUND>::HAS_PALETTE) copy_palette(palette_of(chunk, d_tables), (uint32_t *)shared_memory);
+    if (gpu_shape<ELEMENT, ROUND>::HAS_PALETTE) copy_palette(palette_of(chunk, d_tables), (uint32_t *)&shared);
     copy_pieces(&d_tables[chunk.table], &shared.table, sizeof shared.table / 16);
     copy_pieces(chunk.stored + plane_boundary(chunk), shared.words, (chunk.stored_bytes - plane_boundary(chunk) + 15) / 16);
     __pipeline_commit();
@@ -795,8 +791,9 @@ static __global__ void __launch_bounds__(THREADS, FLOAT_BLOCKS_PER_SM *FLOAT_THR
     const struct gpu_head head = read_head(words, chunk, segment_count);
     if (!head.good) {
         if (threadIdx.x == 0) report(d_status, chunk, GPU_BAD_HEADER);
-        return;
+        return false;
     }
+    bool good = true;
     uint32_t tile_start = head.stream_bit;
     for (uint32_t tile = 0; tile < segment_count; tile += THREADS / 2) {
         if (tile > 0) {
@@ -807,8 +804,23 @@ static __global__ void __launch_bounds__(THREADS, FLOAT_BLOCKS_PER_SM *FLOAT_THR
         const uint32_t end = decode_warp<ELEMENT, ROUND, HALF_LOG2>(words, shared.table, place, half, per_half,
                                                                     threadIdx.x >= THREADS / 2, planes);
         const bool meets = halves_meet<THREADS>(shared.meeting, end, words.count);
-        if (half.segment < segment_count && !(half.good && meets)) report(d_status, chunk, GPU_BAD_SEGMENT);
+        if (half.segment >= segment_count || (half.good && meets)) continue;
+        report(d_status, chunk, GPU_BAD_SEGMENT);
+        good = false;
     }
+    return good;
+}
+
+/* One chunk per block. */
+template <gpu_element ELEMENT, unsigned ROUND, unsigned HALF_LOG2, unsigned THREADS>
+static __global__ void __launch_bounds__(THREADS, FLOAT_BLOCKS_PER_SM *FLOAT_THREADS / THREADS)
+    kernel_decode_fast(const struct gpu_chunk *d_chunks, struct gpu_bases bases, const struct gpu_table *d_tables,
+                       uint32_t *d_status)
+{
+    extern __shared__ __align__(2048) uint8_t shared_memory[];
+    typedef gpu_shared<THREADS, ROUND, gpu_shape<ELEMENT, ROUND>::VALUES> shared_type;
+    const struct gpu_work chunk(d_chunks[blockIdx.x], bases);
+    decode_part_fast<ELEMENT, ROUND, HALF_LOG2>(*(shared_type *)shared_memory, chunk, d_tables, d_status);
 }
 
 /* ----------------------------------------------------------------------------------------------------------------- copies */
@@ -881,11 +893,14 @@ static __device__ uint32_t decode_warp_any(const gpu_words<false> &words, const 
     const gpu_reader<false, MIRRORED> reader = {words};
     const uint32_t per_half = 1u << (part.layout.segment_log2 - 1), lane_index = threadIdx.x % 32;
     const uint32_t wanted = (half.symbol_count + 3) & ~3u; /* whole words of the ring */
+    const uint64_t before = 2 * (uint64_t)(half.segment - lane_index) * per_half;
+    if (before >= part.element_count) return 0; /* no lane has a segment */
+    const uint32_t rows = (uint32_t)min((uint64_t)32, (part.element_count - before + 2 * per_half - 1) / (2 * per_half));
     struct gpu_lane lane = start_lane<SMALL_ROUND>(reader, shared_address(ring), half.start);
     for (uint32_t round = 0; round < per_half; round += SMALL_ROUND) {
         decode_until<SMALL_ROUND>(reader, shared_address(table.entries), min(round + SMALL_ROUND, wanted), lane);
         __syncwarp();
-        for (uint32_t k = lane_index; k < 32 * SMALL_ROUND; k += 32) {
+        for (uint32_t k = lane_index; k < rows * SMALL_ROUND; k += 32) {
             const uint32_t from = k / SMALL_ROUND, symbol_index = round + k % SMALL_ROUND;
             const uint64_t segment = half.segment - lane_index + from;
             const uint64_t index = (2 * segment + MIRRORED) * per_half + symbol_index;
@@ -991,15 +1006,17 @@ static __device__ uint32_t count_masks(const gpu_masks &masks, uint32_t bit_coun
     return bit_count % 32 && masks.bits[words - 1] >> bit_count % 32 ? UINT32_MAX : total;
 }
 
-/* Of a block, behind gpu_shared: the masks of a chunk's elements. */
+/* Of a block, behind gpu_shared: code words of chunks that kernel_decode_fast could decode, and masks of a chunk's elements. */
+#define GPU_SPARSE_STAGE_BYTES (12288u + STAGE_PAD)
+
 CLLM_HOST_DEVICE uint32_t gpu_sparse_bytes(uint32_t element_count)
 {
-    return (element_count + 31) / 32 * (2 * sizeof(uint32_t));
+    return GPU_SPARSE_STAGE_BYTES + (element_count + 31) / 32 * (2 * sizeof(uint32_t));
 }
 
 static __device__ __forceinline__ gpu_masks masks_of(gpu_shared_any &shared, uint32_t element_count)
 {
-    uint32_t *bits = (uint32_t *)shared.words;
+    uint32_t *bits = (uint32_t *)shared.words + GPU_SPARSE_STAGE_BYTES / 4;
     return {bits, bits + (element_count + 31) / 32};
 }
 
@@ -1058,45 +1075,76 @@ static __device__ __forceinline__ T load_element(const uint8_t *from, bool align
     return element;
 }
 
+/* 16 bytes of output of which the first element is `first`: those that are there from `packed`, zeros between. */
 template <typename T>
-static __device__ __forceinline__ void store_element(uint8_t *to, T element, bool aligned)
+static __device__ __forceinline__ ulonglong2 gather(const gpu_masks &masks, const uint8_t *packed, const uint8_t *signs,
+                                                    uint32_t first, bool aligned)
 {
-    if (aligned) *(T *)to = element;
-    for (unsigned b = 0; b < sizeof element && !aligned; b++) to[b] = (uint8_t)(element >> 8 * b);
+    unsigned long long halves[2] = {0, 0};
+    const uint32_t present = masks.bits[first / 32] >> first % 32;
+    uint32_t rank = masks.rank(first), absent = first - rank;
+#pragma unroll
+    for (uint32_t e = 0; e < 16 / sizeof(T); e++) {
+        T element = 0;
+        if (present >> e & 1) element = load_element<T>(packed + (size_t)rank++ * sizeof(T), aligned);
+        else if (signs) element = (T)((T)(signs[absent / 8] >> absent % 8 & 1) << (8 * sizeof(T) - 1)), absent++;
+        halves[e * sizeof(T) / 8] |= (unsigned long long)element << 8 * (e * sizeof(T) % 8);
+    }
+    return make_ulonglong2(halves[0], halves[1]);
 }
 
-#define SPREAD_STEPS 8 /* elements of a thread between two barriers */
+#define SPREAD_STEPS 2 /* times 16 bytes of a thread between two barriers */
 
 /* The elements that lie at the end of the output to their places, zeros between, from the first one on. No element is overwritten
  * before it is read: ahead of its place there are no more zeros than in all. */
 template <typename T>
 static __device__ void spread(const struct gpu_work &chunk, const gpu_masks &masks, uint32_t absent_count, const uint8_t *signs)
 {
-    const bool aligned = (uintptr_t)chunk.out % sizeof(T) == 0;
+    const uint32_t byte_count = chunk.element_count * sizeof(T);
+    const bool aligned = (uintptr_t)chunk.out % sizeof(T) == 0, whole = (uintptr_t)chunk.out % 16 == 0;
     const uint8_t *packed = chunk.out + (size_t)absent_count * sizeof(T);
-    for (uint32_t first = threadIdx.x; first - threadIdx.x < chunk.element_count; first += SPREAD_STEPS * FLOAT_THREADS) {
-        T elements[SPREAD_STEPS];
+    for (uint32_t tile = 0; tile < byte_count; tile += 16 * SPREAD_STEPS * FLOAT_THREADS) {
+        ulonglong2 elements[SPREAD_STEPS];
 #pragma unroll
         for (uint32_t k = 0; k < SPREAD_STEPS; k++) {
-            const uint32_t index = first + k * FLOAT_THREADS;
-            elements[k] = 0;
-            if (index >= chunk.element_count) continue;
-            const uint32_t rank = masks.rank(index), absent = index - rank;
-            if (masks.has(index)) elements[k] = load_element<T>(packed + (size_t)rank * sizeof(T), aligned);
-            else if (signs) elements[k] = (T)(signs[absent / 8] >> absent % 8 & 1) << (8 * sizeof(T) - 1);
+            const uint32_t at = tile + 16 * (k * FLOAT_THREADS + threadIdx.x);
+            if (at < byte_count) elements[k] = gather<T>(masks, packed, signs, at / sizeof(T), aligned);
         }
         __syncthreads();
 #pragma unroll
         for (uint32_t k = 0; k < SPREAD_STEPS; k++) {
-            const uint32_t index = first + k * FLOAT_THREADS;
-            if (index < chunk.element_count) store_element<T>(chunk.out + (size_t)index * sizeof(T), elements[k], aligned);
+            const uint32_t at = tile + 16 * (k * FLOAT_THREADS + threadIdx.x);
+            if (whole && at + 16 <= byte_count) {
+                *(ulonglong2 *)(chunk.out + at) = elements[k];
+                continue;
+            }
+            for (uint32_t b = 0; b < 16 && at + b < byte_count; b++)
+                chunk.out[at + b] = (uint8_t)((b < 8 ? elements[k].x : elements[k].y) >> 8 * (b % 8));
         }
     }
 }
 
+/* The elements that are there. Where ELEMENT is one and they are as decode_part_fast wants them, by that. */
+template <int ELEMENT, bool PALETTE>
+static __device__ bool decode_present(gpu_shared_any &shared, const struct gpu_work &part, const struct gpu_table *d_tables,
+                                      uint32_t *d_status)
+{
+    if constexpr (ELEMENT >= 0) {
+        const uint32_t stage = part.stored_bytes - min(part.stored_bytes, plane_boundary(part));
+        if (part.element_count % 8 == 0 && (uintptr_t)part.out % 16 == 0 && part.layout.segment_log2 >= 7 &&
+            stage <= GPU_SPARSE_STAGE_BYTES - STAGE_PAD) {
+            const bool good =
+                decode_part_fast<(gpu_element)ELEMENT, SMALL_ROUND, 0, FLOAT_THREADS>(shared, part, d_tables, d_status);
+            return __syncthreads_and(good);
+        }
+    }
+    const gpu_to_elements<PALETTE> sink = {part, palette_of(part, d_tables)};
+    return decode_part_any(shared, part, &d_tables[part.table], sink, d_status);
+}
+
 /* One chunk per block: its masks, then the elements that are there, then these to their places. Nothing of the head is used
  * before all of it is checked. */
-template <bool PALETTE>
+template <int ELEMENT, bool PALETTE>
 static __global__ void __launch_bounds__(FLOAT_THREADS, FLOAT_BLOCKS_PER_SM)
     kernel_decode_sparse(const struct gpu_chunk *d_chunks, struct gpu_bases bases, const struct gpu_table *d_tables,
                          uint32_t *d_status)
@@ -1124,8 +1172,7 @@ static __global__ void __launch_bounds__(FLOAT_THREADS, FLOAT_BLOCKS_PER_SM)
     part.element_count = head.present_count;
     part.plane_bytes = CLLM_SPARSE_HEAD_BYTES + (uint32_t)cllm_float_plane_bytes(&chunk.layout, head.present_count);
     part.stored_bytes = CLLM_SPARSE_HEAD_BYTES + head.float_bytes;
-    const gpu_to_elements<PALETTE> sink = {part, palette_of(chunk, d_tables)};
-    if (!decode_part_any(shared, part, &d_tables[chunk.table], sink, d_status)) return;
+    if (!decode_present<ELEMENT, PALETTE>(shared, part, d_tables, d_status)) return;
     const gpu_masks masks = masks_of(shared, chunk.element_count);
     switch (chunk.layout.element_bytes) {
     case 1: spread<uint8_t>(chunk, masks, absent_count, signs); break;

@@ -150,6 +150,12 @@ static void translate(const uint8_t *symbols, const uint8_t to[256], uint32_t co
     for (uint32_t i = 0; i < count; i++) out[i] = to[symbols[i]];
 }
 
+/* There may be a palette for the others then, and they are so few that a GPU need not be quick about them. */
+static bool is_mostly_zero(uint32_t element_count, uint32_t zeros)
+{
+    return zeros > element_count - element_count / 4;
+}
+
 /* Whether to leave out `zeros` elements, of each of which `sign_bits` are kept: where that saves remainders, unless there is a
  * palette, which has none; and where nearly all are zero, so that code words of a bit each would be too long. */
 static bool is_sparse(struct cllm_group *group, const struct cllm_plan *plan, const uint8_t *elements, uint32_t element_count,
@@ -160,7 +166,7 @@ static bool is_sparse(struct cllm_group *group, const struct cllm_plan *plan, co
     unsigned element_bytes = plan->layout.element_bytes;
     unsigned remainder_bits = cllm_layout_remainder_bits(&plan->layout);
     if (remainder_bits) saved_bits = (uint64_t)zeros * (remainder_bits - sign_bits);
-    if (zeros > element_count - element_count / 4) return element_count >= SPARSE_MIN_ELEMENTS;
+    if (is_mostly_zero(element_count, zeros)) return element_count >= SPARSE_MIN_ELEMENTS;
     if (saved_bits <= element_count + SPARSE_COST_BITS) return false;
     return element_bytes == 1 || !cllm_palette_collect(&palette, elements, element_bytes, element_count, group->other, counts);
 }
@@ -178,9 +184,10 @@ static const uint8_t *choose_coded(struct cllm_group *group, const struct cllm_p
     group->coded[k] = (struct coded){.element_count = element_count};
     if (zeros == 0 || zeros == element_count) return elements;
     if (!is_sparse(group, plan, elements, element_count, zeros, has_signs)) return elements;
+    if (!is_mostly_zero(element_count, zeros)) zeros = cllm_sparse_absent_count(element_count, zeros);
     uint8_t *symbols = group->masks + 2 * k * group->mask_stride, *signs = has_signs ? symbols + group->mask_stride : NULL;
     uint64_t counts[256] = {0};
-    cllm_sparse_split(elements, element_bytes, element_count, group->other, signs, group->check);
+    cllm_sparse_split(elements, element_bytes, element_count, zeros, group->other, signs, group->check);
     uint32_t mask_count = cllm_sparse_mask_symbols(group->other, cllm_mask_bytes(element_count), symbols);
     for (uint32_t i = 0; i < mask_count; i++) counts[symbols[i]]++;
     cllm_tables_add_masks(&group->tables, counts);

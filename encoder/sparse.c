@@ -38,15 +38,21 @@ uint32_t cllm_sparse_count_zeros(const uint8_t *elements, unsigned element_bytes
     return count;
 }
 
-void cllm_sparse_split(const uint8_t *elements, unsigned element_bytes, uint32_t element_count, uint8_t *masks_out,
-                       uint8_t *signs_out, uint8_t *out)
+uint32_t cllm_sparse_absent_count(uint32_t element_count, uint32_t zero_count)
+{
+    const uint32_t excess = (element_count - zero_count) % 8, kept = excess ? 8 - excess : 0;
+    return zero_count > kept ? zero_count - kept : zero_count;
+}
+
+void cllm_sparse_split(const uint8_t *elements, unsigned element_bytes, uint32_t element_count, uint32_t absent_count,
+                       uint8_t *masks_out, uint8_t *signs_out, uint8_t *out)
 {
     uint32_t absent = 0;
     memset(masks_out, 0, cllm_mask_bytes(element_count));
     if (signs_out) memset(signs_out, 0, cllm_mask_bytes(element_count));
     for (uint32_t i = 0; i < element_count; i++, elements += element_bytes) {
         bool negative = elements[element_bytes - 1] >> 7;
-        if (is_zero(elements, element_bytes) && (signs_out || !negative)) {
+        if (absent < absent_count && (signs_out || !negative) && is_zero(elements, element_bytes)) {
             if (negative) signs_out[absent / 8] |= (uint8_t)(1u << absent % 8);
             absent++;
             continue;

@@ -9,10 +9,14 @@
 uint32_t cllm_sparse_count_zeros(const uint8_t *elements, unsigned element_bytes, uint32_t element_count,
                                  uint32_t *negative_count_out);
 
-/* Copies the elements that are not zero to `out` and sets their bits in `masks_out`. The highest bits of zeros go to `signs_out`,
- * one after the other; without it, zeros that have theirs set stay among the others. Both have cllm_mask_bytes(element_count). */
-void cllm_sparse_split(const uint8_t *elements, unsigned element_bytes, uint32_t element_count, uint8_t *masks_out,
-                       uint8_t *signs_out, uint8_t *out);
+/* Leaves out `absent_count` zeros, the first ones, or as many as there are: copies the other elements to `out` and sets their
+ * bits in `masks_out`. The highest bits of those left out go to `signs_out`, one after the other; without it, zeros that have
+ * theirs set are not left out. Both have cllm_mask_bytes(element_count). */
+void cllm_sparse_split(const uint8_t *elements, unsigned element_bytes, uint32_t element_count, uint32_t absent_count,
+                       uint8_t *masks_out, uint8_t *signs_out, uint8_t *out);
+
+/* How many of `zero_count` zeros to leave out, so that what remains is a multiple of 8: GPUs load and store it in wide pieces. */
+uint32_t cllm_sparse_absent_count(uint32_t element_count, uint32_t zero_count);
 
 /* The symbols that masks are coded as, `mask_count` at most: themselves, or without those that are 0, behind masks that say which
  * ones these are. Returns how many. */

@@ -208,7 +208,7 @@ static void make_sparse_sample(struct sample *sample, const struct cllm_layout *
         memset(element, 0, size);
         if (i % 3 == 1 && i + 1 < element_count) element[size - 1] = 0x80;
     }
-    test_sparse_chunk_encode(layout, elements, element_count, zeros % 2 == 0, &chunk);
+    test_sparse_chunk_encode(layout, elements, element_count, zeros % 2 == 0, zeros >= ZEROS_HALF, &chunk);
     *sample = (struct sample){.chunk = chunk.chunk, .tables = {chunk.table, chunk.mask_table}, .decoded = elements};
     store_sample(sample, chunk.stored);
     sample->data = (struct cllm_data){

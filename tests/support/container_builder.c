@@ -206,7 +206,7 @@ static void encode_sparse(struct test_container *container, const struct test_da
     struct cllm_float_code mask_code;
     uint64_t counts[256] = {0};
     TEST_REQUIRE(masks && present && zeros < element_count, NULL);
-    cllm_sparse_split(bytes, size, element_count, masks, signs, present);
+    cllm_sparse_split(bytes, size, element_count, zeros, masks, signs, present);
     split(data, present, (element_count - zeros) * size, scratch, counts);
     chunk->table_index = data->one_table ? scratch->shared_table : add_table(container, data, counts, scratch);
     struct cllm_sparse_head head = {

@@ -97,7 +97,7 @@ static size_t encode_masks(const struct cllm_layout *layout, const struct cllm_s
 }
 
 void test_sparse_chunk_encode(const struct cllm_layout *layout, const uint8_t *elements, uint32_t element_count, bool signs,
-                              struct test_float_chunk *chunk_out)
+                              bool wide, struct test_float_chunk *chunk_out)
 {
     unsigned size = layout->element_bytes;
     uint32_t mask_bytes = cllm_mask_bytes(element_count), zeros = element_count;
@@ -105,9 +105,11 @@ void test_sparse_chunk_encode(const struct cllm_layout *layout, const uint8_t *e
             *present = malloc((size_t)element_count * size),
             *stored = malloc(cllm_sparse_encoded_bytes_max(layout, element_count));
     TEST_REQUIRE(masks && symbols && sign_bits && present && stored, NULL);
-    cllm_sparse_split(elements, size, element_count, masks, signs ? sign_bits : NULL, present);
+    cllm_sparse_split(elements, size, element_count, UINT32_MAX, masks, signs ? sign_bits : NULL, present);
     for (uint32_t i = 0; i < mask_bytes; i++) zeros -= (uint32_t)__builtin_popcount(masks[i]);
     TEST_REQUIRE(zeros > 0 && zeros < element_count, NULL);
+    if (wide) zeros = cllm_sparse_absent_count(element_count, zeros);
+    cllm_sparse_split(elements, size, element_count, zeros, masks, signs ? sign_bits : NULL, present);
     test_float_chunk_encode(layout, present, element_count - zeros, chunk_out);
     const struct cllm_sparse_head head = {
         .float_bytes = chunk_out->chunk.stored_bytes,

@@ -36,9 +36,10 @@ struct test_float_chunk {
 void test_float_chunk_encode(const struct cllm_layout *layout, const uint8_t *elements, uint32_t element_count,
                              struct test_float_chunk *chunk_out);
 
-/* A sparse chunk: zeros left out, of which there are some and not all; those with a sign set only if `signs`. */
+/* A sparse chunk: zeros left out, of which there are some and not all; those with a sign set only if `signs`. If `wide`, so few
+ * of them that what remains is a multiple of 8. */
 void test_sparse_chunk_encode(const struct cllm_layout *layout, const uint8_t *elements, uint32_t element_count, bool signs,
-                              struct test_float_chunk *chunk_out);
+                              bool wide, struct test_float_chunk *chunk_out);
 
 /* A chunk of elements from a palette of `value_count` values, each of which it has if it has that many elements at all.
  * `elements_out` receives what it decodes to. */
