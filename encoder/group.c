@@ -330,7 +330,8 @@ static bool probe_finds_matches(struct cllm_group *group, const struct cllm_plan
     return compress_chunk(group, plan, k, planes, PROBE_LEVEL, capacity) > 0;
 }
 
-/* zstd is slow: among ordinary weights only the first chunk of a group is looked at closely. */
+/* zstd is slow: among ordinary weights only the first chunk of a group is looked at closely. What is structure in a sparse chunk
+ * is mostly its zeros. */
 static bool is_zstd_worth_trying(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, size_t byte_count)
 {
     const struct cllm_chunk *chunk = &group->chunks[k].chunk;
@@ -338,7 +339,9 @@ static bool is_zstd_worth_trying(struct cllm_group *group, const struct cllm_pla
     bool saves_little = chunk->stored_bytes >= raw_bytes - raw_bytes / TRY_ZSTD_BELOW_SAVING;
     bool saves_much = chunk->stored_bytes < raw_bytes / TRY_ZSTD_ABOVE_RATIO;
     if (element_bytes == 0 || byte_count <= TRY_ZSTD_MAX_BYTES || saves_much || group->has_matches) return true;
-    if (element_bytes > 1 && looks_structured(chunk_input(group, plan, k), &plan->layout, raw_bytes / element_bytes)) return true;
+    if (element_bytes > 1 && chunk->form != CLLM_FORM_SPARSE &&
+        looks_structured(chunk_input(group, plan, k), &plan->layout, raw_bytes / element_bytes))
+        return true;
     bool probe = k == 0 || byte_count <= PROBE_ALL_MAX_BYTES || (element_bytes == 1 && saves_little);
     if (probe) group->has_matches = probe_finds_matches(group, plan, k);
     return group->has_matches;
