@@ -24,6 +24,7 @@
 
 #include <cstdint>
 #include <cuda_pipeline.h>
+#include <type_traits>
 
 #include "codec.h"
 
@@ -1066,19 +1067,9 @@ static __device__ bool decode_masks(gpu_shared_any &shared, const struct gpu_wor
     return good;
 }
 
-template <typename T>
-static __device__ __forceinline__ T load_element(const uint8_t *from, bool aligned)
-{
-    if (aligned) return *(const T *)from;
-    T element = 0;
-    for (unsigned b = 0; b < sizeof element; b++) element |= (T)from[b] << 8 * b;
-    return element;
-}
-
 /* 16 bytes of output of which the first element is `first`: those that are there from `packed`, zeros between. */
 template <typename T>
-static __device__ __forceinline__ ulonglong2 gather(const gpu_masks &masks, const uint8_t *packed, const uint8_t *signs,
-                                                    uint32_t first, bool aligned)
+static __device__ __forceinline__ ulonglong2 gather(const gpu_masks &masks, const T *packed, const uint8_t *signs, uint32_t first)
 {
     unsigned long long halves[2] = {0, 0};
     const uint32_t present = masks.bits[first / 32] >> first % 32;
@@ -1086,7 +1077,7 @@ static __device__ __forceinline__ ulonglong2 gather(const gpu_masks &masks, cons
 #pragma unroll
     for (uint32_t e = 0; e < 16 / sizeof(T); e++) {
         T element = 0;
-        if (present >> e & 1) element = load_element<T>(packed + (size_t)rank++ * sizeof(T), aligned);
+        if (present >> e & 1) element = packed[rank++];
         else if (signs) element = (T)((T)(signs[absent / 8] >> absent % 8 & 1) << (8 * sizeof(T) - 1)), absent++;
         halves[e * sizeof(T) / 8] |= (unsigned long long)element << 8 * (e * sizeof(T) % 8);
     }
@@ -1096,31 +1087,51 @@ static __device__ __forceinline__ ulonglong2 gather(const gpu_masks &masks, cons
 #define SPREAD_STEPS 2 /* times 16 bytes of a thread between two barriers */
 
 /* The elements that lie at the end of the output to their places, zeros between, from the first one on. No element is overwritten
- * before it is read: ahead of its place there are no more zeros than in all. */
+ * before it is read: ahead of its place there are no more zeros than in all. The output is a multiple of 16 bytes and starts at
+ * one. */
 template <typename T>
-static __device__ void spread(const struct gpu_work &chunk, const gpu_masks &masks, uint32_t absent_count, const uint8_t *signs)
+static __device__ void spread_wide(const struct gpu_work &chunk, const gpu_masks &masks, uint32_t absent_count,
+                                   const uint8_t *signs)
 {
     const uint32_t byte_count = chunk.element_count * sizeof(T);
-    const bool aligned = (uintptr_t)chunk.out % sizeof(T) == 0, whole = (uintptr_t)chunk.out % 16 == 0;
-    const uint8_t *packed = chunk.out + (size_t)absent_count * sizeof(T);
+    const T *packed = (const T *)chunk.out + absent_count;
+#pragma unroll 1
     for (uint32_t tile = 0; tile < byte_count; tile += 16 * SPREAD_STEPS * FLOAT_THREADS) {
         ulonglong2 elements[SPREAD_STEPS];
 #pragma unroll
         for (uint32_t k = 0; k < SPREAD_STEPS; k++) {
             const uint32_t at = tile + 16 * (k * FLOAT_THREADS + threadIdx.x);
-            if (at < byte_count) elements[k] = gather<T>(masks, packed, signs, at / sizeof(T), aligned);
+            if (at < byte_count) elements[k] = gather<T>(masks, packed, signs, at / sizeof(T));
         }
         __syncthreads();
 #pragma unroll
         for (uint32_t k = 0; k < SPREAD_STEPS; k++) {
             const uint32_t at = tile + 16 * (k * FLOAT_THREADS + threadIdx.x);
-            if (whole && at + 16 <= byte_count) {
-                *(ulonglong2 *)(chunk.out + at) = elements[k];
-                continue;
-            }
-            for (uint32_t b = 0; b < 16 && at + b < byte_count; b++)
-                chunk.out[at + b] = (uint8_t)((b < 8 ? elements[k].x : elements[k].y) >> 8 * (b % 8));
+            if (at < byte_count) *(ulonglong2 *)(chunk.out + at) = elements[k];
         }
+    }
+}
+
+/* The same for elements of any size and alignment, byte by byte. */
+static __device__ void spread_any(const struct gpu_work &chunk, const gpu_masks &masks, uint32_t absent_count,
+                                  const uint8_t *signs)
+{
+    const uint32_t size = chunk.layout.element_bytes;
+    const uint8_t *packed = chunk.out + (size_t)absent_count * size;
+#pragma unroll 1
+    for (uint32_t tile = 0; tile < chunk.element_count; tile += FLOAT_THREADS) {
+        const uint32_t index = tile + threadIdx.x;
+        uint64_t element = 0;
+        if (index < chunk.element_count) {
+            const uint32_t rank = masks.rank(index), absent = index - rank;
+#pragma unroll 1
+            for (uint32_t b = 0; b < size && masks.has(index); b++) element |= (uint64_t)packed[(size_t)rank * size + b] << 8 * b;
+            if (signs && !masks.has(index)) element = (uint64_t)(signs[absent / 8] >> absent % 8 & 1) << (8 * size - 1);
+        }
+        __syncthreads();
+#pragma unroll 1
+        for (uint32_t b = 0; b < size && index < chunk.element_count; b++)
+            chunk.out[(size_t)index * size + b] = (uint8_t)(element >> 8 * b);
     }
 }
 
@@ -1174,12 +1185,14 @@ static __global__ void __launch_bounds__(FLOAT_THREADS, FLOAT_BLOCKS_PER_SM)
     part.stored_bytes = CLLM_SPARSE_HEAD_BYTES + head.float_bytes;
     if (!decode_present<ELEMENT, PALETTE>(shared, part, d_tables, d_status)) return;
     const gpu_masks masks = masks_of(shared, chunk.element_count);
-    switch (chunk.layout.element_bytes) {
-    case 1: spread<uint8_t>(chunk, masks, absent_count, signs); break;
-    case 2: spread<uint16_t>(chunk, masks, absent_count, signs); break;
-    case 4: spread<uint32_t>(chunk, masks, absent_count, signs); break;
-    default: spread<uint64_t>(chunk, masks, absent_count, signs);
+    if constexpr (ELEMENT >= 0) {
+        typedef typename std::conditional<gpu_shape<(gpu_element)ELEMENT, SMALL_ROUND>::WIDE, uint32_t, uint16_t>::type element;
+        if (chunk.element_count % 8 == 0 && (uintptr_t)chunk.out % 16 == 0) {
+            spread_wide<element>(chunk, masks, absent_count, signs);
+            return;
+        }
     }
+    spread_any(chunk, masks, absent_count, signs);
 }
 
 #endif
