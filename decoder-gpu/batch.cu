@@ -223,7 +223,7 @@ static void add_float(struct walk *walk, const struct cllm_data *data, const str
         described.mask_table = add_table(walk, &data->tables[chunk->mask_table_index], false, &walk->last_mask);
         kernel = KERNEL_SPARSE + (element < GPU_ELEMENT_PALETTE16 ? element : KERNEL_SPARSE_ANY - KERNEL_SPARSE);
         if (described.palette) kernel = KERNEL_SPARSE_PALETTE;
-        stage = gpu_sparse_bytes(described.element_count);
+        stage = gpu_sparse_bytes(kernel < KERNEL_SPARSE_ANY, described.element_count);
     }
     if (walk->stage[kernel] < stage) walk->stage[kernel] = stage;
     add_description(walk, kernel, &described);
@@ -369,9 +369,10 @@ static enum cllm_status allow_shared_memory(struct cllm_error *err)
 {
     enum cllm_status status = CLLM_OK;
     for (int k = KERNEL_ANY; k < GPU_KERNELS && !status; k++) {
-        const size_t stage = k >= KERNEL_FAST     ? STAGE_BYTES_MAX + STAGE_PAD
-                             : k >= KERNEL_SPARSE ? gpu_sparse_bytes(GPU_SPARSE_BYTES_MAX)
-                                                  : 0;
+        const size_t stage = k >= KERNEL_FAST         ? STAGE_BYTES_MAX + STAGE_PAD
+                             : k >= KERNEL_SPARSE_ANY ? gpu_sparse_bytes(false, GPU_SPARSE_BYTES_MAX)
+                             : k >= KERNEL_SPARSE     ? gpu_sparse_bytes(true, GPU_SPARSE_BYTES_MAX / 2)
+                                                      : 0;
         const int bytes = (int)(kernels[k].shared_bytes + stage);
         status = cuda_try(cudaFuncSetAttribute(kernels[k].function, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
                           "reserve shared memory", err);

@@ -1007,17 +1007,20 @@ static __device__ uint32_t count_masks(const gpu_masks &masks, uint32_t bit_coun
     return bit_count % 32 && masks.bits[words - 1] >> bit_count % 32 ? UINT32_MAX : total;
 }
 
-/* Of a block, behind gpu_shared: code words of chunks that kernel_decode_fast could decode, and masks of a chunk's elements. */
+/* Of a block, behind gpu_shared: code words of elements that kernel_decode_fast could decode (`staged`, of two bytes or more),
+ * and the masks of a chunk's elements. Both fit in what the smallest device allows a block, 99 KiB. */
 #define GPU_SPARSE_STAGE_BYTES (12288u + STAGE_PAD)
+static_assert(sizeof(gpu_shared_any) + GPU_SPARSE_BYTES_MAX / 4 <= 99 << 10, "a bit and a 32nd of a count for each byte");
+static_assert(sizeof(gpu_shared_any) + GPU_SPARSE_STAGE_BYTES + GPU_SPARSE_BYTES_MAX / 8 <= 99 << 10, "the same for two");
 
-CLLM_HOST_DEVICE uint32_t gpu_sparse_bytes(uint32_t element_count)
+CLLM_HOST_DEVICE uint32_t gpu_sparse_bytes(bool staged, uint32_t element_count)
 {
-    return GPU_SPARSE_STAGE_BYTES + (element_count + 31) / 32 * (2 * sizeof(uint32_t));
+    return (staged ? GPU_SPARSE_STAGE_BYTES : 0) + (element_count + 31) / 32 * (2 * sizeof(uint32_t));
 }
 
-static __device__ __forceinline__ gpu_masks masks_of(gpu_shared_any &shared, uint32_t element_count)
+static __device__ __forceinline__ gpu_masks masks_of(gpu_shared_any &shared, bool staged, uint32_t element_count)
 {
-    uint32_t *bits = (uint32_t *)shared.words + GPU_SPARSE_STAGE_BYTES / 4;
+    uint32_t *bits = (uint32_t *)shared.words + (staged ? GPU_SPARSE_STAGE_BYTES / 4 : 0);
     return {bits, bits + (element_count + 31) / 32};
 }
 
@@ -1048,9 +1051,8 @@ static __device__ bool expand_masks(gpu_shared_any &shared, const uint8_t *symbo
 /* Decodes the masks of a chunk, the last part of it, and counts them. Symbols that are not masks themselves lie where the counts
  * will be, which is room for as many bytes. */
 static __device__ bool decode_masks(gpu_shared_any &shared, const struct gpu_work &chunk, const struct cllm_sparse_head &head,
-                                    const struct gpu_table *d_table, uint32_t *d_status)
+                                    const gpu_masks &masks, const struct gpu_table *d_table, uint32_t *d_status)
 {
-    const gpu_masks masks = masks_of(shared, chunk.element_count);
     const uint32_t mask_count = cllm_mask_bytes(chunk.element_count);
     const bool levels = cllm_sparse_has_levels(&head, chunk.element_count);
     const gpu_to_bytes sink = {(uint8_t *)(levels ? masks.before : masks.bits)};
@@ -1175,7 +1177,8 @@ static __global__ void __launch_bounds__(FLOAT_THREADS, FLOAT_BLOCKS_PER_SM)
         if (threadIdx.x == 0) report(d_status, chunk, GPU_BAD_MASKS);
         return;
     }
-    if (!decode_masks(shared, chunk, head, &d_tables[chunk.mask_table], d_status)) return;
+    const gpu_masks masks = masks_of(shared, ELEMENT >= 0, chunk.element_count);
+    if (!decode_masks(shared, chunk, head, masks, &d_tables[chunk.mask_table], d_status)) return;
 
     struct gpu_work part = chunk;
     part.planes = chunk.stored + CLLM_SPARSE_HEAD_BYTES;
@@ -1184,7 +1187,6 @@ static __global__ void __launch_bounds__(FLOAT_THREADS, FLOAT_BLOCKS_PER_SM)
     part.plane_bytes = CLLM_SPARSE_HEAD_BYTES + (uint32_t)cllm_float_plane_bytes(&chunk.layout, head.present_count);
     part.stored_bytes = CLLM_SPARSE_HEAD_BYTES + head.float_bytes;
     if (!decode_present<ELEMENT, PALETTE>(shared, part, d_tables, d_status)) return;
-    const gpu_masks masks = masks_of(shared, chunk.element_count);
     if constexpr (ELEMENT >= 0) {
         typedef typename std::conditional<gpu_shape<(gpu_element)ELEMENT, SMALL_ROUND>::WIDE, uint32_t, uint16_t>::type element;
         if (chunk.element_count % 8 == 0 && (uintptr_t)chunk.out % 16 == 0) {
