@@ -83,6 +83,8 @@ CLI := $(B)/cli.a
 TOOLS := $(patsubst cli/%.c,$(B)/%,$(wildcard $(PROGRAMS:%=cli/%.c)))
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/*/test_*.c))
 PARITY := $(patsubst %.c,$(B)/%,$(wildcard tests/parity/test_*.c))
+# Kernels on the CPU, by an emulated device; C++, and with the headers of CUDA.
+EMULATED := $(if $(CU_SRC),$(patsubst %.cc,$(B)/%,$(wildcard tests/parity/test_*.cc)))
 GPU_SCRIPTS := $(wildcard tests/cli/*_gpu.sh)
 GPU_TESTS := $(filter $(B)/tests/decoder-gpu/% %_cuda,$(UNIT)) $(PARITY)
 # A program of tests/tools is NAME.c and any NAME_*.c beside it.
@@ -101,7 +103,7 @@ PUBLIC_HEADERS := $(wildcard format/cllm*.h encoder/cllm*.h decoder-cpu/cllm*.h 
 all: lib tools ## build the library and the programs (default)
 lib: $(LIB) ## build libcllm.a
 tools: $(TOOLS) ## build cpack, cverify and crun
-unit: $(UNIT) $(PARITY) ## build the unit test programs
+unit: $(UNIT) $(PARITY) $(EMULATED) ## build the unit test programs
 test-tools: $(TEST_TOOLS)
 bench-programs: $(BENCH)
 test-programs: tools unit test-tools
@@ -132,6 +134,9 @@ $(foreach f,$(TOOL_SRC),$(eval $(f:tests/tools/%.c=$(B)/tests/%): $(call obj,$f 
 $(UNIT) $(PARITY) $(TEST_TOOLS): $(call obj,$(SUPPORT_SRC)) $(LIB)
 	$(call say,LINK)
 	$(LINK) $(LDLIBS_ALL) -lcmocka
+$(EMULATED): %: %.o
+	$(call say,LINK)
+	$(Q)$(CXX) $(LDFLAGS_ALL) -o $@ $< -lcmocka
 $(BENCH): %: %.o $(LIB)
 	$(call say,LINK)
 	$(LINK) $(LDLIBS_ALL)
@@ -139,6 +144,11 @@ $(BENCH): %: %.o $(LIB)
 $(B)/%.o: %.c $(B)/flags
 	$(call say,CC)
 	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(ISA) -MMD -MP -c -o $@ $<
+# Kernels see memory through pointers of many types, and their hints are the device compiler's.
+$(B)/%.o: %.cc $(B)/flags
+	$(call say,CXX)
+	$(Q)mkdir -p $(@D) && $(CXX) -std=c++17 -O2 -g -Wall -Wextra -Wno-unknown-pragmas -Wno-maybe-uninitialized -fno-strict-aliasing \
+	    $(if $(WERROR),-Werror) $(addprefix -I,$(FOLDERS)) -isystem $(CUDA_HOME)/include -MMD -MP -c -o $@ $<
 $(B)/%.o: %.cu $(B)/flags
 	$(call say,NVCC)
 	$(Q)mkdir -p $(@D) && $(NVCC) $(CPPFLAGS_ALL) $(NVCC_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
@@ -162,7 +172,7 @@ test: ## install what is missing, build, run every test
 	$(BUILD) check
 check: ## the same without installing
 	$(BUILD) test-programs
-	$(Q)$(RUN_TESTS) $(B) $(UNIT) $(PARITY) tests/cli tests/reference
+	$(Q)$(RUN_TESTS) $(B) $(UNIT) $(PARITY) $(EMULATED) tests/cli tests/reference
 check-property: ## nightly: CASES=100000 random checkpoints from SEED= (default today's date) packed, verified, restored
 	$(BUILD) $(B)/tests/encoder/test_property
 	$(Q)$(B)/tests/encoder/test_property $(or $(CASES),100000) $(or $(SEED),$$(date +%Y%m%d))
@@ -221,7 +231,7 @@ $(B)/fuzz/replay_%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/replay.o $(LIB)
 
 .PHONY: lint check-lint analyze format format-check
 SOURCES = $(wildcard $(foreach d,$(FOLDERS) bench tests/unit/* tests/support tests/tools tests/parity tests/fuzz,\
-            $d/*.c $d/*.h $d/*.cu $d/*.cuh))
+            $d/*.c $d/*.cc $d/*.h $d/*.cu $d/*.cuh))
 CLANG_FORMAT ?= clang-format-14
 lint: ## the rules of the house, proved by machine
 	$(BUILD) CUDA=0 B=build/lint lib

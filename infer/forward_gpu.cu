@@ -15,9 +15,8 @@
 #include <cstdlib>
 #include <cstring>
 
-#define SHARED_STATIC_BYTES 2048       /* of a product, generously */
-#define SHARED_WEIGHT_BYTES (64 << 10) /* for weights in flight of NORM_WARPS warps */
-#define SPIN_LIMIT 200000 /* questions whether a token is done, about a tenth of a second, before the thread sleeps */
+#define SHARED_STATIC_BYTES 1024 /* of a product, generously */
+#define SPIN_LIMIT 200000        /* questions whether a token is done, about a tenth of a second, before the thread sleeps */
 
 /* ------------------------------------------------------------------------------------------------------------ launch */
 
@@ -55,177 +54,167 @@ static cudaError_t allow_shared(const void *kernel, size_t bytes)
 
 typedef void product_kernel(struct product_args);
 
-template <int STAGE>
-static product_kernel *choose_form(enum cllm_gpu_form form)
+static product_kernel *choose_product(enum cllm_gpu_form form)
 {
     switch (form) {
-    case CLLM_GPU_F16: return multiply<f16_form, STAGE>;
-    case CLLM_GPU_F32: return multiply<f32_form, STAGE>;
-    case CLLM_GPU_PACKED12: return multiply<packed_form, STAGE>;
-    default: return multiply<bf16_form, STAGE>;
+    case CLLM_GPU_F16: return multiply<f16_form>;
+    case CLLM_GPU_F32: return multiply<f32_form>;
+    case CLLM_GPU_PACKED12: return multiply<packed_form>;
+    default: return multiply<bf16_form>;
     }
 }
 
-static product_kernel *choose_kernel(enum product_stage stage, enum cllm_gpu_form form)
+/* Of a slot and its barrier. */
+static uint32_t slot_bytes(enum cllm_gpu_form form)
 {
-    switch (stage) {
-    case STAGE_QKV: return choose_form<STAGE_QKV>(form);
-    case STAGE_GATE: return choose_form<STAGE_GATE>(form);
-    case STAGE_ADD: return choose_form<STAGE_ADD>(form);
-    default: return choose_form<STAGE_SET>(form);
-    }
+    const uint32_t bytes = form == CLLM_GPU_F32        ? f32_form::slot_bytes
+                           : form == CLLM_GPU_PACKED12 ? packed_form::slot_bytes
+                                                       : halves_form::slot_bytes;
+    return bytes + (uint32_t)sizeof(uint64_t);
 }
 
 /* Fills what the form and the size of a matrix decide. */
-static struct product_args describe_product(const struct cllm_gpu_matrix *matrix)
+static struct product_args describe_product(const struct cllm_gpu_matrix *matrix, enum product_stage stage)
 {
-    const uint32_t columns = matrix->shape.column_count;
-    const uint64_t element_bytes = matrix->form == CLLM_GPU_F32 ? 4 : 2;
+    const uint32_t columns = matrix->shape.column_count, element_bytes = matrix->form == CLLM_GPU_F32 ? 4 : 2;
     struct product_args args = {};
+    args.stage = stage;
     args.column_count = columns;
-    args.row_bytes = matrix->form == CLLM_GPU_PACKED12 ? pack12_row_bytes(columns) : columns * element_bytes;
-    args.full_groups = args.row_bytes % 16 == 0 ? columns / GROUP : 0;
+    args.row_bytes = matrix->form == CLLM_GPU_PACKED12 ? pack12_band_bytes(columns) : (uint64_t)columns * element_bytes;
+    args.is_aligned = columns * element_bytes % 16 == 0;
     return args;
 }
 
-static void set_part(struct product_args *args, unsigned part, const struct cllm_gpu_linear *linear, uint32_t set_count)
+/* For the copy engine: boxes of a tile's size. */
+static CUresult make_map(const struct forward_gpu *forward, const struct cllm_gpu_matrix *matrix, struct row_map *map_out)
+{
+    const bool is_f32 = matrix->form == CLLM_GPU_F32;
+    map_out->elements = (const uint8_t *)matrix->d_elements;
+    map_out->row_count = matrix->shape.row_count;
+    map_out->column_count = matrix->shape.column_count;
+    map_out->element_bytes = is_f32 ? 4 : 2;
+    if (!forward->encode_map) return CUDA_SUCCESS;
+    const cuuint64_t sizes[] = {map_out->column_count, map_out->row_count};
+    const cuuint64_t stride = (cuuint64_t)map_out->column_count * map_out->element_bytes;
+    const cuuint32_t box[] = {PACK12_COLUMNS, PACK12_ROWS}, steps[] = {1, 1};
+    return forward->encode_map(&map_out->engine, is_f32 ? CU_TENSOR_MAP_DATA_TYPE_UINT32 : CU_TENSOR_MAP_DATA_TYPE_UINT16, 2,
+                               (void *)map_out->elements, sizes, &stride, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                               CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+}
+
+/* Adds the bands of a matrix to the sets. */
+static cudaError_t add_part(const struct forward_gpu *forward, struct product_args *args, unsigned part,
+                            const struct cllm_gpu_linear *linear, float *output)
 {
     const struct cllm_gpu_matrix *weight = &linear->weight;
+    args->set_count += pack12_band_count(weight->shape.row_count);
     args->parts[part] = {(const uint8_t *)weight->d_elements,
-                         weight->d_patch_starts,
                          weight->d_patches,
                          linear->d_bias,
+                         output,
                          weight->window,
                          weight->shape.row_count,
-                         set_count};
+                         args->set_count};
+    if (weight->form == CLLM_GPU_PACKED12 || !args->is_aligned) return cudaSuccess;
+    return make_map(forward, weight, &args->maps[part]) == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-/* As many warps as leave none idle at the end, of a block that has so many sets. */
-static unsigned choose_warps(uint32_t sets_of_block, unsigned most)
+/* Shares memory between the sums of tiles and what is in flight. Packed tiles take a warp long to multiply, so all warps have
+ * slots, if only one each; others have two each, so that one is filled while the other is multiplied. */
+static size_t share_memory(const struct forward_gpu *forward, enum cllm_gpu_form form, uint32_t sets, struct product_args *args)
 {
-    unsigned best = most;
-    double best_use = 0;
-    for (unsigned warps = most; warps >= NORM_WARPS && warps >= most - most / 4; warps--) {
-        const uint32_t rounds = (sets_of_block + warps - 1) / warps;
-        const double use = (double)sets_of_block / ((double)rounds * warps);
-        if (use > best_use + 0.005) best = warps, best_use = use;
-    }
-    return best;
+    const uint32_t band_count = args->stage == STAGE_GATE ? 2 : 1, of_set = sum_bytes(args->column_count, band_count),
+                   most = SUM_BYTES_MAX / of_set, rounds = most ? (sets + most - 1) / most : sets;
+    args->round_sets = (sets + rounds - 1) / rounds;
+    size_t sums = (size_t)args->round_sets * of_set;
+    if (args->spans.values && sums < span_factor_bytes(args->spans.head_count)) sums = span_factor_bytes(args->spans.head_count);
+    const size_t kept = product_fixed_bytes(args->column_count) + sums;
+    const uint32_t fitting = (uint32_t)((forward->shared_bytes - kept) / slot_bytes(form));
+    const uint32_t wanted = form == CLLM_GPU_PACKED12 || fitting < 2 ? fitting : fitting / 2;
+    args->slot_warps = wanted < PRODUCT_WARPS ? wanted : PRODUCT_WARPS;
+    args->slot_count = fitting / args->slot_warps;
+    const uint32_t tiles = sets * band_count * pack12_tile_count(args->column_count),
+                   needed = (tiles + args->slot_warps - 1) / args->slot_warps;
+    if (args->slot_count > needed) args->slot_count = needed;
+    return kept + (size_t)args->slot_warps * args->slot_count * slot_bytes(form);
 }
 
-/* Shared memory of each warp. */
-static size_t warp_bytes(enum cllm_gpu_form form)
+static cudaError_t launch_product(const struct forward_gpu *forward, enum cllm_gpu_form form, struct product_args *args,
+                                  bool overlaps)
 {
-    return ROWS * (form == CLLM_GPU_F32        ? f32_form::depth * f32_form::group_bytes
-                   : form == CLLM_GPU_PACKED12 ? packed_form::depth * packed_form::group_bytes
-                                               : halves_form::depth * halves_form::group_bytes);
-}
-
-static cudaError_t launch_product(const struct forward_gpu *forward, enum product_stage stage, enum cllm_gpu_form form,
-                                  const struct product_args *args, bool overlaps)
-{
-    const uint32_t sets = stage == STAGE_QKV ? args->parts[PART_VALUE].set_end : args->parts[0].set_end;
-    const uint32_t blocks = sets < forward->multiprocessors ? sets : forward->multiprocessors;
+    const uint32_t blocks = args->set_count < forward->multiprocessors ? args->set_count : forward->multiprocessors;
     if (!blocks) return cudaSuccess;
-    const size_t input_bytes = ((size_t)args->column_count + GROUP - 1) / GROUP * GROUP * sizeof(float);
-    const size_t fitting = (forward->shared_bytes - input_bytes) / warp_bytes(form);
-    const unsigned most = fitting < PRODUCT_WARPS_MAX ? (unsigned)fitting : PRODUCT_WARPS_MAX;
-    const unsigned warps = choose_warps((sets + blocks - 1) / blocks, most);
-    const struct launch_shape shape = {dim3(blocks), warps * WARP, input_bytes + warps * warp_bytes(form)};
-    product_kernel *kernel = choose_kernel(stage, form);
-    const cudaError_t result = allow_shared((const void *)kernel, shape.shared_bytes);
-    return result ? result : launch(forward, kernel, shape, overlaps, *args);
+    const size_t bytes = share_memory(forward, form, (args->set_count + blocks - 1) / blocks, args);
+    product_kernel *kernel = choose_product(form);
+    const cudaError_t result = allow_shared((const void *)kernel, bytes);
+    return result ? result : launch(forward, kernel, {dim3(blocks), PRODUCT_WARPS * WARP, bytes}, overlaps, *args);
 }
 
 /* Queries, keys and values in one launch where their forms agree, else in one for each form. */
-static cudaError_t launch_qkv(const struct forward_gpu *forward, const struct cllm_gpu_layer *layer, uint32_t layer_index,
-                              bool overlaps)
+static cudaError_t launch_qkv(const struct forward_gpu *forward, const struct cllm_gpu_layer *layer, bool overlaps)
 {
     const struct cllm_gpu_linear *linears[PART_COUNT] = {&layer->query, &layer->key, &layer->value};
-    const struct cllm_config *config = &forward->config;
+    float *outputs[PART_COUNT] = {forward->query, forward->key, forward->value};
     bool done[PART_COUNT] = {false, false, false};
     cudaError_t result = cudaSuccess;
     for (unsigned first = 0; !result && first < PART_COUNT; first++) {
         if (done[first]) continue;
         const enum cllm_gpu_form form = linears[first]->weight.form;
-        struct product_args args = describe_product(&linears[first]->weight);
-        uint32_t sets = 0;
-        for (unsigned part = 0; part < PART_COUNT; part++) {
-            const bool takes = !done[part] && linears[part]->weight.form == form;
-            if (takes) sets += linears[part]->weight.shape.row_count / 2;
-            set_part(&args, part, linears[part], sets);
-            done[part] = done[part] || takes;
+        struct product_args args = describe_product(&linears[first]->weight, STAGE_SET);
+        unsigned part_count = 0;
+        for (unsigned i = first; !result && i < PART_COUNT; i++) {
+            if (done[i] || linears[i]->weight.form != form) continue;
+            result = add_part(forward, &args, part_count++, linears[i], outputs[i]);
+            done[i] = true;
         }
         args.input = forward->hidden;
         args.norm = layer->d_attention_norm;
-        args.epsilon = config->norm_epsilon;
-        args.output = forward->query;
-        args.position = forward->position;
-        args.cosines = forward->cosines;
-        args.sines = forward->sines;
-        args.keys = forward->keys + layer_index * forward->cache_layer;
-        args.values = forward->values + layer_index * forward->cache_layer;
-        args.head_dim = config->head_dim;
-        args.head_stride = forward->buffers.head_stride;
-        args.context_size = forward->base.context_size;
-        result = launch_product(forward, STAGE_QKV, form, &args, overlaps && first == 0);
+        args.epsilon = forward->config.norm_epsilon;
+        if (!result) result = launch_product(forward, form, &args, overlaps && first == 0);
     }
     return result;
 }
 
+/* hidden += linear * input, or what attention left */
 static cudaError_t launch_add(const struct forward_gpu *forward, const struct cllm_gpu_linear *linear, const float *input)
 {
-    struct product_args args = describe_product(&linear->weight);
-    set_part(&args, 0, linear, (linear->weight.shape.row_count + 1) / 2);
+    struct product_args args = describe_product(&linear->weight, STAGE_ADD);
+    const cudaError_t result = add_part(forward, &args, 0, linear, forward->hidden);
     args.input = input;
-    args.output = forward->hidden;
-    return launch_product(forward, STAGE_ADD, linear->weight.form, &args, true);
+    if (!input) {
+        args.spans = {forward->span_values,          forward->span_scales,       forward->position,
+                      forward->buffers.value_stride, forward->config.head_count, forward->config.head_dim,
+                      forward->config.sliding_window};
+    }
+    return result ? result : launch_product(forward, linear->weight.form, &args, true);
 }
 
 static cudaError_t launch_gate(const struct forward_gpu *forward, const struct cllm_gpu_layer *layer)
 {
-    struct product_args args = describe_product(&layer->gate.weight);
-    set_part(&args, 0, &layer->gate, layer->gate.weight.shape.row_count);
-    set_part(&args, 1, &layer->up, 0);
+    struct product_args args = describe_product(&layer->gate.weight, STAGE_GATE);
+    cudaError_t result = add_part(forward, &args, 1, &layer->up, forward->gate);
+    args.set_count = 0; /* a set is a band of both */
+    if (!result) result = add_part(forward, &args, 0, &layer->gate, forward->gate);
     args.input = forward->hidden;
     args.norm = layer->d_mlp_norm;
     args.epsilon = forward->config.norm_epsilon;
-    args.output = forward->gate;
-    return launch_product(forward, STAGE_GATE, layer->gate.weight.form, &args, true);
+    return result ? result : launch_product(forward, layer->gate.weight.form, &args, true);
 }
 
 static cudaError_t launch_head(const struct forward_gpu *forward, bool overlaps)
 {
     const struct cllm_gpu_linear head = {forward->source->head, NULL};
-    struct product_args args = describe_product(&head.weight);
-    set_part(&args, 0, &head, (head.weight.shape.row_count + 1) / 2);
+    struct product_args args = describe_product(&head.weight, STAGE_SET);
+    const cudaError_t result = add_part(forward, &args, 0, &head, forward->base.logits);
     args.input = forward->hidden;
     args.norm = forward->source->d_final_norm;
     args.epsilon = forward->config.norm_epsilon;
-    args.output = forward->base.logits;
-    return launch_product(forward, STAGE_SET, head.weight.form, &args, overlaps);
+    return result ? result : launch_product(forward, head.weight.form, &args, overlaps);
 }
 
 /* --------------------------------------------------------------------------------------------------------- attention */
 
 typedef void attention_kernel(struct attention_args);
-
-template <int HEADS>
-static attention_kernel *choose_dims(uint32_t head_stride)
-{
-    return head_stride <= 32    ? attend<HEADS, 1>
-           : head_stride <= 64  ? attend<HEADS, 2>
-           : head_stride <= 128 ? attend<HEADS, 4>
-                                : attend<HEADS, 8>;
-}
-
-static attention_kernel *choose_attention(uint32_t heads, uint32_t head_stride)
-{
-    return heads == 1   ? choose_dims<1>(head_stride)
-           : heads == 2 ? choose_dims<2>(head_stride)
-           : heads == 4 ? choose_dims<4>(head_stride)
-                        : choose_dims<8>(head_stride);
-}
 
 static cudaError_t launch_attention(const struct forward_gpu *forward, uint32_t layer_index)
 {
@@ -233,13 +222,17 @@ static cudaError_t launch_attention(const struct forward_gpu *forward, uint32_t 
     const struct cllm_forward_gpu_buffers *buffers = &forward->buffers;
     const struct attention_args args = {
         forward->query,
+        forward->key,
+        forward->value,
+        forward->cosines,
+        forward->sines,
         forward->keys + layer_index * forward->cache_layer,
         forward->values + layer_index * forward->cache_layer,
-        forward->attended,
-        forward->partial_values,
-        forward->partial_scales,
-        forward->arrivals,
+        forward->span_values,
+        forward->span_scales,
         forward->position,
+        buffers->value_stride,
+        config->head_count,
         buffers->group,
         buffers->chunk_count,
         config->head_dim,
@@ -248,11 +241,10 @@ static cudaError_t launch_attention(const struct forward_gpu *forward, uint32_t 
         config->sliding_window,
         1 / sqrtf((float)config->head_dim),
     };
-    const uint32_t dims = buffers->head_stride <= 32 ? 1 : buffers->head_stride <= 64 ? 2 : buffers->head_stride <= 128 ? 4 : 8;
+    const uint32_t stride = buffers->head_stride, steps = stride <= 32 ? 1 : stride <= 64 ? 2 : stride <= 128 ? 4 : 8;
+    attention_kernel *kernel = steps == 1 ? attend<1> : steps == 2 ? attend<2> : steps == 4 ? attend<4> : attend<8>;
     const struct launch_shape shape = {dim3(config->kv_head_count * buffers->chunk_count, buffers->span_count),
-                                       ATTENTION_WARPS * WARP,
-                                       (size_t)ATTENTION_WARPS * buffers->chunk_heads * (dims * WARP + 2) * sizeof(float)};
-    attention_kernel *kernel = choose_attention(buffers->chunk_heads, buffers->head_stride);
+                                       ATTENTION_WARPS * WARP, attention_bytes(steps)};
     const cudaError_t result = allow_shared((const void *)kernel, shape.shared_bytes);
     return result ? result : launch(forward, kernel, shape, true, args);
 }
@@ -273,9 +265,9 @@ static cudaError_t launch_start(const struct forward_gpu *forward)
 static cudaError_t launch_layer(const struct forward_gpu *forward, const struct cllm_gpu_layer *layer, uint32_t layer_index,
                                 bool settled)
 {
-    cudaError_t result = launch_qkv(forward, layer, layer_index, settled);
+    cudaError_t result = launch_qkv(forward, layer, settled);
     if (!result) result = launch_attention(forward, layer_index);
-    if (!result) result = launch_add(forward, &layer->output, forward->attended);
+    if (!result) result = launch_add(forward, &layer->output, NULL);
     if (!result) result = launch_gate(forward, layer);
     if (!result) result = launch_add(forward, &layer->down, forward->gate);
     return result;
@@ -473,6 +465,21 @@ static void forward_gpu_destroy(struct cllm_forward *base)
     free(forward);
 }
 
+/* What describes matrices to the copy engine is the driver's; the program is not linked with it. */
+static enum cllm_status find_encoder(struct forward_gpu *forward, struct cllm_error *err)
+{
+    void *function = NULL;
+    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+    const cudaError_t result =
+        cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found);
+    if (result) return cuda_try(result, "ask the driver", err);
+    if (found != cudaDriverEntryPointSuccess) {
+        return cllm_fail(err, CLLM_E_DEVICE, CLLM_NO_OFFSET, "GPU: the driver is too old for this GPU's copy engine");
+    }
+    forward->encode_map = (PFN_cuTensorMapEncodeTiled_v12000)function;
+    return CLLM_OK;
+}
+
 static enum cllm_status open_device(struct forward_gpu *forward, unsigned device_index, struct cllm_error *err)
 {
     int count = 0, major = 0, multiprocessors = 0;
@@ -491,13 +498,17 @@ static enum cllm_status open_device(struct forward_gpu *forward, unsigned device
     multiprocessors = properties.multiProcessorCount;
     forward->multiprocessors = (uint32_t)multiprocessors;
     forward->overlaps = major >= 9;
+    if (forward->overlaps) status = find_encoder(forward, err);
+    if (status) return status;
     snprintf(forward->name, sizeof forward->name, "%s", properties.name);
     const struct cllm_config *config = &forward->config;
     const uint64_t query = (uint64_t)config->head_count * config->head_dim;
     uint64_t columns = query > config->intermediate_size ? query : config->intermediate_size;
     if (columns < config->hidden_size) columns = config->hidden_size;
     forward->shared_bytes = properties.sharedMemPerBlockOptin - SHARED_STATIC_BYTES;
-    if ((columns + GROUP) * sizeof(float) + SHARED_WEIGHT_BYTES > forward->shared_bytes) {
+    const uint32_t most = columns < UINT32_MAX / 1024 ? (uint32_t)columns : UINT32_MAX / 1024;
+    if (product_fixed_bytes(most) + sum_bytes(most, 2) + span_factor_bytes(config->head_count) + slot_bytes(CLLM_GPU_F32) >
+        forward->shared_bytes) {
         return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET,
                          "rows of %llu weights do not fit this GPU's shared memory: found %zu bytes", (unsigned long long)columns,
                          properties.sharedMemPerBlockOptin);
@@ -517,15 +528,15 @@ static void find_buffers(struct forward_gpu *forward)
     forward->values = (__nv_bfloat16 *)(forward->memory + buffers->values);
     forward->hidden = floats_at(forward, buffers->hidden);
     forward->query = floats_at(forward, buffers->query);
-    forward->attended = floats_at(forward, buffers->attended);
+    forward->key = floats_at(forward, buffers->key);
+    forward->value = floats_at(forward, buffers->value);
     forward->gate = floats_at(forward, buffers->gate);
     forward->frequencies = floats_at(forward, buffers->frequencies);
     forward->cosines = floats_at(forward, buffers->cosines);
     forward->sines = floats_at(forward, buffers->sines);
     forward->position = (uint32_t *)floats_at(forward, buffers->position);
-    forward->partial_values = floats_at(forward, buffers->partial_values);
-    forward->partial_scales = (float2 *)floats_at(forward, buffers->partial_scales);
-    forward->arrivals = (uint32_t *)floats_at(forward, buffers->arrivals);
+    forward->span_values = floats_at(forward, buffers->span_values);
+    forward->span_scales = (float2 *)floats_at(forward, buffers->span_scales);
     forward->base.logits = (float *)forward->pinned;
     forward->pinned_frequencies = forward->base.logits + forward->config.vocab_size;
     forward->token = (struct token_input *)(forward->pinned_frequencies + forward->config.head_dim);

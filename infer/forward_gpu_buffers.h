@@ -14,14 +14,16 @@ extern "C" {
 #define CLLM_SCORE_BYTES_MAX (128u << 20) /* tiles are made smaller to keep to this */
 #define CLLM_PROMPT_TILE_MIN 32
 #define CLLM_ATTENTION_HEADS_MAX 8 /* query heads of a block */
+#define CLLM_SPAN_POSITIONS 128    /* what a span of attention is a multiple of */
+#define CLLM_SPAN_COUNT_MAX 32     /* spans of a query: the lanes of a warp */
 
-/* Offsets in bytes in one block of device memory, 256-byte aligned. Vectors that products read are padded to whole groups of
- * columns. */
+/* Offsets in bytes in one block of device memory, 256-byte aligned. Vectors that products read are padded to whole pairs of
+ * steps. */
 struct cllm_forward_gpu_buffers {
     uint64_t keys, values; /* [layer][kv head][position][head_stride] BF16 */
-    uint64_t hidden, query, attended, gate;
+    uint64_t hidden, query, key, value, gate;
     uint64_t frequencies, cosines, sines, position;
-    uint64_t partial_values, partial_scales, arrivals;
+    uint64_t span_values, span_scales; /* what attention leaves */
     /* prompts: a row per position of a tile */
     uint64_t tile_ids, tile_hidden, tile_query, tile_key, tile_value, tile_gate, tile_up, tile_cosines, tile_sines;
     uint64_t tile_input; /* of a product, BF16 or float32 */
@@ -31,7 +33,7 @@ struct cllm_forward_gpu_buffers {
     uint64_t workspace;
     uint64_t total;
     struct cllm_forward_gpu_bytes bytes;
-    uint32_t head_stride, group, chunk_heads, chunk_count, span_count;
+    uint32_t head_stride, group, chunk_count, span_count, value_stride;
     uint32_t prompt_tile;
     uint32_t score_heads; /* key-value heads whose scores are computed together */
 };

@@ -5,6 +5,7 @@
 #include "forward_gpu_buffers.h"
 #include "gemm_gpu.cuh"
 
+#include <cudaTypedefs.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -17,7 +18,8 @@ struct forward_gpu {
     int device;
     uint32_t multiprocessors;
     size_t shared_bytes; /* that a block may have */
-    bool overlaps;       /* the device lets a grid start while the one before it ends */
+    bool overlaps;       /* the device lets a grid start while the one before it ends, and has a copy engine */
+    PFN_cuTensorMapEncodeTiled_v12000 encode_map; /* null: it has none */
     bool has_frequencies;
     char name[256];
     cudaStream_t stream;
@@ -31,12 +33,11 @@ struct forward_gpu {
     char *memory; /* of the device: all of the following */
     __nv_bfloat16 *keys, *values;
     size_t cache_layer; /* elements of keys of one layer */
-    float *hidden, *query, *attended, *gate;
+    float *hidden, *query, *key, *value, *gate;
     float *frequencies, *cosines, *sines;
     uint32_t *position;
-    float *partial_values;
-    float2 *partial_scales;
-    uint32_t *arrivals;
+    float *span_values;
+    float2 *span_scales;
 
     void *pinned; /* of the host: logits and the following */
     float *pinned_frequencies;

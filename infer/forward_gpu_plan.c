@@ -5,7 +5,6 @@
 
 #define BUFFER_ALIGNMENT 256
 #define HEAD_DIM_MAX 256
-#define ATTENTION_BLOCKS 264 /* about two for each multiprocessor of a large GPU; the same everywhere, so that results are */
 
 static uint64_t round_up(uint64_t value, uint64_t unit)
 {
@@ -26,33 +25,30 @@ static uint64_t take_floats(struct cllm_forward_gpu_buffers *buffers, uint64_t c
     return take(buffers, &buffers->bytes.activations, count * sizeof(float));
 }
 
-static void lay_out_heads(const struct cllm_config *config, struct cllm_forward_gpu_buffers *buffers)
+static void lay_out_heads(const struct cllm_config *config, uint32_t context_size, struct cllm_forward_gpu_buffers *buffers)
 {
     buffers->head_stride = (uint32_t)round_up(config->head_dim, 8);
     buffers->group = config->head_count / config->kv_head_count;
-    buffers->chunk_heads = 1;
-    while (buffers->chunk_heads < buffers->group && buffers->chunk_heads < CLLM_ATTENTION_HEADS_MAX) buffers->chunk_heads *= 2;
-    buffers->chunk_count = (buffers->group + buffers->chunk_heads - 1) / buffers->chunk_heads;
-    buffers->span_count = ATTENTION_BLOCKS / (config->kv_head_count * buffers->chunk_count);
-    if (buffers->span_count < 4) buffers->span_count = 4;
-    if (buffers->span_count > 64) buffers->span_count = 64;
+    buffers->chunk_count = (buffers->group + CLLM_ATTENTION_HEADS_MAX - 1) / CLLM_ATTENTION_HEADS_MAX;
+    buffers->span_count = (context_size + CLLM_SPAN_POSITIONS - 1) / CLLM_SPAN_POSITIONS;
+    if (buffers->span_count > CLLM_SPAN_COUNT_MAX) buffers->span_count = CLLM_SPAN_COUNT_MAX;
+    buffers->value_stride = (uint32_t)round_up((uint64_t)config->head_count * config->head_dim, PACK12_PAIR);
 }
 
 static void lay_out_token(const struct cllm_config *config, struct cllm_forward_gpu_buffers *buffers)
 {
-    const uint64_t query = (uint64_t)config->head_count * config->head_dim,
-                   spans = (uint64_t)config->head_count * buffers->span_count;
-    buffers->hidden = take_floats(buffers, round_up(config->hidden_size, PACK12_GROUP));
+    const uint64_t query = (uint64_t)config->head_count * config->head_dim;
+    buffers->hidden = take_floats(buffers, round_up(config->hidden_size, PACK12_PAIR));
     buffers->query = take_floats(buffers, query);
-    buffers->attended = take_floats(buffers, round_up(query, PACK12_GROUP));
-    buffers->gate = take_floats(buffers, round_up(config->intermediate_size, PACK12_GROUP));
+    buffers->key = take_floats(buffers, (uint64_t)config->kv_head_count * config->head_dim);
+    buffers->value = take_floats(buffers, (uint64_t)config->kv_head_count * config->head_dim);
+    buffers->gate = take_floats(buffers, round_up(config->intermediate_size, PACK12_PAIR));
     buffers->frequencies = take_floats(buffers, config->head_dim / 2);
     buffers->cosines = take_floats(buffers, config->head_dim / 2);
     buffers->sines = take_floats(buffers, config->head_dim / 2);
     buffers->position = take_floats(buffers, 1);
-    buffers->partial_values = take_floats(buffers, spans * config->head_dim);
-    buffers->partial_scales = take_floats(buffers, spans * 2);
-    buffers->arrivals = take_floats(buffers, (uint64_t)config->kv_head_count * buffers->chunk_count);
+    buffers->span_values = take_floats(buffers, (uint64_t)buffers->span_count * buffers->value_stride);
+    buffers->span_scales = take_floats(buffers, (uint64_t)buffers->span_count * config->head_count * 2);
 }
 
 static uint64_t largest_matrix(const struct cllm_config *config)
@@ -101,7 +97,7 @@ struct cllm_forward_gpu_buffers cllm_forward_gpu_lay_out(const struct cllm_confi
                                                          const struct cllm_forward_gpu_options *options)
 {
     struct cllm_forward_gpu_buffers buffers = {0};
-    lay_out_heads(config, &buffers);
+    lay_out_heads(config, options->context_size, &buffers);
     const uint64_t of_layer = (uint64_t)config->kv_head_count * options->context_size * buffers.head_stride * sizeof(uint16_t);
     buffers.keys = take(&buffers, &buffers.bytes.cache, of_layer * config->layer_count);
     buffers.values = take(&buffers, &buffers.bytes.cache, of_layer * config->layer_count);

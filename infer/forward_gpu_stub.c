@@ -31,9 +31,8 @@ enum cllm_status cllm_pack12_write(const void *d_bf16, struct cllm_gpu_shape sha
     return fail_not_built(err);
 }
 
-enum cllm_status cllm_pack12_unpack(const struct cllm_gpu_matrix *matrix, uint32_t first_row, uint32_t row_count, void *d_bf16,
-                                    void *stream, struct cllm_error *err)
+enum cllm_status cllm_pack12_unpack(const struct cllm_gpu_matrix *matrix, void *d_bf16, void *stream, struct cllm_error *err)
 {
-    (void)matrix, (void)first_row, (void)row_count, (void)d_bf16, (void)stream;
+    (void)matrix, (void)d_bf16, (void)stream;
     return fail_not_built(err);
 }

@@ -24,10 +24,9 @@ struct cllm_gpu_shape {
 struct cllm_gpu_matrix {
     enum cllm_gpu_form form;
     struct cllm_gpu_shape shape;
-    const void *d_elements;         /* row-major, without gaps between rows; of a packed one, the rows of pack12.h */
-    uint64_t window;                /* packed only, as the following */
-    const uint32_t *d_patch_starts; /* row_count + 1 */
-    const uint32_t *d_patches;
+    const void *d_elements;    /* row-major, without gaps between rows; of a packed one, the tiles of pack12.h */
+    uint64_t window;           /* packed only, as the following */
+    const uint32_t *d_patches; /* those that tiles have no room for */
 };
 
 /* y = W x + b */
@@ -36,7 +35,7 @@ struct cllm_gpu_linear {
     const float *d_bias; /* row_count float32, or null */
 };
 
-/* As struct cllm_layer; vectors are float32, widened exactly. */
+/* As struct cllm_layer; vectors are float32, widened exactly, 16-byte aligned and readable up to whole 16 bytes. */
 struct cllm_gpu_layer {
     const float *d_attention_norm;
     struct cllm_gpu_linear query;

@@ -1,9 +1,13 @@
 /* kernels_attention.cuh - the start of a token, and its attention.
  *
  * Attention of one query against the cache (Dao et al. 2023, "Flash-Decoding"): the visible positions are cut into spans, a block
- * takes the query heads of one key-value head (eight at most) over one span, its warps every eighth position, each keeping
- * maximum, sum and weighted values; warps are merged in order, spans are merged in order by the block that ends last. Which block
- * that is changes nothing in the result. How positions are cut depends on their number alone.
+ * takes the query heads of one key-value head (eight at most) over one span, its warps sixteen positions at a time, each keeping
+ * maximum, sum and weighted values; warps are merged in order, and spans by the product that follows (stage_spans). How positions
+ * are cut depends on their number alone.
+ *
+ * Tensor cores multiply: sixteen keys are the rows of A, the queries the columns of B; then the weights of sixteen values are A,
+ * the values B. Queries and weights are split into the sum of two BF16 numbers. Keys and values are asked for before the grid
+ * before this one has ended, those of the token itself apart: earlier tokens left them.
  */
 #ifndef CLLM_KERNELS_ATTENTION_CUH
 #define CLLM_KERNELS_ATTENTION_CUH
@@ -13,9 +17,8 @@
 #include <cuda_bf16.h>
 
 #define ATTENTION_WARPS 8
-#define SPAN_MIN 64       /* positions */
-#define SPAN_MAX 64       /* of a query */
-#define ATTENTION_HEADS 8 /* query heads of a block, at most */
+#define ATTENTION_HEADS CLLM_ATTENTION_HEADS_MAX /* of a block; columns of B */
+#define ATTENTION_POSITIONS 16                   /* of a warp at a time */
 
 /* What changes from token to token: written by the host, in memory that both see. */
 struct token_input {
@@ -51,18 +54,23 @@ static __device__ __forceinline__ void embed_row(const struct cllm_gpu_matrix &m
         for (uint32_t i = threadIdx.x; i < columns; i += blockDim.x) out[i] = raw_element(matrix, (uint64_t)row * columns + i);
         return;
     }
-    const uint8_t *from = (const uint8_t *)matrix.d_elements + row * pack12_row_bytes(columns);
+    const uint8_t *band = (const uint8_t *)matrix.d_elements + row / PACK12_ROWS * pack12_band_bytes(columns);
+    const uint32_t in_band = row % PACK12_ROWS;
     for (uint32_t i = threadIdx.x; i < columns; i += blockDim.x) {
-        const struct pack12_place place = pack12_place_unit(columns, i / PACK12_UNIT);
-        const uint32_t codes = *(const uint32_t *)(from + place.code_offset);
+        const struct pack12_place place = pack12_find_place(columns, in_band, i);
+        const uint32_t codes = *(const uint32_t *)(band + place.tile + place.code_word);
         const uint32_t upper = pack12_upper(matrix.window, codes, i % PACK12_UNIT);
-        out[i] = __uint_as_float(upper << 24 | (uint32_t)from[place.low_offset + i % PACK12_UNIT] << 16);
+        out[i] = __uint_as_float(upper << 24 | (uint32_t)band[place.tile + place.low_byte] << 16);
     }
     __syncthreads();
-    const uint32_t end = matrix.d_patch_starts[row + 1];
-    for (uint32_t i = matrix.d_patch_starts[row] + threadIdx.x; i < end; i += blockDim.x) {
-        const uint32_t word = matrix.d_patches[i];
-        out[word >> 8] = __uint_as_float((__float_as_uint(out[word >> 8]) & 0x00FF0000) | word << 24);
+    for (uint32_t tile = threadIdx.x; tile < pack12_tile_count(columns); tile += blockDim.x) {
+        const uint32_t *head = (const uint32_t *)(band + (size_t)tile * PACK12_TILE_BYTES);
+        const uint32_t *patches = head[0] > PACK12_PATCHES ? matrix.d_patches + head[1] : head + 1;
+        for (uint32_t i = 0; i < head[0]; i++) {
+            if (pack12_patch_row(patches[i]) != in_band) continue;
+            float *to = out + tile * PACK12_COLUMNS + pack12_patch_column(patches[i]);
+            *to = __uint_as_float((__float_as_uint(*to) & 0x00FF0000) | patches[i] << 24);
+        }
     }
 }
 
@@ -87,14 +95,18 @@ static __global__ void start_token(const __grid_constant__ struct start_args arg
 }
 
 struct attention_args {
-    const float *query;
-    const __nv_bfloat16 *keys; /* of the layer: [kv head][position][head_stride]; zeros between head_dim and head_stride */
-    const __nv_bfloat16 *values;
-    float *output;          /* [head][head_dim] */
-    float *partial_values;  /* [head][span][head_dim] */
-    float2 *partial_scales; /* [head][span]: maximum and sum */
-    uint32_t *arrivals;     /* one for each key-value head and chunk of its query heads; 0 between launches */
+    const float *query; /* products of the token, as the following: [head][head_dim], not rotated */
+    const float *key;   /* of each key-value head */
+    const float *value;
+    const float *cosines; /* of the position, head_dim / 2 */
+    const float *sines;
+    __nv_bfloat16 *keys; /* of the layer: [kv head][position][head_stride]; zeros between head_dim and head_stride */
+    __nv_bfloat16 *values;
+    float *span_values;  /* [span][head][head_dim] */
+    float2 *span_scales; /* [span][head]: maximum and sum */
     const uint32_t *position;
+    uint32_t value_stride; /* from span to span */
+    uint32_t head_count;
     uint32_t group;       /* query heads of a key-value head */
     uint32_t chunk_count; /* of them */
     uint32_t head_dim;
@@ -104,183 +116,321 @@ struct attention_args {
     float scale;
 };
 
-/* DIMS dimensions, those that a lane has, as float32. */
-template <int DIMS>
-static __device__ __forceinline__ void load_dims(const __nv_bfloat16 *row, uint32_t first, uint32_t head_stride, float out[DIMS])
+/* Shared memory of a block, in this order: queries as two terms, the token's own key and value as the cache has them; what warps
+ * have seen takes the same place afterwards. Rows of queries keep off each other's banks. */
+static __host__ __device__ __forceinline__ uint32_t query_row_bytes(uint32_t steps)
 {
-    union {
-        uint16_t halves[DIMS];
-        uint32_t words[(DIMS + 1) / 2];
-        uint4 eight;
-        uint2 four;
-    } bits;
-    for (int i = 0; i < DIMS; i++) out[i] = 0;
-    if (first >= head_stride) return;
-    if (DIMS == 1) bits.halves[0] = *(const uint16_t *)(row + first);
-    if (DIMS == 2) bits.words[0] = *(const uint32_t *)(row + first);
-    if (DIMS == 4) bits.four = *(const uint2 *)(row + first);
-    if (DIMS == 8) bits.eight = *(const uint4 *)(row + first);
-    for (int i = 0; i < DIMS; i++) out[i] = __uint_as_float((uint32_t)bits.halves[i] << 16);
+    return (steps | 1) * (PACK12_STEP * 2);
 }
 
-/* What one warp has of each head of its block. */
-template <int HEADS, int DIMS>
-struct attention_state {
-    float highest[HEADS], sum[HEADS], values[HEADS][DIMS];
+static __host__ __device__ __forceinline__ uint32_t attention_bytes(uint32_t steps)
+{
+    const uint32_t input = 2 * ATTENTION_HEADS * query_row_bytes(steps) + 2 * steps * PACK12_STEP * 2;
+    const uint32_t output = ATTENTION_WARPS * ATTENTION_HEADS * ((steps + 1) / 2 * 64 + 2) * (uint32_t)sizeof(float);
+    return input > output ? input : output;
+}
+
+/* Two dimensions of a head after rotation by the position (Su et al. 2021, "RoFormer"): i and head_dim / 2 + i turn together. */
+static __device__ __forceinline__ float2 rotate_pair(const struct attention_args &args, const float *head, uint32_t i)
+{
+    const float low = __ldcg(head + i), high = __ldcg(head + i + args.head_dim / 2);
+    const float cosine = __ldcg(args.cosines + i), sine = __ldcg(args.sines + i);
+    return make_float2(low * cosine - high * sine, high * cosine + low * sine);
+}
+
+static __device__ __forceinline__ void store_terms(uint8_t *row, uint32_t second_term, uint32_t dim, float value)
+{
+    const __nv_bfloat16 first = __float2bfloat16_rn(value);
+    ((__nv_bfloat16 *)row)[dim] = first;
+    ((__nv_bfloat16 *)(row + second_term))[dim] = __float2bfloat16_rn(value - __bfloat162float(first));
+}
+
+/* Queries, rotated and scaled, as terms. */
+static __device__ __forceinline__ void stage_queries(const struct attention_args &args, uint32_t first_head, uint32_t head_count,
+                                                     uint32_t row_bytes, uint8_t *queries)
+{
+    const uint32_t half = args.head_dim / 2;
+    for (uint32_t i = threadIdx.x; i < head_count * half; i += blockDim.x) {
+        const uint32_t head = i / half, pair = i % half;
+        const float2 turned = rotate_pair(args, args.query + (size_t)(first_head + head) * args.head_dim, pair);
+        uint8_t *row = queries + head * row_bytes;
+        store_terms(row, ATTENTION_HEADS * row_bytes, pair, turned.x * args.scale);
+        store_terms(row, ATTENTION_HEADS * row_bytes, pair + half, turned.y * args.scale);
+    }
+}
+
+/* Key and value of the token itself; `saves`: puts them into the cache, too, from element `at` on. */
+static __device__ __forceinline__ void stage_own(const struct attention_args &args, uint32_t kv_head, uint32_t stride, size_t at,
+                                                 bool saves, __nv_bfloat16 *key, __nv_bfloat16 *value)
+{
+    const uint32_t half = args.head_dim / 2;
+    const float *keys = args.key + (size_t)kv_head * args.head_dim, *values = args.value + (size_t)kv_head * args.head_dim;
+    for (uint32_t i = threadIdx.x; i < stride; i += blockDim.x) {
+        if (i >= args.head_dim) key[i] = value[i] = __float2bfloat16_rn(0);
+        if (i >= half) continue;
+        const float2 turned = rotate_pair(args, keys, i);
+        key[i] = __float2bfloat16_rn(turned.x);
+        key[i + half] = __float2bfloat16_rn(turned.y);
+        value[i] = __float2bfloat16_rn(__ldcg(values + i));
+        value[i + half] = __float2bfloat16_rn(__ldcg(values + i + half));
+        if (!saves) continue;
+        args.keys[at + i] = key[i];
+        args.keys[at + i + half] = key[i + half];
+        args.values[at + i] = value[i];
+        args.values[at + i + half] = value[i + half];
+    }
+}
+
+/* A warp's sixteen keys and values. Lane 4 g + t has, of keys g and g + 8, eight dimensions of each 32; of values 2t, 2t + 1, 2t
+ * + 8 and 2t + 9 it has dimensions 8 g to 8 g + 7 of each 64. */
+template <int STEPS>
+struct cache_tile {
+    static constexpr int BLOCKS = (STEPS + 1) / 2; /* of 64 dimensions */
+    uint4 keys[STEPS][2];
+    uint4 values[BLOCKS][4];
 };
 
-/* What attention has seen in two parts, put together; a sum of 0 is nothing. */
-static __device__ __forceinline__ float2 merge_scales(float2 a, float2 b, float *factor_a, float *factor_b)
+static __device__ __forceinline__ uint4 load_eight(const __nv_bfloat16 *row, uint32_t dim, uint32_t stride, bool exists)
 {
-    const float highest = fmaxf(a.x, b.x);
-    *factor_a = a.y > 0 ? expf(a.x - highest) : 0;
-    *factor_b = b.y > 0 ? expf(b.x - highest) : 0;
-    return make_float2(highest, a.y * *factor_a + b.y * *factor_b);
+    return exists && dim < stride ? *(const uint4 *)(row + dim) : make_uint4(0, 0, 0, 0);
 }
 
-template <int HEADS, int DIMS>
-static __device__ __forceinline__ void see_position(const float query[HEADS][DIMS], const float key[DIMS],
-                                                    const float value[DIMS], struct attention_state<HEADS, DIMS> &state)
+/* Positions from `first` on, those before `end`, of a cache whose rows are `row_stride` apart and have `stride` dimensions. */
+template <int STEPS>
+static __device__ __forceinline__ void load_tile(const __nv_bfloat16 *keys, const __nv_bfloat16 *values, uint32_t stride,
+                                                 uint32_t first, uint32_t end, struct cache_tile<STEPS> &tile)
 {
+    const uint32_t lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
 #pragma unroll
-    for (int h = 0; h < HEADS; h++) {
-        float score = 0;
+    for (uint32_t i = 0; i < 2; i++) {
+        const uint32_t position = first + g + i * 8;
 #pragma unroll
-        for (int i = 0; i < DIMS; i++) score = __fmaf_rn(query[h][i], key[i], score);
-        for (int offset = WARP / 2; offset; offset /= 2) score += __shfl_xor_sync(ALL_LANES, score, offset);
-        const float highest = fmaxf(state.highest[h], score);
-        const float old = expf(state.highest[h] - highest), weight = expf(score - highest);
+        for (uint32_t s = 0; s < STEPS; s++) {
+            tile.keys[s][i] = load_eight(keys + (size_t)position * stride, s * 32 + t * 8, stride, position < end);
+        }
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint32_t position = first + t * 2 + i % 2 + i / 2 * 8;
+#pragma unroll
+        for (uint32_t u = 0; u < tile.BLOCKS; u++) {
+            tile.values[u][i] = load_eight(values + (size_t)position * stride, u * 64 + g * 8, stride, position < end);
+        }
+    }
+}
+
+/* Puts the token's own key and value where they belong in a tile. */
+template <int STEPS>
+static __device__ __forceinline__ void insert_own(const __nv_bfloat16 *key, const __nv_bfloat16 *value, uint32_t place,
+                                                  struct cache_tile<STEPS> &tile)
+{
+    const uint32_t lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+#pragma unroll
+    for (uint32_t i = 0; i < 2; i++) {
+#pragma unroll
+        for (uint32_t s = 0; s < STEPS; s++) {
+            if (g + i * 8 == place) tile.keys[s][i] = *(const uint4 *)(key + s * 32 + t * 8);
+        }
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) {
+#pragma unroll
+        for (uint32_t u = 0; u < tile.BLOCKS; u++) {
+            const uint32_t dim = u * 64 + g * 8;
+            if (t * 2 + i % 2 + i / 2 * 8 == place && dim < STEPS * 32) tile.values[u][i] = *(const uint4 *)(value + dim);
+        }
+    }
+}
+
+/* What a warp has seen: of heads 2 t and 2 t + 1 maximum, and this lane's part of the sum; of head g, dimensions 64 u + 16 t + 8
+ * c + j in values[u][j][c], and what the second terms came to in c + 2. */
+template <int STEPS>
+struct attention_state {
+    float highest[2], sum[2];
+    float values[(STEPS + 1) / 2][8][4];
+};
+
+/* The most of what the lanes of a column have. */
+static __device__ __forceinline__ float column_max(float value)
+{
+    for (int offset = 4; offset < WARP; offset *= 2) value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, offset));
+    return value;
+}
+
+/* Of two numbers for heads 2 t and 2 t + 1, those of head g. */
+static __device__ __forceinline__ float of_head(const float two[2], uint32_t from, uint32_t g)
+{
+    const float even = __shfl_sync(ALL_LANES, two[0], from), odd = __shfl_sync(ALL_LANES, two[1], from);
+    return g % 2 ? odd : even;
+}
+
+/* Scores of keys g (0, 1) and g + 8 (2, 3) with heads 2 t and 2 t + 1. */
+template <int STEPS>
+static __device__ __forceinline__ void multiply_keys(const struct cache_tile<STEPS> &tile, const uint8_t *queries,
+                                                     float scores[4])
+{
+    const uint32_t lane = threadIdx.x % WARP, row_bytes = query_row_bytes(STEPS);
+    const uint8_t *from = queries + lane / 4 * row_bytes + lane % 4 * 16;
+    float sums[4][4] = {};
+#pragma unroll
+    for (uint32_t s = 0; s < STEPS; s++) {
+        const uint4 &low = tile.keys[s][0], &high = tile.keys[s][1];
+#pragma unroll
+        for (uint32_t term = 0; term < 2; term++) {
+            const uint4 q = *(const uint4 *)(from + term * (ATTENTION_HEADS * row_bytes) + s * 64);
+            multiply_add(sums[term * 2], make_uint4(low.x, high.x, low.y, high.y), q.x, q.y);
+            multiply_add(sums[term * 2 + 1], make_uint4(low.z, high.z, low.w, high.w), q.z, q.w);
+        }
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) scores[i] = sums[0][i] + sums[1][i] + (sums[2][i] + sums[3][i]);
+}
+
+static __device__ __forceinline__ uint32_t half_word(const uint4 &eight, uint32_t i)
+{
+    return i / 2 == 0 ? eight.x : i / 2 == 1 ? eight.y : i / 2 == 2 ? eight.z : eight.w;
+}
+
+/* `weights` as scores: of positions g and g + 8. */
+template <int STEPS>
+static __device__ __forceinline__ void multiply_values(const struct cache_tile<STEPS> &tile, const float weights[4],
+                                                       struct attention_state<STEPS> &state)
+{
+    const uint32_t lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    float mine[4]; /* of head g, positions 2t, 2t + 1, 2t + 8, 2t + 9 */
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) mine[i] = of_head(weights + i / 2 * 2, (t * 2 + i % 2) * 4 + g / 2, g);
+    uint32_t low[2], high[2];
+    split_pair<2>(mine[0], mine[1], low);
+    split_pair<2>(mine[2], mine[3], high);
+    const uint4 a = make_uint4(low[0], low[1], high[0], high[1]);
+#pragma unroll
+    for (uint32_t u = 0; u < tile.BLOCKS; u++) {
+#pragma unroll
+        for (uint32_t j = 0; j < 8; j++) {
+            const uint32_t selectors = j % 2 ? 0x7632 : 0x5410;
+            multiply_add(state.values[u][j], a,
+                         __byte_perm(half_word(tile.values[u][0], j), half_word(tile.values[u][1], j), selectors),
+                         __byte_perm(half_word(tile.values[u][2], j), half_word(tile.values[u][3], j), selectors));
+        }
+    }
+}
+
+/* Sees the first `count` positions of a tile, one at least. */
+template <int STEPS>
+static __device__ __forceinline__ void see_tile(const struct cache_tile<STEPS> &tile, const uint8_t *queries, uint32_t count,
+                                                struct attention_state<STEPS> &state)
+{
+    const uint32_t g = threadIdx.x % WARP / 4;
+    float scores[4], weights[4], kept[2];
+    multiply_keys<STEPS>(tile, queries, scores);
+#pragma unroll
+    for (uint32_t i = 0; i < 4; i++) scores[i] = g + i / 2 * 8 < count ? scores[i] : -INFINITY;
+#pragma unroll
+    for (uint32_t h = 0; h < 2; h++) {
+        const float highest = fmaxf(state.highest[h], column_max(fmaxf(scores[h], scores[h + 2])));
+        kept[h] = expf(state.highest[h] - highest);
+        weights[h] = expf(scores[h] - highest);
+        weights[h + 2] = expf(scores[h + 2] - highest);
+        state.sum[h] = __fmaf_rn(state.sum[h], kept[h], weights[h] + weights[h + 2]);
         state.highest[h] = highest;
-        state.sum[h] = __fmaf_rn(state.sum[h], old, weight);
+    }
+    const float factor = of_head(kept, g / 2, g);
 #pragma unroll
-        for (int i = 0; i < DIMS; i++) state.values[h][i] = __fmaf_rn(state.values[h][i], old, weight * value[i]);
+    for (uint32_t i = 0; i < (STEPS + 1) / 2 * 32; i++) state.values[i / 32][i / 4 % 8][i % 4] *= factor;
+    multiply_values<STEPS>(tile, weights, state);
+}
+
+/* Leaves what a warp has seen for merge_warps: [warp][head][dimension], then maximum and sum, [warp][head]. */
+template <int STEPS>
+static __device__ __forceinline__ void leave_state(const struct attention_state<STEPS> &state, float *shared)
+{
+    constexpr uint32_t DIMS = (STEPS + 1) / 2 * 64;
+    const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    float *values = shared + (warp * ATTENTION_HEADS + g) * DIMS + t * 16;
+#pragma unroll
+    for (uint32_t i = 0; i < DIMS / 16; i++) { /* four dimensions each */
+        const uint32_t u = i / 4, c = i / 2 % 2, j = i % 2 * 4;
+        const auto &from = state.values[u];
+        *(float4 *)(values + u * 64 + c * 8 + j) =
+            make_float4(from[j][c] + from[j][c + 2], from[j + 1][c] + from[j + 1][c + 2], from[j + 2][c] + from[j + 2][c + 2],
+                        from[j + 3][c] + from[j + 3][c + 2]);
+    }
+    float2 *scales = (float2 *)(shared + ATTENTION_WARPS * ATTENTION_HEADS * DIMS);
+#pragma unroll
+    for (uint32_t h = 0; h < 2; h++) {
+        float sum = state.sum[h];
+        for (int offset = 4; offset < WARP; offset *= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
+        if (g == 0) scales[warp * ATTENTION_HEADS + t * 2 + h] = make_float2(state.highest[h], sum);
     }
 }
 
-/* The warps' states of one head, merged in order by the first warp, to where the spans are gathered. */
-template <int HEADS, int DIMS>
-static __device__ __forceinline__ void merge_warps(const struct attention_args &args, struct attention_state<HEADS, DIMS> &state,
-                                                   uint32_t first_head, uint32_t head_count, uint32_t span, bool is_only,
-                                                   float *shared)
+/* Puts together what the warps left, and gives the span's part of the result away. */
+template <int STEPS>
+static __device__ __forceinline__ void merge_warps(const struct attention_args &args, uint32_t first_head, uint32_t head_count,
+                                                   const float *shared)
 {
-    const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    float *scales = shared + ATTENTION_WARPS * HEADS * DIMS * WARP;
-    for (int h = 0; h < HEADS; h++) {
-        for (int i = 0; i < DIMS; i++) shared[((warp * HEADS + h) * DIMS + i) * WARP + lane] = state.values[h][i];
-        if (lane == 0) {
-            scales[(warp * HEADS + h) * 2] = state.highest[h];
-            scales[(warp * HEADS + h) * 2 + 1] = state.sum[h];
-        }
-    }
-    __syncthreads();
-    for (uint32_t h = warp; h < head_count; h += ATTENTION_WARPS) {
-        float values[DIMS] = {0};
-        float2 total = make_float2(-INFINITY, 0);
-        for (int other = 0; other < ATTENTION_WARPS; other++) {
-            float kept, added;
-            const float *scale = scales + (other * HEADS + h) * 2;
-            if (!(scale[1] > 0)) continue;
-            total = merge_scales(total, make_float2(scale[0], scale[1]), &kept, &added);
-            for (int i = 0; i < DIMS; i++) {
-                values[i] = values[i] * kept + shared[((other * HEADS + h) * DIMS + i) * WARP + lane] * added;
-            }
-        }
-        const size_t at = (size_t)(first_head + h) * gridDim.y + span;
-        float *out = is_only ? args.output + (size_t)(first_head + h) * args.head_dim : args.partial_values + at * args.head_dim;
-        const float factor = is_only ? 1 / total.y : 1;
-        for (uint32_t i = 0; i < DIMS; i++) {
-            if (lane * DIMS + i < args.head_dim) out[lane * DIMS + i] = values[i] * factor;
-        }
-        if (lane == 0 && !is_only) args.partial_scales[at] = total;
-    }
-}
-
-/* By the last block of a group of heads; `factors` has room for one number for each head and span. */
-static __device__ __forceinline__ void merge_spans(const struct attention_args &args, uint32_t first_head, uint32_t head_count,
-                                                   uint32_t span_count, float *factors)
-{
-    for (uint32_t h = threadIdx.x / WARP; h < head_count; h += ATTENTION_WARPS) {
-        const float2 *scales = args.partial_scales + (size_t)(first_head + h) * gridDim.y;
-        float2 scale[2]; /* a lane has two spans */
-        float highest = -INFINITY, sum = 0;
-        for (uint32_t i = 0; i < 2; i++) {
-            const uint32_t span = i * WARP + threadIdx.x % WARP;
-            scale[i] = span < span_count ? __ldcg(&scales[span]) : make_float2(-INFINITY, 0);
-            highest = fmaxf(highest, scale[i].x);
-        }
-        for (int offset = WARP / 2; offset; offset /= 2) highest = fmaxf(highest, __shfl_xor_sync(ALL_LANES, highest, offset));
-        for (uint32_t i = 0; i < 2; i++) {
-            scale[i].x = scale[i].y > 0 ? expf(scale[i].x - highest) : 0;
-            sum = __fmaf_rn(scale[i].y, scale[i].x, sum);
-        }
-        for (int offset = WARP / 2; offset; offset /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
-        for (uint32_t i = 0; i < 2; i++) factors[h * SPAN_MAX + i * WARP + threadIdx.x % WARP] = scale[i].x / sum;
-    }
-    __syncthreads();
+    constexpr uint32_t DIMS = (STEPS + 1) / 2 * 64;
+    const float2 *scales = (const float2 *)(shared + ATTENTION_WARPS * ATTENTION_HEADS * DIMS);
     for (uint32_t i = threadIdx.x; i < head_count * args.head_dim; i += blockDim.x) {
         const uint32_t h = i / args.head_dim, dim = i % args.head_dim;
-        const float *values = args.partial_values + (size_t)(first_head + h) * gridDim.y * args.head_dim + dim;
-        float value = 0;
-#pragma unroll 8
-        for (uint32_t span = 0; span < span_count; span++) {
-            value = __fmaf_rn(__ldcg(&values[(size_t)span * args.head_dim]), factors[h * SPAN_MAX + span], value);
+        float highest = -INFINITY, sum = 0, value = 0;
+#pragma unroll
+        for (uint32_t w = 0; w < ATTENTION_WARPS; w++) highest = fmaxf(highest, scales[w * ATTENTION_HEADS + h].x);
+#pragma unroll
+        for (uint32_t w = 0; w < ATTENTION_WARPS; w++) {
+            const float2 scale = scales[w * ATTENTION_HEADS + h];
+            const float factor = scale.y > 0 ? expf(scale.x - highest) : 0;
+            sum = __fmaf_rn(scale.y, factor, sum);
+            value = __fmaf_rn(shared[(w * ATTENTION_HEADS + h) * DIMS + dim], factor, value);
         }
-        args.output[(size_t)(first_head + h) * args.head_dim + dim] = value;
+        args.span_values[(size_t)blockIdx.y * args.value_stride + (first_head + h) * args.head_dim + dim] = value;
+        if (dim == 0) args.span_scales[blockIdx.y * args.head_count + first_head + h] = make_float2(highest, sum);
     }
 }
 
 /* Grid: key-value heads times chunks of their query heads, by spans. */
-template <int HEADS, int DIMS>
-static __global__ __launch_bounds__(ATTENTION_WARPS *WARP) void attend(const __grid_constant__ struct attention_args args)
+template <int STEPS>
+static __global__ __launch_bounds__(ATTENTION_WARPS *WARP, 1) void attend(const __grid_constant__ struct attention_args args)
 {
-    extern __shared__ float shared[];
-    __shared__ bool is_last;
-    const uint32_t end = __ldcg(args.position) + 1; /* of a grid before the previous one */
+    extern __shared__ __align__(128) uint8_t memory[];
+    const struct span_cut cut = cut_spans(__ldcg(args.position), args.window); /* of a grid before the previous one */
+    const uint32_t kv_head = blockIdx.x / args.chunk_count, chunk = blockIdx.x % args.chunk_count, own = cut.end - 1;
+    const uint32_t head_count = min(args.group - chunk * ATTENTION_HEADS, (uint32_t)ATTENTION_HEADS);
+    const uint32_t first_head = kv_head * args.group + chunk * ATTENTION_HEADS;
+    const uint32_t first = cut.begin + blockIdx.y * cut.size, stop = min(first + cut.size, cut.end), stride = args.head_stride;
+    const size_t cache = (size_t)kv_head * args.context_size * stride;
+    const __nv_bfloat16 *keys = args.keys + cache, *values = args.values + cache;
+    const bool works = blockIdx.y < cut.count;
+    uint32_t position = first + threadIdx.x / WARP * ATTENTION_POSITIONS;
+    struct cache_tile<STEPS> tile;
+    if (works) load_tile<STEPS>(keys, values, stride, position, min(stop, own), tile);
+    /* zeros where there are no queries */
+    for (uint32_t i = threadIdx.x; i < attention_bytes(STEPS) / 16; i += blockDim.x)
+        ((uint4 *)memory)[i] = make_uint4(0, 0, 0, 0);
+    __syncthreads();
     wait_for_previous_grid();
     let_next_grid_start();
-    const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    const uint32_t kv_head = blockIdx.x / args.chunk_count, chunk = blockIdx.x % args.chunk_count;
-    const uint32_t head_count = args.group - chunk * HEADS < HEADS ? args.group - chunk * HEADS : HEADS;
-    const uint32_t first_head = kv_head * args.group + chunk * HEADS;
-    const uint32_t begin = args.window && end > args.window ? end - args.window : 0;
-    uint32_t span_size = (end - begin + gridDim.y - 1) / gridDim.y;
-    span_size = span_size < SPAN_MIN ? SPAN_MIN : (span_size + ATTENTION_WARPS - 1) / ATTENTION_WARPS * ATTENTION_WARPS;
-    const uint32_t span_count = (end - begin + span_size - 1) / span_size;
-    if (blockIdx.y >= span_count) return;
-    const uint32_t first = begin + blockIdx.y * span_size, stop = first + span_size < end ? first + span_size : end;
-
-    float query[HEADS][DIMS];
-    struct attention_state<HEADS, DIMS> state;
-    for (int h = 0; h < HEADS; h++) {
-        state.highest[h] = -INFINITY;
-        state.sum[h] = 0;
-        for (uint32_t i = 0; i < DIMS; i++) {
-            const uint32_t dim = lane * DIMS + i;
-            const bool exists = (uint32_t)h < head_count && dim < args.head_dim;
-            query[h][i] = exists ? __ldcg(args.query + (size_t)(first_head + h) * args.head_dim + dim) * args.scale : 0;
-            state.values[h][i] = 0;
-        }
-    }
-    const size_t cache = (size_t)kv_head * args.context_size * args.head_stride;
-#pragma unroll 4
-    for (uint32_t p = first + warp; p < stop; p += ATTENTION_WARPS) {
-        float key[DIMS], value[DIMS];
-        load_dims<DIMS>(args.keys + cache + (size_t)p * args.head_stride, lane * DIMS, args.head_stride, key);
-        load_dims<DIMS>(args.values + cache + (size_t)p * args.head_stride, lane * DIMS, args.head_stride, value);
-        see_position<HEADS, DIMS>(query, key, value, state);
-    }
-    merge_warps<HEADS, DIMS>(args, state, first_head, head_count, blockIdx.y, span_count == 1, shared);
-    if (span_count == 1) return;
-    __threadfence();
+    if (!works) return;
+    __nv_bfloat16 *own_key = (__nv_bfloat16 *)(memory + 2 * ATTENTION_HEADS * query_row_bytes(STEPS));
+    __nv_bfloat16 *own_value = own_key + STEPS * PACK12_STEP;
+    const size_t own_place = cache + (size_t)own * stride;
+    if (stop == cut.end) stage_own(args, kv_head, STEPS * PACK12_STEP, own_place, chunk == 0, own_key, own_value);
+    stage_queries(args, first_head, head_count, query_row_bytes(STEPS), memory);
     __syncthreads();
-    if (threadIdx.x == 0) {
-        is_last = atomicAdd(&args.arrivals[blockIdx.x], 1) + 1 == span_count;
-        if (is_last) args.arrivals[blockIdx.x] = 0;
+    struct attention_state<STEPS> state = {
+    };
+    state.highest[0] = state.highest[1] = -INFINITY;
+    while (position < stop) {
+        if (own - position < ATTENTION_POSITIONS) insert_own<STEPS>(own_key, own_value, own - position, tile);
+        see_tile<STEPS>(tile, memory, stop - position, state);
+        position += ATTENTION_WARPS * ATTENTION_POSITIONS;
+        if (position < stop) load_tile<STEPS>(keys, values, stride, position, min(stop, own), tile);
     }
     __syncthreads();
-    if (!is_last) return;
-    __threadfence();
-    merge_spans(args, first_head, head_count, span_count, shared);
+    leave_state<STEPS>(state, (float *)memory);
+    __syncthreads();
+    merge_warps<STEPS>(args, first_head, head_count, (const float *)memory);
 }
 
 #endif

@@ -1,4 +1,4 @@
-/* pack12_gpu.cu - packing and unpacking on the device. A warp works on one row at a time. */
+/* pack12_gpu.cu - packing and unpacking on the device. A warp works on one tile at a time. */
 #include "pack12.h"
 
 #include "cuda_try.h"
@@ -6,8 +6,7 @@
 
 #define WARP 32
 #define SURVEY_WARPS 4
-#define ROW_WARPS 8
-#define SCAN_THREADS 1024
+#define TILE_WARPS 8
 #define ALL_LANES 0xFFFFFFFFu
 
 /* ------------------------------------------------------------------------------------------------------------ survey */
@@ -72,7 +71,7 @@ enum cllm_status cllm_pack12_survey(const void *d_bf16, uint64_t element_count, 
     return cuda_try(cudaGetLastError(), "count weights", err);
 }
 
-/* ------------------------------------------------------------------------------------------------------------- write */
+/* ------------------------------------------------------------------------------------------------------------- tiles */
 
 struct raw_matrix {
     const uint16_t *weights;
@@ -80,41 +79,75 @@ struct raw_matrix {
     uint32_t column_count;
 };
 
-/* The weights of a unit; zeros beyond the last column. */
-static __device__ __forceinline__ void load_unit(const struct raw_matrix &matrix, uint32_t row, uint32_t unit,
-                                                 uint16_t weights[PACK12_UNIT])
+/* A tile, and what a lane has of it: in each step the same unit of rows `row` and row + 8. */
+struct tile_place {
+    uint32_t row;
+    uint32_t column; /* of the first step */
+    uint32_t step_count;
+    uint64_t offset; /* in bytes */
+};
+
+static __device__ __forceinline__ struct tile_place find_tile(uint32_t column_count, uint32_t tile, uint32_t lane)
 {
-    const uint32_t first = unit * PACK12_UNIT;
-    const uint16_t *from = matrix.weights + (uint64_t)row * matrix.column_count + first;
-    if (matrix.column_count % PACK12_UNIT == 0 && first < matrix.column_count) {
+    const uint32_t of_band = pack12_tile_count(column_count), band = tile / of_band, in_band = tile % of_band;
+    const uint32_t first = in_band * PACK12_COLUMNS;
+    return {band * PACK12_ROWS + lane / PACK12_QUAD, first + lane % PACK12_QUAD * PACK12_UNIT, pack12_steps(column_count - first),
+            band * pack12_band_bytes(column_count) + (uint64_t)in_band * PACK12_TILE_BYTES};
+}
+
+static uint32_t tile_count(struct cllm_gpu_shape shape)
+{
+    return pack12_band_count(shape.row_count) * pack12_tile_count(shape.column_count);
+}
+
+static unsigned tile_blocks(struct cllm_gpu_shape shape)
+{
+    const unsigned blocks = (tile_count(shape) + TILE_WARPS - 1) / TILE_WARPS, most = multiprocessor_count() * 16;
+    return blocks < most ? blocks : most;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- write */
+
+/* The weights of a unit as pairs, zeros where there are none; bit i of the result: weight i exists. */
+static __device__ __forceinline__ uint32_t load_unit(const struct raw_matrix &matrix, uint32_t row, uint32_t column,
+                                                     uint32_t pairs[4])
+{
+    for (int i = 0; i < 4; i++) pairs[i] = 0;
+    if (row >= matrix.row_count || column >= matrix.column_count) return 0;
+    const uint16_t *from = matrix.weights + (uint64_t)row * matrix.column_count + column;
+    if (matrix.column_count % PACK12_UNIT == 0) {
         const uint4 eight = *(const uint4 *)from;
-        const uint32_t pairs[4] = {eight.x, eight.y, eight.z, eight.w};
-        for (int i = 0; i < PACK12_UNIT; i++) weights[i] = (uint16_t)(pairs[i / 2] >> i % 2 * 16);
-        return;
+        pairs[0] = eight.x, pairs[1] = eight.y, pairs[2] = eight.z, pairs[3] = eight.w;
+        return 0xFF;
     }
+    const uint32_t left = matrix.column_count - column, count = left < PACK12_UNIT ? left : PACK12_UNIT;
+#pragma unroll
     for (uint32_t i = 0; i < PACK12_UNIT; i++) {
-        weights[i] = first + i < matrix.column_count ? from[i] : 0;
+        if (i < count) pairs[i / 2] |= (uint32_t)from[i] << i % 2 * 16;
     }
+    return (1u << count) - 1;
 }
 
-static __host__ __device__ __forceinline__ uint32_t unit_count(uint32_t column_count)
+/* Codes of a unit; bit i of `found`: weight i is a patch. Its code, and that of a weight that does not exist, is 0. */
+static __device__ __forceinline__ uint32_t encode_unit(uint64_t window, const uint32_t pairs[4], uint32_t existing,
+                                                       uint32_t lows[2], uint32_t &found)
 {
-    return (column_count + PACK12_ALIGN - 1) / PACK12_ALIGN * (PACK12_ALIGN / PACK12_UNIT);
-}
-
-/* Elements of a unit that are patches, a bit each. */
-static __device__ __forceinline__ uint32_t find_patches(const uint16_t weights[PACK12_UNIT], uint32_t left, uint64_t window)
-{
-    uint32_t found = 0;
-    for (uint32_t i = 0; i < PACK12_UNIT; i++) {
-        if (i < left && pack12_find(window, weights[i] >> 8) < 0) found |= 1u << i;
+    uint32_t codes = 0;
+    found = 0;
+#pragma unroll
+    for (unsigned i = 0; i < PACK12_UNIT; i++) {
+        const uint32_t upper = pairs[i / 2] >> (i % 2 * 16 + 8) & 0xFF;
+        const int index = pack12_find(window, upper);
+        if (!(existing >> i & 1)) continue;
+        if (index < 0) {
+            found |= 1u << i;
+        } else {
+            codes |= (uint32_t)index << pack12_index_bit(i) | (upper >> 7) << pack12_sign_bit(i);
+        }
     }
-    return found;
-}
-
-static __device__ __forceinline__ uint32_t columns_left(const struct raw_matrix &matrix, uint32_t unit)
-{
-    return unit * PACK12_UNIT < matrix.column_count ? matrix.column_count - unit * PACK12_UNIT : 0;
+    lows[0] = __byte_perm(pairs[0], pairs[1], 0x6420);
+    lows[1] = __byte_perm(pairs[2], pairs[3], 0x6420);
+    return codes;
 }
 
 static __device__ __forceinline__ uint32_t warp_sum(uint32_t value)
@@ -123,170 +156,157 @@ static __device__ __forceinline__ uint32_t warp_sum(uint32_t value)
     return value;
 }
 
-/* counts[row + 1] = patches of the row */
-static __global__ __launch_bounds__(ROW_WARPS *WARP) void count_patches(struct raw_matrix matrix, uint64_t window,
-                                                                        uint32_t *counts)
+/* Sum of what the lanes before this one have. */
+static __device__ __forceinline__ uint32_t sum_before(uint32_t value, uint32_t lane)
 {
-    const uint32_t lane = threadIdx.x % WARP, units = unit_count(matrix.column_count);
-    for (uint32_t row = blockIdx.x * ROW_WARPS + threadIdx.x / WARP; row < matrix.row_count; row += gridDim.x * ROW_WARPS) {
-        uint32_t count = 0;
-        for (uint32_t unit = lane; unit < units; unit += WARP) {
-            uint16_t weights[PACK12_UNIT];
-            load_unit(matrix, row, unit, weights);
-            count += __popc(find_patches(weights, columns_left(matrix, unit), window));
+    uint32_t sum = value;
+    for (int offset = 1; offset < WARP; offset *= 2) {
+        const uint32_t other = __shfl_up_sync(ALL_LANES, sum, offset);
+        if (lane >= (uint32_t)offset) sum += other;
+    }
+    return sum - value;
+}
+
+/* Writes a lane's part of a step; the result has a bit for each patch, the second row's from bit 8. */
+static __device__ __forceinline__ uint32_t write_step(const struct raw_matrix &matrix, const struct tile_place &place,
+                                                      uint64_t window, uint32_t step, uint32_t lane, uint8_t *tile,
+                                                      uint32_t pairs[2][4])
+{
+    uint32_t lows[2][2], codes[2], found[2];
+    for (uint32_t r = 0; r < 2; r++) {
+        const uint32_t existing =
+            load_unit(matrix, place.row + r * (PACK12_ROWS / 2), place.column + step * PACK12_STEP, pairs[r]);
+        codes[r] = encode_unit(window, pairs[r], existing, lows[r], found[r]);
+    }
+    *(uint4 *)(tile + pack12_low_offset(step, lane)) = make_uint4(lows[0][0], lows[0][1], lows[1][0], lows[1][1]);
+    *(uint2 *)(tile + pack12_code_offset(place.step_count, step, lane)) = make_uint2(codes[0], codes[1]);
+    return found[0] | found[1] << 8;
+}
+
+static __device__ __forceinline__ void write_patches(uint32_t found, const uint32_t pairs[2][4], uint32_t first_column,
+                                                     uint32_t lane, uint32_t *to)
+{
+#pragma unroll
+    for (uint32_t i = 0; i < 2 * PACK12_UNIT; i++) {
+        if (!(found >> i & 1)) continue;
+        const uint32_t second = i / PACK12_UNIT, e = i % PACK12_UNIT;
+        const uint32_t row = lane / PACK12_QUAD + second * (PACK12_ROWS / 2);
+        *to++ = pack12_patch(row, first_column + e, pairs[second][e / 2] >> (e % 2 * 16 + 8) & 0xFF);
+    }
+}
+
+/* list[0] counts the patches that the list has. */
+static __global__ __launch_bounds__(TILE_WARPS *WARP) void write_tiles(struct raw_matrix matrix, uint64_t window, uint32_t count,
+                                                                       uint8_t *tiles, uint32_t *list)
+{
+    const uint32_t lane = threadIdx.x % WARP;
+    for (uint32_t i = blockIdx.x * TILE_WARPS + threadIdx.x / WARP; i < count; i += gridDim.x * TILE_WARPS) {
+        const struct tile_place place = find_tile(matrix.column_count, i, lane);
+        uint8_t *tile = tiles + place.offset;
+        uint32_t *head = (uint32_t *)tile, pairs[2][4], patch_count = 0;
+        for (uint32_t step = 0; step < place.step_count; step++) {
+            patch_count += __popc(write_step(matrix, place, window, step, lane, tile, pairs));
         }
-        count = warp_sum(count);
-        if (lane == 0) counts[row + 1] = count;
-    }
-}
-
-/* Turns counts[1..count] into their running sums; one block. */
-static __global__ __launch_bounds__(SCAN_THREADS) void sum_counts(uint32_t *counts, uint32_t count)
-{
-    __shared__ uint32_t sums[SCAN_THREADS];
-    uint32_t before = 0;
-    if (threadIdx.x == 0) counts[0] = 0;
-    for (uint32_t start = 1; start <= count; start += SCAN_THREADS) {
-        const uint32_t i = start + threadIdx.x;
-        uint32_t sum = i <= count ? counts[i] : 0;
-        for (unsigned offset = 1; offset < SCAN_THREADS; offset *= 2) {
-            sums[threadIdx.x] = sum;
-            __syncthreads();
-            if (threadIdx.x >= offset) sum += sums[threadIdx.x - offset];
-            __syncthreads();
+        patch_count = warp_sum(patch_count);
+        uint32_t *to = head + 1;
+        if (lane == 0) *(uint4 *)head = make_uint4(patch_count, 0, 0, 0);
+        if (patch_count > PACK12_PATCHES) {
+            uint32_t start = 0;
+            if (lane == 0) start = head[1] = atomicAdd(list, patch_count);
+            to = list + 1 + __shfl_sync(ALL_LANES, start, 0);
         }
-        sums[threadIdx.x] = sum;
-        __syncthreads();
-        if (i <= count) counts[i] = before + sum;
-        before += sums[SCAN_THREADS - 1];
-        __syncthreads();
-    }
-}
-
-struct packed_memory {
-    uint8_t *rows;
-    const uint32_t *starts;
-    uint32_t *patches;
-};
-
-static __device__ __forceinline__ void write_unit(uint8_t *row, uint32_t column_count, uint32_t unit, uint64_t window,
-                                                  const uint16_t weights[PACK12_UNIT])
-{
-    const struct pack12_place place = pack12_place_unit(column_count, unit);
-    uint32_t lows[2] = {0, 0}, codes = 0;
-    for (unsigned i = 0; i < PACK12_UNIT; i++) {
-        const int index = unit * PACK12_UNIT + i < column_count ? pack12_find(window, weights[i] >> 8) : 0;
-        lows[i / 4] |= (uint32_t)(weights[i] & 0xFF) << i % 4 * 8;
-        if (index >= 0) codes |= (uint32_t)index << pack12_index_bit(i) | (uint32_t)(weights[i] >> 15) << pack12_sign_bit(i);
-    }
-    *(uint2 *)(row + place.low_offset) = make_uint2(lows[0], lows[1]);
-    *(uint32_t *)(row + place.code_offset) = codes;
-}
-
-static __global__ __launch_bounds__(ROW_WARPS *WARP) void write_rows(struct raw_matrix matrix, uint64_t window,
-                                                                     struct packed_memory to)
-{
-    const uint32_t lane = threadIdx.x % WARP, units = unit_count(matrix.column_count);
-    for (uint32_t row = blockIdx.x * ROW_WARPS + threadIdx.x / WARP; row < matrix.row_count; row += gridDim.x * ROW_WARPS) {
-        uint8_t *out = to.rows + row * pack12_row_bytes(matrix.column_count);
-        uint32_t next = to.starts[row];
-        for (uint32_t start = 0; start < units; start += WARP) {
-            const uint32_t unit = start + lane;
-            uint16_t weights[PACK12_UNIT];
-            uint32_t found = 0;
-            if (unit < units) {
-                load_unit(matrix, row, unit, weights);
-                write_unit(out, matrix.column_count, unit, window, weights);
-                found = find_patches(weights, columns_left(matrix, unit), window);
-            }
-            uint32_t mine = 0, total = 0; /* patches of the lanes before this one, and of all */
-            if (__any_sync(ALL_LANES, found)) {
-                for (unsigned other = 0; other < WARP; other++) {
-                    const uint32_t count = __popc(__shfl_sync(ALL_LANES, found, other));
-                    if (other < lane) mine += count;
-                    total += count;
-                }
-            }
-            for (uint32_t rest = found, at = next + mine; rest; rest &= rest - 1, at++) {
-                const uint32_t element = __ffs(rest) - 1;
-                to.patches[at] = (unit * PACK12_UNIT + element) << 8 | weights[element] >> 8;
-            }
-            next += total;
+        __syncwarp();
+        for (uint32_t step = 0; patch_count && step < place.step_count; step++) {
+            const uint32_t found = write_step(matrix, place, window, step, lane, tile, pairs);
+            const uint32_t mine = __popc(found), before = sum_before(mine, lane);
+            write_patches(found, pairs, place.column % PACK12_COLUMNS + step * PACK12_STEP, lane, to + before);
+            to += warp_sum(mine);
         }
     }
-}
-
-static unsigned row_blocks(uint32_t row_count)
-{
-    const unsigned blocks = (row_count + ROW_WARPS - 1) / ROW_WARPS, most = multiprocessor_count() * 16;
-    return blocks < most ? blocks : most;
 }
 
 enum cllm_status cllm_pack12_write(const void *d_bf16, struct cllm_gpu_shape shape, const struct cllm_pack12_choice *choice,
                                    void *d_memory, struct cllm_gpu_matrix *matrix_out, void *stream, struct cllm_error *err)
 {
-    if (shape.column_count >= CLLM_PACK12_COLUMN_LIMIT || choice->patch_count > UINT32_MAX || !shape.row_count) {
+    if (choice->patch_count >= UINT32_MAX || !shape.row_count) {
         return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "a matrix of %u columns with %llu patches cannot be packed",
                          shape.column_count, (unsigned long long)choice->patch_count);
     }
-    uint8_t *rows = (uint8_t *)d_memory;
-    uint32_t *starts = (uint32_t *)(rows + shape.row_count * pack12_row_bytes(shape.column_count));
-    uint32_t *patches = starts + shape.row_count + 1;
+    uint8_t *tiles = (uint8_t *)d_memory;
+    uint32_t *list = (uint32_t *)(tiles + pack12_band_count(shape.row_count) * pack12_band_bytes(shape.column_count));
     const struct raw_matrix raw = {(const uint16_t *)d_bf16, shape.row_count, shape.column_count};
-    const unsigned blocks = row_blocks(shape.row_count);
     cudaStream_t queue = (cudaStream_t)stream;
-    count_patches<<<blocks, ROW_WARPS * WARP, 0, queue>>>(raw, choice->window, starts);
-    sum_counts<<<1, SCAN_THREADS, 0, queue>>>(starts, shape.row_count);
-    write_rows<<<blocks, ROW_WARPS * WARP, 0, queue>>>(raw, choice->window, packed_memory{rows, starts, patches});
-    *matrix_out = cllm_gpu_matrix{CLLM_GPU_PACKED12, shape, rows, choice->window, starts, patches};
+    enum cllm_status status = cuda_try(cudaMemsetAsync(list, 0, sizeof *list, queue), "clear the count of patches", err);
+    if (status) return status;
+    write_tiles<<<tile_blocks(shape), TILE_WARPS * WARP, 0, queue>>>(raw, choice->window, tile_count(shape), tiles, list);
+    *matrix_out = cllm_gpu_matrix{CLLM_GPU_PACKED12, shape, tiles, choice->window, list + 1};
     return cuda_try(cudaGetLastError(), "pack weights", err);
 }
 
 /* ------------------------------------------------------------------------------------------------------------ unpack */
 
-static __device__ __forceinline__ void unpack_unit(const uint8_t *row, uint32_t column_count, uint32_t unit, uint64_t window,
-                                                   uint16_t *out)
+static __device__ __forceinline__ void store_unit(const struct raw_matrix &matrix, uint16_t *out, uint32_t row, uint32_t column,
+                                                  const uint32_t pairs[4])
 {
-    const struct pack12_place place = pack12_place_unit(column_count, unit);
-    const uint2 lows = *(const uint2 *)(row + place.low_offset);
-    uint32_t uppers[2];
-    unit_uppers(window, *(const uint32_t *)(row + place.code_offset), uppers);
-    const uint32_t pairs[4] = {lower_pair(lows.x, uppers[0]), higher_pair(lows.x, uppers[0]), lower_pair(lows.y, uppers[1]),
-                               higher_pair(lows.y, uppers[1])};
-    if (column_count % PACK12_UNIT == 0) {
+    if (row >= matrix.row_count || column >= matrix.column_count) return;
+    out += (uint64_t)row * matrix.column_count + column;
+    if (matrix.column_count % PACK12_UNIT == 0) {
         *(uint4 *)out = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
         return;
     }
-    for (uint32_t i = 0; i < PACK12_UNIT && unit * PACK12_UNIT + i < column_count; i++) {
-        out[i] = (uint16_t)(pairs[i / 2] >> i % 2 * 16);
+#pragma unroll
+    for (uint32_t i = 0; i < PACK12_UNIT; i++) {
+        if (column + i < matrix.column_count) out[i] = (uint16_t)(pairs[i / 2] >> i % 2 * 16);
     }
 }
 
-static __global__ __launch_bounds__(ROW_WARPS *WARP) void unpack_rows(struct cllm_gpu_matrix matrix, uint32_t first_row,
-                                                                      uint32_t row_count, uint16_t *out)
+static __device__ __forceinline__ void unpack_unit(uint64_t window, uint32_t low, uint32_t high, uint32_t codes,
+                                                   uint32_t pairs[4])
 {
-    const uint32_t lane = threadIdx.x % WARP, columns = matrix.shape.column_count;
-    for (uint32_t i = blockIdx.x * ROW_WARPS + threadIdx.x / WARP; i < row_count; i += gridDim.x * ROW_WARPS) {
-        const uint32_t row = first_row + i;
-        const uint8_t *from = (const uint8_t *)matrix.d_elements + row * pack12_row_bytes(columns);
-        uint16_t *to = out + (uint64_t)i * columns;
-        const uint32_t begin = matrix.d_patch_starts[row], end = matrix.d_patch_starts[row + 1];
+    uint32_t uppers[2];
+    unit_uppers(window, codes, uppers);
+    pairs[0] = lower_pair(low, uppers[0]);
+    pairs[1] = higher_pair(low, uppers[0]);
+    pairs[2] = lower_pair(high, uppers[1]);
+    pairs[3] = higher_pair(high, uppers[1]);
+}
+
+static __global__ __launch_bounds__(TILE_WARPS *WARP) void unpack_tiles(struct cllm_gpu_matrix packed, uint32_t count,
+                                                                        uint16_t *out)
+{
+    const struct raw_matrix matrix = {out, packed.shape.row_count, packed.shape.column_count};
+    const uint32_t lane = threadIdx.x % WARP;
+    for (uint32_t i = blockIdx.x * TILE_WARPS + threadIdx.x / WARP; i < count; i += gridDim.x * TILE_WARPS) {
+        const struct tile_place place = find_tile(matrix.column_count, i, lane);
+        const uint8_t *tile = (const uint8_t *)packed.d_elements + place.offset;
+        const uint32_t *head = (const uint32_t *)tile;
+        const uint32_t patch_count = head[0];
 #pragma unroll 4
-        for (uint32_t unit = lane; unit * PACK12_UNIT < columns; unit += WARP) {
-            unpack_unit(from, columns, unit, matrix.window, to + unit * PACK12_UNIT);
+        for (uint32_t step = 0; step < place.step_count; step++) {
+            const uint4 lows = *(const uint4 *)(tile + pack12_low_offset(step, lane));
+            const uint2 codes = *(const uint2 *)(tile + pack12_code_offset(place.step_count, step, lane));
+            const uint32_t column = place.column + step * PACK12_STEP;
+            uint32_t pairs[4];
+            unpack_unit(packed.window, lows.x, lows.y, codes.x, pairs);
+            store_unit(matrix, out, place.row, column, pairs);
+            unpack_unit(packed.window, lows.z, lows.w, codes.y, pairs);
+            store_unit(matrix, out, place.row + PACK12_ROWS / 2, column, pairs);
         }
+        if (!patch_count) continue;
         __syncwarp();
-        for (uint32_t patch = begin + lane; patch < end; patch += WARP) {
-            const uint32_t word = matrix.d_patches[patch];
-            to[word >> 8] = (uint16_t)((to[word >> 8] & 0xFF) | (word & 0xFF) << 8);
+        const uint32_t *patches = patch_count > PACK12_PATCHES ? packed.d_patches + head[1] : head + 1;
+        const uint32_t row = place.row - lane / PACK12_QUAD, column = place.column - lane % PACK12_QUAD * PACK12_UNIT;
+        for (uint32_t k = lane; k < patch_count; k += WARP) {
+            uint16_t *to = out + (uint64_t)(row + pack12_patch_row(patches[k])) * matrix.column_count + column +
+                           pack12_patch_column(patches[k]);
+            *to = (uint16_t)((*to & 0xFF) | (patches[k] & 0xFF) << 8);
         }
     }
 }
 
-enum cllm_status cllm_pack12_unpack(const struct cllm_gpu_matrix *matrix, uint32_t first_row, uint32_t row_count, void *d_bf16,
-                                    void *stream, struct cllm_error *err)
+enum cllm_status cllm_pack12_unpack(const struct cllm_gpu_matrix *matrix, void *d_bf16, void *stream, struct cllm_error *err)
 {
-    unpack_rows<<<row_blocks(row_count), ROW_WARPS * WARP, 0, (cudaStream_t)stream>>>(*matrix, first_row, row_count,
-                                                                                      (uint16_t *)d_bf16);
+    unpack_tiles<<<tile_blocks(matrix->shape), TILE_WARPS * WARP, 0, (cudaStream_t)stream>>>(*matrix, tile_count(matrix->shape),
+                                                                                             (uint16_t *)d_bf16);
     return cuda_try(cudaGetLastError(), "unpack weights", err);
 }

@@ -10,32 +10,99 @@
 #define CLLM_BOTH static inline
 #endif
 
-/* Columns of a group, and of the unit that a lane decodes from one code word. In a full group lane i of a warp has units i and
- * i + 32, whose low bytes lie side by side, and so do their code words. */
-enum { PACK12_GROUP = 512, PACK12_UNIT = 8, PACK12_ALIGN = 32, PACK12_LANES = 32 };
-
-/* Place of the weights of one unit within its row, in bytes. */
-struct pack12_place {
-    uint64_t low_offset;  /* 8 bytes */
-    uint64_t code_offset; /* 4 bytes */
+/* Rows of a band and columns of a tile; columns that a warp takes in a step, and those whose code words lie together; columns of
+ * the unit that a code word is for; words of patches in a tile's head. */
+enum {
+    PACK12_ROWS = 16,
+    PACK12_COLUMNS = 256,
+    PACK12_STEP = 32,
+    PACK12_PAIR = 2 * PACK12_STEP,
+    PACK12_UNIT = 8,
+    PACK12_QUAD = PACK12_STEP / PACK12_UNIT, /* lanes that share a row */
+    PACK12_PATCHES = 3
 };
 
-CLLM_BOTH uint64_t pack12_row_bytes(uint32_t column_count)
+/* Bytes of a tile's parts: head; the low bytes of a step, its code words. */
+enum {
+    PACK12_HEAD_BYTES = 16,
+    PACK12_LOW_BYTES = PACK12_ROWS * PACK12_STEP,
+    PACK12_CODE_BYTES = PACK12_LOW_BYTES / 2,
+    PACK12_TILE_BYTES = PACK12_HEAD_BYTES + PACK12_COLUMNS / PACK12_STEP * (PACK12_LOW_BYTES + PACK12_CODE_BYTES)
+};
+
+/* Where a weight is in its band. */
+struct pack12_place {
+    uint64_t tile;      /* bytes before its tile */
+    uint32_t low_byte;  /* in the tile; those of its unit lie side by side */
+    uint32_t code_word; /* in the tile, as bytes */
+};
+
+/* Steps of a tile that has so many columns left: pairs of them are whole. */
+CLLM_BOTH uint32_t pack12_steps(uint32_t column_count)
 {
-    return ((uint64_t)column_count + PACK12_ALIGN - 1) / PACK12_ALIGN * PACK12_ALIGN * 3 / 2;
+    return column_count >= PACK12_COLUMNS ? PACK12_COLUMNS / PACK12_STEP
+                                          : (column_count + PACK12_PAIR - 1) / PACK12_PAIR * (PACK12_PAIR / PACK12_STEP);
 }
 
-/* `unit` counts from the start of the row. */
-CLLM_BOTH struct pack12_place pack12_place_unit(uint32_t column_count, uint32_t unit)
+CLLM_BOTH uint32_t pack12_tile_bytes(uint32_t step_count)
 {
-    const uint32_t group = unit / (PACK12_GROUP / PACK12_UNIT), in_group = unit % (PACK12_GROUP / PACK12_UNIT);
-    const uint32_t left = (column_count + PACK12_ALIGN - 1) / PACK12_ALIGN * PACK12_ALIGN - group * PACK12_GROUP;
-    const int full = left >= PACK12_GROUP;
-    const uint32_t size = full ? (uint32_t)PACK12_GROUP : left;
-    const uint32_t slot = full ? in_group % PACK12_LANES * 2 + in_group / PACK12_LANES : in_group;
-    const uint64_t start = (uint64_t)group * (PACK12_GROUP * 3 / 2);
-    const struct pack12_place place = {start + slot * 8, start + size + slot * 4};
+    return PACK12_HEAD_BYTES + step_count * (PACK12_LOW_BYTES + PACK12_CODE_BYTES);
+}
+
+CLLM_BOTH uint32_t pack12_tile_count(uint32_t column_count) /* of a band */
+{
+    return (column_count + PACK12_COLUMNS - 1) / PACK12_COLUMNS;
+}
+
+CLLM_BOTH uint64_t pack12_band_bytes(uint32_t column_count)
+{
+    const uint32_t rest = column_count % PACK12_COLUMNS;
+    return (uint64_t)(column_count / PACK12_COLUMNS) * PACK12_TILE_BYTES + (rest ? pack12_tile_bytes(pack12_steps(rest)) : 0);
+}
+
+CLLM_BOTH uint32_t pack12_band_count(uint32_t row_count)
+{
+    return (row_count + PACK12_ROWS - 1) / PACK12_ROWS;
+}
+
+/* Lane 4 g + t of a warp has rows g and g + 8 of a band and, of each step, the unit of columns from 8 t. In a step it finds the
+ * low bytes of both units side by side, in a pair of steps the code words of all four. */
+CLLM_BOTH uint32_t pack12_low_offset(uint32_t step, uint32_t lane)
+{
+    return PACK12_HEAD_BYTES + step * PACK12_LOW_BYTES + lane * 16;
+}
+
+CLLM_BOTH uint32_t pack12_code_offset(uint32_t step_count, uint32_t step, uint32_t lane)
+{
+    return PACK12_HEAD_BYTES + step_count * PACK12_LOW_BYTES + step / 2 * (2 * PACK12_CODE_BYTES) + lane * 16 + step % 2 * 8;
+}
+
+/* `row` counts in the band. */
+CLLM_BOTH struct pack12_place pack12_find_place(uint32_t column_count, uint32_t row, uint32_t column)
+{
+    const uint32_t tile = column / PACK12_COLUMNS, in_tile = column % PACK12_COLUMNS, step = in_tile / PACK12_STEP;
+    const uint32_t lane = row % (PACK12_ROWS / 2) * PACK12_QUAD + in_tile / PACK12_UNIT % PACK12_QUAD;
+    const uint32_t second = row / (PACK12_ROWS / 2), steps = pack12_steps(column_count - tile * PACK12_COLUMNS);
+    const struct pack12_place place = {(uint64_t)tile * PACK12_TILE_BYTES,
+                                       pack12_low_offset(step, lane) + second * PACK12_UNIT + column % PACK12_UNIT,
+                                       pack12_code_offset(steps, step, lane) + second * 4};
     return place;
+}
+
+/* A patch: the weight's place in its tile and its upper byte. */
+CLLM_BOTH uint32_t pack12_patch(uint32_t row, uint32_t column, uint32_t upper)
+{
+    return (row * PACK12_COLUMNS + column) << 8 | upper;
+}
+
+CLLM_BOTH uint32_t pack12_patch_row(uint32_t patch)
+{
+    return (patch >> 8) / PACK12_COLUMNS;
+}
+
+CLLM_BOTH uint32_t pack12_patch_column(uint32_t patch)
+{
+    return patch >> 8 & (PACK12_COLUMNS - 1);
 }
 
 /* A weight of a unit has its index in the nibble of its own number. Its sign is bit 3 of another nibble: chosen so that the four

@@ -47,7 +47,7 @@ static enum cllm_status prepare(const struct tile *tile, const struct cllm_gpu_m
     enum cllm_status status = cuda_try(result, "wait for a buffer", err);
     if (status) return status;
     if (matrix->form == CLLM_GPU_PACKED12) {
-        status = cllm_pack12_unpack(matrix, 0, matrix->shape.row_count, d_to, forward->side, err);
+        status = cllm_pack12_unpack(matrix, d_to, forward->side, err);
     } else {
         const uint64_t count = (uint64_t)matrix->shape.row_count * matrix->shape.column_count;
         widen_f16<<<forward->multiprocessors * 4, PROMPT_THREADS, 0, forward->side>>>((const __half *)matrix->d_elements, count,

@@ -21,7 +21,7 @@ void cllm_block_layer_matrices(const struct cllm_layer *layer, const struct cllm
 
 bool cllm_block_is_packable(const struct cllm_weight *weight)
 {
-    return weight->type == CLLM_WEIGHT_BF16 && weight->column_count < CLLM_PACK12_COLUMN_LIMIT;
+    return weight->type == CLLM_WEIGHT_BF16;
 }
 
 /* Sizes of a configuration are such that these products do not overflow. */

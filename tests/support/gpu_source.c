@@ -45,7 +45,8 @@ static enum cllm_status upload_vector(struct gpu_source *source, const struct cl
 {
     *d_out = NULL;
     if (!weight->tensor) return CLLM_OK;
-    float *values = malloc(weight->row_count * sizeof *values);
+    const size_t bytes = (weight->row_count * sizeof(float) + 15) / 16 * 16; /* as gpu_layout.h wants it */
+    float *values = calloc(1, bytes);
     if (!values) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory");
     for (uint32_t i = 0; i < weight->row_count; i++) {
         const uint16_t half = ((const uint16_t *)weight->elements)[weight->type == CLLM_WEIGHT_F32 ? 0 : i];
@@ -53,7 +54,7 @@ static enum cllm_status upload_vector(struct gpu_source *source, const struct cl
                     : weight->type == CLLM_WEIGHT_F16 ? cllm_float_from_f16(half)
                                                       : cllm_float_from_bf16(half);
     }
-    enum cllm_status status = upload(source, values, weight->row_count * sizeof *values, (const void **)d_out, err);
+    enum cllm_status status = upload(source, values, bytes, (const void **)d_out, err);
     free(values);
     return status;
 }
