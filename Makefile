@@ -29,11 +29,12 @@ ifeq ($(filter 1,$(CUDA))$(if $(NVCC),,without),1without)
 $(error CUDA=1, but there is no nvcc on the PATH nor in /usr/local/cuda/bin; NVCC= names it)
 endif
 
-# Machine code for each architecture, and what the driver compiles for any later one.
+# Machine code for each architecture, and what the driver compiles for any later one. Some instructions are of one alone.
+GENCODE = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
+          -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS))
+%/infer/tensor_gpu.o: GENCODE = -gencode arch=compute_90a,code=sm_90a
 NVCC_FLAGS = -std=c++17 $(if $(filter debug,$(config)),-O1 -g -G,-O3 -lineinfo -DNDEBUG) $(if $(WERROR),-Werror all-warnings) \
-             $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$a,code=sm_$a) \
-             -gencode arch=compute_$(lastword $(CUDA_ARCHS)),code=compute_$(lastword $(CUDA_ARCHS)) \
-             -Xcompiler -Wall,-Wextra,-pthread
+             $(GENCODE) -Xcompiler -Wall,-Wextra,-pthread
 
 # ----------------------------------------------------------------------------------------------------- compiler flags
 
@@ -91,7 +92,7 @@ GPU_TESTS := $(filter $(B)/tests/decoder-gpu/% %_cuda,$(UNIT)) $(PARITY)
 parts = $(wildcard $(1:.c=_*.c))
 TOOL_SRC := $(filter-out $(foreach f,$(wildcard tests/tools/*.c),$(call parts,$f)),$(wildcard tests/tools/*.c))
 TEST_TOOLS := $(patsubst tests/tools/%.c,$(B)/tests/%,$(TOOL_SRC))
-BENCH := $(patsubst %.c,$(B)/%,$(wildcard bench/*.c))
+BENCH := $(patsubst %.c,$(B)/%,$(wildcard bench/*.c)) $(if $(CU_SRC),$(patsubst %.cu,$(B)/%,$(wildcard bench/*.cu)))
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 MAN := $(wildcard man/*.1)
 PUBLIC_HEADERS := $(wildcard format/cllm*.h encoder/cllm*.h decoder-cpu/cllm*.h decoder-gpu/cllm*.h infer/cllm*.h)

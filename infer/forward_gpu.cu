@@ -427,6 +427,7 @@ enum cllm_status cllm_gpu_release(struct forward_gpu *forward, uint32_t layer_in
 static void close_prompts(struct forward_gpu *forward)
 {
     gemm_destroy(forward->gemm);
+    tensor_destroy(forward->tensor);
     if (!forward->side) return;
     cudaStreamSynchronize(forward->side);
     cudaStreamDestroy(forward->side);
@@ -441,6 +442,7 @@ static enum cllm_status open_prompts(struct forward_gpu *forward, struct cllm_er
 {
     if (forward->buffers.prompt_tile <= 1) return CLLM_OK;
     forward->gemm = gemm_create(forward->stream, forward->memory + forward->buffers.workspace, CLLM_GEMM_WORKSPACE);
+    forward->tensor = tensor_create(forward->device, forward->stream);
     cudaError_t result = cudaStreamCreateWithFlags(&forward->side, cudaStreamNonBlocking);
     cudaEvent_t *const events[] = {&forward->ready[0], &forward->ready[1], &forward->used[0], &forward->used[1],
                                    &forward->arrived};

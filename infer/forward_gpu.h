@@ -2,9 +2,10 @@
  *
  * Activations, sums and logits are float32, the cache of keys and values is BF16. Single tokens go through products of matrix
  * and vector whose order of summation does not depend on the form of the weights: raw, packed and streamed weights give the
- * same bits, and so does every repetition. Runs of several tokens go through matrix products of cuBLAS, with activations rounded
- * to BF16 where the weights are BF16, where that library is found (it is looked for when first needed); their bits do not depend
- * on the form either, but differ from those of single tokens.
+ * same bits, and so does every repetition. Runs of several tokens go through products of matrices, with activations rounded to
+ * BF16 where the weights are BF16: those of cuBLAS, where that library is found (it is looked for when first needed), and on
+ * compute capability 9.0 this project's own, which decode packed weights on the way. Their bits do not depend on the form either,
+ * but differ from those of single tokens.
  *
  * Built without CUDA, cllm_forward_gpu_create fails with UNSUPPORTED.
  */

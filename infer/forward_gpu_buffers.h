@@ -13,6 +13,7 @@ extern "C" {
 #define CLLM_SCORE_BYTES (64u << 20)      /* of attention scores at a time, where one key-value head's take no more */
 #define CLLM_SCORE_BYTES_MAX (128u << 20) /* tiles are made smaller to keep to this */
 #define CLLM_PROMPT_TILE_MIN 32
+#define CLLM_PROMPT_INPUT_MIN 16   /* float32 vectors that an input has room for */
 #define CLLM_ATTENTION_HEADS_MAX 8 /* query heads of a block */
 #define CLLM_SPAN_POSITIONS 128    /* what a span of attention is a multiple of */
 #define CLLM_SPAN_COUNT_MAX 32     /* spans of a query: the lanes of a warp */
@@ -26,7 +27,7 @@ struct cllm_forward_gpu_buffers {
     uint64_t span_values, span_scales; /* what attention leaves */
     /* prompts: a row per position of a tile */
     uint64_t tile_ids, tile_hidden, tile_query, tile_key, tile_value, tile_gate, tile_up, tile_cosines, tile_sines;
-    uint64_t tile_input; /* of a product, BF16 or float32 */
+    uint64_t tile_input; /* of a product, BF16 or float32; room for that of tensor_gpu.cuh */
     uint64_t scores, weights;
     uint64_t tile_rotated;
     uint64_t matrix[2]; /* unpacked or widened */

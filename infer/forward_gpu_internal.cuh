@@ -4,6 +4,7 @@
 
 #include "forward_gpu_buffers.h"
 #include "gemm_gpu.cuh"
+#include "tensor_gpu.cuh"
 
 #include <cudaTypedefs.h>
 #include <cuda_bf16.h>
@@ -25,8 +26,9 @@ struct forward_gpu {
     cudaStream_t stream;
     cudaGraphExec_t tokens[2]; /* without and with the head */
 
-    struct gemm *gemm; /* null: prompts go token by token */
-    cudaStream_t side; /* makes matrices for products */
+    struct gemm *gemm;         /* null: prompts go token by token */
+    struct tensor_gpu *tensor; /* null: all their products are those of `gemm` */
+    cudaStream_t side;         /* makes matrices for products */
     cudaEvent_t ready[2], used[2], arrived;
     unsigned prepared_count, taken_count;
 

@@ -80,7 +80,7 @@ static void lay_out_prompt(const struct cllm_config *config, const struct cllm_f
     buffers->tile_up = take_floats(buffers, tile * wide);
     buffers->tile_cosines = take_floats(buffers, tile * (config->head_dim / 2));
     buffers->tile_sines = take_floats(buffers, tile * (config->head_dim / 2));
-    buffers->tile_input = take_floats(buffers, tile * input);
+    buffers->tile_input = take_floats(buffers, (tile > CLLM_PROMPT_INPUT_MIN ? tile : CLLM_PROMPT_INPUT_MIN) * input);
     buffers->tile_rotated = take_floats(buffers, tile * config->head_count * buffers->head_stride / 2);
     const uint64_t of_head = score_bytes(buffers, options);
     buffers->score_heads = (uint32_t)(CLLM_SCORE_BYTES / of_head);

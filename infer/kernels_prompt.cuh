@@ -3,18 +3,29 @@
 #define CLLM_KERNELS_PROMPT_CUH
 
 #include "kernels_attention.cuh"
+#include "tensor_gpu.cuh"
 
 #define PROMPT_THREADS 256
 
-/* Inputs of products, in the type of the product. */
-static __device__ __forceinline__ void store(float *to, float value)
+/* Inputs of products, in the type and order of the product; a block for each position. */
+struct tensor_input {
+    uint8_t *at;
+    uint32_t stride;
+};
+
+static __device__ __forceinline__ void store(float *out, uint32_t column_count, uint32_t column, float value)
 {
-    *to = value;
+    out[(size_t)blockIdx.x * column_count + column] = value;
 }
 
-static __device__ __forceinline__ void store(__nv_bfloat16 *to, float value)
+static __device__ __forceinline__ void store(__nv_bfloat16 *out, uint32_t column_count, uint32_t column, float value)
 {
-    *to = __float2bfloat16_rn(value);
+    out[(size_t)blockIdx.x * column_count + column] = __float2bfloat16_rn(value);
+}
+
+static __device__ __forceinline__ void store(struct tensor_input out, uint32_t, uint32_t column, float value)
+{
+    *(__nv_bfloat16 *)(out.at + tensor_input_offset(out.stride, blockIdx.x, column)) = __float2bfloat16_rn(value);
 }
 
 /* The sum, or the maximum, of a block, in all its threads, in an order that is always the same. */
@@ -58,14 +69,14 @@ static __global__ void embed_tile(const __grid_constant__ struct embed_args args
 }
 
 template <class OUT>
-static __global__ void normalize_tile(const float *hidden, const float *norm, uint32_t column_count, float epsilon, OUT *out)
+static __global__ void normalize_tile(const float *hidden, const float *norm, uint32_t column_count, float epsilon, OUT out)
 {
     const float *row = hidden + (size_t)blockIdx.x * column_count;
     float squares = 0;
     for (uint32_t i = threadIdx.x; i < column_count; i += PROMPT_THREADS) squares = __fmaf_rn(row[i], row[i], squares);
     const float scale = rsqrtf(reduce_block<false>(squares) / column_count + epsilon);
     for (uint32_t i = threadIdx.x; i < column_count; i += PROMPT_THREADS) {
-        store(out + (size_t)blockIdx.x * column_count + i, norm[i] * (row[i] * scale));
+        store(out, column_count, i, norm[i] * (row[i] * scale));
     }
 }
 
@@ -140,22 +151,22 @@ static __global__ void soften_tile(const __grid_constant__ struct soften_args ar
 
 /* [head][position][head_dim] to [position][head][head_dim]; a block for each position. */
 template <class OUT>
-static __global__ void gather_heads(const float *attended, uint32_t head_count, uint32_t head_dim, OUT *out)
+static __global__ void gather_heads(const float *attended, uint32_t head_count, uint32_t head_dim, OUT out)
 {
     for (uint32_t i = threadIdx.x; i < head_count * head_dim; i += blockDim.x) {
         const size_t from = ((size_t)(i / head_dim) * gridDim.x + blockIdx.x) * head_dim + i % head_dim;
-        store(out + (size_t)blockIdx.x * head_count * head_dim + i, attended[from]);
+        store(out, head_count * head_dim, i, attended[from]);
     }
 }
 
 template <class OUT>
 static __global__ void activate_tile(const float *gate, const float *up, const float *gate_bias, const float *up_bias,
-                                     uint32_t column_count, OUT *out)
+                                     uint32_t column_count, OUT out)
 {
     const size_t row = (size_t)blockIdx.x * column_count;
     for (uint32_t i = threadIdx.x; i < column_count; i += blockDim.x) {
         const float x = gate[row + i] + (gate_bias ? gate_bias[i] : 0), y = up[row + i] + (up_bias ? up_bias[i] : 0);
-        store(out + row + i, x / (1 + expf(-x)) * y);
+        store(out, column_count, i, x / (1 + expf(-x)) * y);
     }
 }
 

@@ -1,6 +1,6 @@
-/* prompt_gpu.cu - many positions at a time: matrix products by cuBLAS, attention as two products of each key-value head's cache
- * with the queries that share it. Packed matrices are unpacked, and F16 ones widened, on a second stream while the product
- * before theirs runs; two buffers take turns. */
+/* prompt_gpu.cu - many positions at a time: matrix products by tensor_gpu.cuh where it takes them, else by cuBLAS; attention as
+ * two products of each key-value head's cache with the queries that share it. For cuBLAS packed matrices are unpacked, and F16
+ * ones widened, on a second stream while the product before theirs runs; two buffers take turns. */
 #include "cuda_try.h"
 #include "forward_gpu_internal.cuh"
 #include "kernels_prompt.cuh"
@@ -24,14 +24,19 @@ static float *floats_at(const struct tile *tile, uint64_t offset)
     return (float *)memory_at(tile, offset);
 }
 
-static bool is_plain(enum cllm_gpu_form form)
+/* Which product, and so which input, a matrix takes. */
+enum product_kind { PRODUCT_F32, PRODUCT_BF16, PRODUCT_TENSOR };
+
+static enum product_kind kind_of(const struct tile *tile, const struct cllm_gpu_matrix *matrix)
 {
-    return form == CLLM_GPU_BF16 || form == CLLM_GPU_F32;
+    if (tensor_takes(tile->forward->tensor, matrix)) return PRODUCT_TENSOR;
+    return matrix->form == CLLM_GPU_BF16 || matrix->form == CLLM_GPU_PACKED12 ? PRODUCT_BF16 : PRODUCT_F32;
 }
 
-static enum gemm_type type_of(const struct cllm_gpu_matrix *matrix)
+/* Whether it is multiplied where it lies. */
+static bool is_plain(const struct tile *tile, const struct cllm_gpu_matrix *matrix)
 {
-    return matrix->form == CLLM_GPU_BF16 || matrix->form == CLLM_GPU_PACKED12 ? GEMM_BF16 : GEMM_F32;
+    return matrix->form == CLLM_GPU_BF16 || matrix->form == CLLM_GPU_F32 || kind_of(tile, matrix) == PRODUCT_TENSOR;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- matrices */
@@ -40,7 +45,7 @@ static enum gemm_type type_of(const struct cllm_gpu_matrix *matrix)
 static enum cllm_status prepare(const struct tile *tile, const struct cllm_gpu_matrix *matrix, struct cllm_error *err)
 {
     struct forward_gpu *forward = tile->forward;
-    if (is_plain(matrix->form)) return CLLM_OK;
+    if (is_plain(tile, matrix)) return CLLM_OK;
     const unsigned slot = forward->prepared_count++ % 2;
     void *d_to = memory_at(tile, forward->buffers.matrix[slot]);
     cudaError_t result = cudaStreamWaitEvent(forward->side, forward->used[slot], 0);
@@ -57,23 +62,24 @@ static enum cllm_status prepare(const struct tile *tile, const struct cllm_gpu_m
     return status ? status : cuda_try(cudaEventRecord(forward->ready[slot], forward->side), "record an event", err);
 }
 
-/* output = matrix * input, or added to it; `next`, if not null, is prepared meanwhile. */
-static enum cllm_status project(const struct tile *tile, const struct cllm_gpu_matrix *matrix, const struct cllm_gpu_matrix *next,
-                                float *output, bool adds, struct cllm_error *err)
+/* output = matrix * input by cuBLAS, or added to it. The next matrix is prepared meanwhile. */
+static enum cllm_status multiply_by_cublas(const struct tile *tile, const struct cllm_gpu_matrix *matrix,
+                                           const struct cllm_gpu_matrix *next, float *output, bool adds, struct cllm_error *err)
 {
     struct forward_gpu *forward = tile->forward;
     const struct cllm_gpu_shape shape = matrix->shape;
+    const bool plain = is_plain(tile, matrix);
     struct gemm_product product = {};
     enum cllm_status status = CLLM_OK;
     unsigned slot = 0;
     product.weights = matrix->d_elements;
-    if (!is_plain(matrix->form)) {
+    if (!plain) {
         slot = forward->taken_count++ % 2;
         product.weights = memory_at(tile, forward->buffers.matrix[slot]);
         status = cuda_try(cudaStreamWaitEvent(forward->stream, forward->ready[slot], 0), "wait for weights", err);
     }
     if (!status && next) status = prepare(tile, next, err);
-    product.type = type_of(matrix);
+    product.type = kind_of(tile, matrix) == PRODUCT_BF16 ? GEMM_BF16 : GEMM_F32;
     product.input = memory_at(tile, forward->buffers.tile_input);
     product.output = output;
     product.row_count = product.output_stride = shape.row_count;
@@ -82,36 +88,100 @@ static enum cllm_status project(const struct tile *tile, const struct cllm_gpu_m
     product.count = 1;
     product.adds = adds;
     if (!status) status = gemm_multiply(forward->gemm, &product, err);
-    if (!status && !is_plain(matrix->form)) {
+    if (!status && !plain) {
         status = cuda_try(cudaEventRecord(forward->used[slot], forward->stream), "record an event", err);
     }
     return status;
 }
 
+/* Matrices that have one input, and what comes of them. */
+struct projection {
+    const struct cllm_gpu_matrix *matrices[TENSOR_PARTS];
+    float *outputs[TENSOR_PARTS];
+    uint32_t count;
+    bool adds;
+};
+
+/* Those that tensor_gpu.cuh takes, all at once. */
+static enum cllm_status multiply_by_tensor(const struct tile *tile, const struct projection *projection, struct cllm_error *err)
+{
+    struct tensor_product product = {};
+    for (uint32_t i = 0; i < projection->count; i++) {
+        if (kind_of(tile, projection->matrices[i]) != PRODUCT_TENSOR) continue;
+        product.matrices[product.matrix_count] = projection->matrices[i];
+        product.outputs[product.matrix_count++] = projection->outputs[i];
+    }
+    product.input = memory_at(tile, tile->forward->buffers.tile_input);
+    product.vector_count = tile->count;
+    product.adds = projection->adds;
+    return tensor_multiply(tile->forward->tensor, &product, err);
+}
+
+/* `make_input` makes the input of a kind of product. `next`, if not null, is prepared meanwhile, and so is each matrix after the
+ * first. */
+template <class MAKE_INPUT>
+static enum cllm_status project(const struct tile *tile, const struct projection *projection, const struct cllm_gpu_matrix *next,
+                                MAKE_INPUT make_input, struct cllm_error *err)
+{
+    bool has_input = false, is_done = false; /* those of tensor_gpu.cuh */
+    enum product_kind input = PRODUCT_F32;
+    enum cllm_status status = CLLM_OK;
+    for (uint32_t i = 0; !status && i < projection->count; i++) {
+        const struct cllm_gpu_matrix *matrix = projection->matrices[i];
+        const struct cllm_gpu_matrix *after = i + 1 < projection->count ? projection->matrices[i + 1] : next;
+        const enum product_kind kind = kind_of(tile, matrix);
+        if (kind == PRODUCT_TENSOR && is_done) {
+            if (after) status = prepare(tile, after, err);
+            continue;
+        }
+        if (!has_input || kind != input) status = make_input(kind);
+        has_input = true;
+        input = kind;
+        if (status) return status;
+        if (kind != PRODUCT_TENSOR) {
+            status = multiply_by_cublas(tile, matrix, after, projection->outputs[i], projection->adds, err);
+            continue;
+        }
+        is_done = true;
+        status = multiply_by_tensor(tile, projection, err);
+        if (!status && after) status = prepare(tile, after, err);
+    }
+    return status;
+}
+
+/* Calls `launch` with where a kernel is to write the input of a kind of product. */
+template <class LAUNCH>
+static enum cllm_status write_input(const struct tile *tile, enum product_kind kind, const char *what, LAUNCH launch,
+                                    struct cllm_error *err)
+{
+    void *out = memory_at(tile, tile->forward->buffers.tile_input);
+    if (kind == PRODUCT_TENSOR) launch(tensor_input{(uint8_t *)out, tensor_input_stride(tile->count)});
+    else if (kind == PRODUCT_BF16) launch((__nv_bfloat16 *)out);
+    else launch((float *)out);
+    return cuda_try(cudaGetLastError(), what, err);
+}
+
 /* ------------------------------------------------------------------------------------------------------------- steps */
 
-static enum cllm_status normalize(const struct tile *tile, const float *norm, enum gemm_type type, struct cllm_error *err)
+static enum cllm_status normalize(const struct tile *tile, const float *norm, enum product_kind kind, struct cllm_error *err)
 {
-    struct forward_gpu *forward = tile->forward;
-    const uint32_t columns = forward->config.hidden_size;
+    const struct forward_gpu *forward = tile->forward;
     const float *hidden = floats_at(tile, forward->buffers.tile_hidden);
-    void *out = memory_at(tile, forward->buffers.tile_input);
-    if (type == GEMM_BF16) {
-        normalize_tile<<<tile->count, PROMPT_THREADS, 0, forward->stream>>>(hidden, norm, columns, forward->config.norm_epsilon,
-                                                                            (__nv_bfloat16 *)out);
-    } else {
-        normalize_tile<<<tile->count, PROMPT_THREADS, 0, forward->stream>>>(hidden, norm, columns, forward->config.norm_epsilon,
-                                                                            (float *)out);
-    }
-    return cuda_try(cudaGetLastError(), "normalize a tile", err);
+    const auto launch = [&](auto out) {
+        normalize_tile<<<tile->count, PROMPT_THREADS, 0, forward->stream>>>(hidden, norm, forward->config.hidden_size,
+                                                                            forward->config.norm_epsilon, out);
+    };
+    return write_input(tile, kind, "normalize a tile", launch, err);
 }
 
 /* hidden += linear * input */
+template <class MAKE_INPUT>
 static enum cllm_status project_and_add(const struct tile *tile, const struct cllm_gpu_linear *linear,
-                                        const struct cllm_gpu_matrix *next, struct cllm_error *err)
+                                        const struct cllm_gpu_matrix *next, MAKE_INPUT make_input, struct cllm_error *err)
 {
     float *hidden = floats_at(tile, tile->forward->buffers.tile_hidden);
-    enum cllm_status status = project(tile, &linear->weight, next, hidden, true, err);
+    const struct projection projection = {{&linear->weight}, {hidden}, 1, true};
+    enum cllm_status status = project(tile, &projection, next, make_input, err);
     if (status || !linear->d_bias) return status;
     add_bias<<<tile->count, PROMPT_THREADS, 0, tile->forward->stream>>>(linear->d_bias, linear->weight.shape.row_count, hidden);
     return cuda_try(cudaGetLastError(), "add a bias", err);
@@ -120,17 +190,13 @@ static enum cllm_status project_and_add(const struct tile *tile, const struct cl
 static enum cllm_status project_qkv(const struct tile *tile, const struct cllm_gpu_layer *layer, struct cllm_error *err)
 {
     const struct cllm_forward_gpu_buffers *buffers = &tile->forward->buffers;
-    const struct cllm_gpu_matrix *matrices[] = {&layer->query.weight, &layer->key.weight, &layer->value.weight,
-                                                &layer->output.weight};
-    const uint64_t outputs[] = {buffers->tile_query, buffers->tile_key, buffers->tile_value};
-    enum cllm_status status = CLLM_OK;
-    for (int i = 0; !status && i < 3; i++) {
-        if (i == 0 || type_of(matrices[i]) != type_of(matrices[i - 1])) {
-            status = normalize(tile, layer->d_attention_norm, type_of(matrices[i]), err);
-        }
-        if (!status) status = project(tile, matrices[i], matrices[i + 1], floats_at(tile, outputs[i]), false, err);
-    }
-    return status;
+    const struct projection projection = {
+        {&layer->query.weight, &layer->key.weight, &layer->value.weight},
+        {floats_at(tile, buffers->tile_query), floats_at(tile, buffers->tile_key), floats_at(tile, buffers->tile_value)},
+        3,
+        false};
+    const auto make_input = [&](enum product_kind kind) { return normalize(tile, layer->d_attention_norm, kind, err); };
+    return project(tile, &projection, &layer->output.weight, make_input, err);
 }
 
 static enum cllm_status rotate(const struct tile *tile, const struct cllm_gpu_layer *layer, struct cllm_error *err)
@@ -213,7 +279,7 @@ static enum cllm_status attend_heads(const struct tile *tile, uint32_t kv_head, 
     return gemm_multiply(forward->gemm, &mix, err);
 }
 
-static enum cllm_status attend_tile(const struct tile *tile, enum gemm_type type, struct cllm_error *err)
+static enum cllm_status attend_tile(const struct tile *tile, struct cllm_error *err)
 {
     const struct forward_gpu *forward = tile->forward;
     const struct cllm_config *config = &forward->config;
@@ -222,39 +288,35 @@ static enum cllm_status attend_tile(const struct tile *tile, enum gemm_type type
         const uint32_t left = config->kv_head_count - head;
         status = attend_heads(tile, head, left < forward->buffers.score_heads ? left : forward->buffers.score_heads, err);
     }
-    if (status) return status;
+    return status;
+}
+
+static enum cllm_status project_attended(const struct tile *tile, const struct cllm_gpu_layer *layer, struct cllm_error *err)
+{
+    const struct forward_gpu *forward = tile->forward;
     const float *attended = floats_at(tile, forward->buffers.tile_query);
-    void *out = memory_at(tile, forward->buffers.tile_input);
-    if (type == GEMM_BF16) {
-        gather_heads<<<tile->count, PROMPT_THREADS, 0, forward->stream>>>(attended, config->head_count, config->head_dim,
-                                                                          (__nv_bfloat16 *)out);
-    } else {
-        gather_heads<<<tile->count, PROMPT_THREADS, 0, forward->stream>>>(attended, config->head_count, config->head_dim,
-                                                                          (float *)out);
-    }
-    return cuda_try(cudaGetLastError(), "gather heads", err);
+    const auto launch = [&](auto out) {
+        gather_heads<<<tile->count, PROMPT_THREADS, 0, forward->stream>>>(attended, forward->config.head_count,
+                                                                          forward->config.head_dim, out);
+    };
+    const auto make_input = [&](enum product_kind kind) { return write_input(tile, kind, "gather heads", launch, err); };
+    return project_and_add(tile, &layer->output, &layer->gate.weight, make_input, err);
 }
 
 static enum cllm_status run_mlp(const struct tile *tile, const struct cllm_gpu_layer *layer, const struct cllm_gpu_matrix *next,
                                 struct cllm_error *err)
 {
     const struct forward_gpu *forward = tile->forward;
-    const uint32_t columns = forward->config.intermediate_size;
     float *gate = floats_at(tile, forward->buffers.tile_gate), *up = floats_at(tile, forward->buffers.tile_up);
-    void *out = memory_at(tile, forward->buffers.tile_input);
-    enum cllm_status status = normalize(tile, layer->d_mlp_norm, type_of(&layer->gate.weight), err);
-    if (!status) status = project(tile, &layer->gate.weight, &layer->up.weight, gate, false, err);
-    if (!status) status = project(tile, &layer->up.weight, &layer->down.weight, up, false, err);
-    if (status) return status;
-    if (type_of(&layer->down.weight) == GEMM_BF16) {
+    const struct projection projection = {{&layer->gate.weight, &layer->up.weight}, {gate, up}, 2, false};
+    const auto make_normal = [&](enum product_kind kind) { return normalize(tile, layer->d_mlp_norm, kind, err); };
+    const auto launch = [&](auto out) {
         activate_tile<<<tile->count, PROMPT_THREADS, 0, forward->stream>>>(gate, up, layer->gate.d_bias, layer->up.d_bias,
-                                                                           columns, (__nv_bfloat16 *)out);
-    } else {
-        activate_tile<<<tile->count, PROMPT_THREADS, 0, forward->stream>>>(gate, up, layer->gate.d_bias, layer->up.d_bias,
-                                                                           columns, (float *)out);
-    }
-    status = cuda_try(cudaGetLastError(), "activate a tile", err);
-    return status ? status : project_and_add(tile, &layer->down, next, err);
+                                                                           forward->config.intermediate_size, out);
+    };
+    const auto make_active = [&](enum product_kind kind) { return write_input(tile, kind, "activate a tile", launch, err); };
+    const enum cllm_status status = project(tile, &projection, &layer->down.weight, make_normal, err);
+    return status ? status : project_and_add(tile, &layer->down, next, make_active, err);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- tiles */
@@ -265,8 +327,8 @@ static enum cllm_status run_layer(const struct tile *tile, const struct cllm_gpu
 {
     enum cllm_status status = project_qkv(tile, layer, err);
     if (!status) status = rotate(tile, layer, err);
-    if (!status) status = attend_tile(tile, type_of(&layer->output.weight), err);
-    if (!status) status = project_and_add(tile, &layer->output, &layer->gate.weight, err);
+    if (!status) status = attend_tile(tile, err);
+    if (!status) status = project_attended(tile, layer, err);
     return status ? status : run_mlp(tile, layer, next, err);
 }
 

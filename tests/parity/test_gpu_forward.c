@@ -384,6 +384,7 @@ static void test_prompts_are_near_the_cpu(void **state)
 {
     (void)state;
     compare_with_cpu(150, 150, 64, NMSE_LIMIT_BF16);
+    compare_with_cpu(150, 150, 512, NMSE_LIMIT_BF16);
 }
 
 static void compare_forms(struct gpu_run run)
@@ -417,7 +418,10 @@ static void test_tokens_have_the_same_bits_in_every_form_and_repetition(void **s
 static void test_prompts_have_the_same_bits_in_every_form_and_repetition(void **state)
 {
     (void)state;
-    compare_forms((struct gpu_run){GPU_SOURCE_RAW, 200, 96});
+    static const uint32_t tiles[] = {20, 64, 96, 512}; /* products of each size */
+    for (size_t i = 0; i < sizeof tiles / sizeof *tiles; i++) {
+        compare_forms((struct gpu_run){GPU_SOURCE_RAW, 200, tiles[i]});
+    }
 }
 
 /* Every 16-bit pattern, in windows that hold some of them. */
