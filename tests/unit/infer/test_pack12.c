@@ -10,50 +10,71 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void test_a_row_takes_twelve_bits_a_column_and_whole_words(void **state)
+static void test_a_tile_takes_twelve_bits_a_weight_and_a_head(void **state)
 {
     (void)state;
-    assert_int_equal(cllm_pack12_row_bytes(4096), 6144);
-    assert_int_equal(cllm_pack12_row_bytes(32), 48);
-    assert_int_equal(cllm_pack12_row_bytes(33), 96);
-    assert_int_equal(cllm_pack12_row_bytes(1), 48);
-    assert_int_equal(cllm_pack12_bytes((struct cllm_gpu_shape){2, 512}, 3), 2 * 768 + 32);
+    assert_int_equal(PACK12_TILE_BYTES, 16 * 256 * 3 / 2 + 16);
+    assert_int_equal(pack12_band_bytes(4096), 16 * PACK12_TILE_BYTES);
+    assert_int_equal(pack12_band_bytes(256 + 65), PACK12_TILE_BYTES + 16 + 16 * 128 * 3 / 2);
+    assert_int_equal(pack12_band_bytes(1), 16 + 16 * 64 * 3 / 2);
+    assert_int_equal(cllm_pack12_bytes((struct cllm_gpu_shape){17, 512}, 3), 4 * PACK12_TILE_BYTES + 16);
     const struct cllm_gpu_shape shape = {14336, 4096};
     assert_true(cllm_pack12_bytes(shape, cllm_pack12_patch_limit(shape)) * 1000 < UINT64_C(755) * shape.row_count * 4096 * 2);
 }
 
-/* Every byte of a row belongs to one unit. */
-static void test_units_fill_a_row_without_overlap(void **state)
+/* Every byte of a band but the heads belongs to one weight, or, a code word's, to eight. */
+static void test_weights_fill_a_band_without_overlap(void **state)
 {
     (void)state;
-    const uint32_t sizes[] = {1, 8, 32, 40, 511, 512, 513, 544, 1000, 1024, 5632, 11008};
+    const uint32_t sizes[] = {64, 256, 320, 512, 704, 1024, 5632};
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
-        const uint64_t bytes = pack12_row_bytes(sizes[s]);
+        const uint64_t bytes = pack12_band_bytes(sizes[s]);
         uint8_t *owners = calloc(bytes, 1);
         assert_non_null(owners);
-        for (uint32_t unit = 0; unit < bytes / 12; unit++) {
-            const struct pack12_place place = pack12_place_unit(sizes[s], unit);
-            assert_int_equal(place.low_offset % 8, 0);
-            assert_int_equal(place.code_offset % 4, 0);
-            assert_true(place.low_offset + 8 <= bytes && place.code_offset + 4 <= bytes);
-            for (int i = 0; i < 8; i++) owners[place.low_offset + i]++;
-            for (int i = 0; i < 4; i++) owners[place.code_offset + i]++;
+        for (uint32_t row = 0; row < PACK12_ROWS; row++) {
+            for (uint32_t column = 0; column < sizes[s]; column++) {
+                const struct pack12_place place = pack12_find_place(sizes[s], row, column);
+                assert_int_equal(place.code_word % 4, 0);
+                assert_true(place.tile + place.low_byte < bytes && place.tile + place.code_word + 4 <= bytes);
+                owners[place.tile + place.low_byte] += 8;
+                for (int i = 0; i < 4; i++) owners[place.tile + place.code_word + i]++;
+            }
         }
-        for (uint64_t i = 0; i < bytes; i++) assert_int_equal(owners[i], 1);
+        for (uint64_t i = 0; i < bytes; i++) {
+            assert_int_equal(owners[i], i % PACK12_TILE_BYTES < PACK12_HEAD_BYTES ? 0 : 8);
+        }
         free(owners);
     }
 }
 
-/* In a full group, what one lane reads lies together: units i and i + 32. */
-static void test_a_lane_reads_sixteen_low_bytes_at_once(void **state)
+/* In a step a lane has eight columns of rows g and g + 8, side by side; code words of two steps, too. */
+static void test_a_lane_reads_sixteen_bytes_at_once(void **state)
 {
     (void)state;
     for (uint32_t lane = 0; lane < 32; lane++) {
-        const struct pack12_place first = pack12_place_unit(1024, 64 + lane), second = pack12_place_unit(1024, 64 + lane + 32);
-        assert_int_equal(first.low_offset, 768 + lane * 16);
-        assert_int_equal(second.low_offset, 768 + lane * 16 + 8);
-        assert_int_equal(first.code_offset, 768 + 512 + lane * 8);
-        assert_int_equal(second.code_offset, 768 + 512 + lane * 8 + 4);
+        const uint32_t row = lane / 4, column = 256 + 3 * 32 + lane % 4 * 8;
+        const struct pack12_place first = pack12_find_place(1024, row, column), second = pack12_find_place(1024, row + 8, column);
+        assert_int_equal(first.tile, PACK12_TILE_BYTES);
+        assert_int_equal(first.low_byte, pack12_low_offset(3, lane));
+        assert_int_equal(pack12_low_offset(3, lane), 16 + 3 * 512 + lane * 16);
+        assert_int_equal(second.low_byte, first.low_byte + 8);
+        assert_int_equal(first.code_word, pack12_code_offset(8, 3, lane));
+        assert_int_equal(pack12_code_offset(8, 2, lane) % 16, 0);
+        assert_int_equal(pack12_code_offset(8, 3, lane), pack12_code_offset(8, 2, lane) + 8);
+        assert_int_equal(second.code_word, first.code_word + 4);
+    }
+}
+
+static void test_a_patch_says_where_and_what(void **state)
+{
+    (void)state;
+    for (uint32_t row = 0; row < PACK12_ROWS; row++) {
+        for (uint32_t column = 0; column < PACK12_COLUMNS; column++) {
+            const uint32_t patch = pack12_patch(row, column, 0x80 | row);
+            assert_int_equal(pack12_patch_row(patch), row);
+            assert_int_equal(pack12_patch_column(patch), column);
+            assert_int_equal(patch & 0xFF, 0x80 | row);
+        }
     }
 }
 
@@ -120,9 +141,10 @@ static void test_a_matrix_of_one_value_needs_no_patches(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_row_takes_twelve_bits_a_column_and_whole_words),
-        cmocka_unit_test(test_units_fill_a_row_without_overlap),
-        cmocka_unit_test(test_a_lane_reads_sixteen_low_bytes_at_once),
+        cmocka_unit_test(test_a_tile_takes_twelve_bits_a_weight_and_a_head),
+        cmocka_unit_test(test_weights_fill_a_band_without_overlap),
+        cmocka_unit_test(test_a_lane_reads_sixteen_bytes_at_once),
+        cmocka_unit_test(test_a_patch_says_where_and_what),
         cmocka_unit_test(test_every_code_word_bit_has_one_meaning),
         cmocka_unit_test(test_codes_give_back_every_value_of_the_window),
         cmocka_unit_test(test_the_window_has_the_eight_most_frequent_values),
