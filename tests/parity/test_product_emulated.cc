@@ -2,7 +2,7 @@
  * double precision, and the same bits for packed weights as for raw ones, whatever the number of slots, blocks and patches. The
  * order in which threads run is one of many, and tensor cores round otherwise: tests/parity/test_gpu_forward.c is the judge of a
  * real device. */
-#include "emulated_device.h"
+#include "emulated_device.cuh"
 
 #include "kernels_product.cuh"
 

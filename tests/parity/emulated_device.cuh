@@ -1,5 +1,5 @@
-/* emulated_device.h - enough of a CUDA device to run blocks of threads on the CPU, one block after the other: kernels_product.cuh
- * includes this instead of kernels_device.cuh.
+/* emulated_device.cuh - enough of a CUDA device to run blocks of threads on the CPU, one block after the other:
+ * kernels_product.cuh includes this instead of kernels_device.cuh.
  *
  * Threads are contexts that take turns and give way where they wait for others. What a copy brings arrives only when somebody
  * waits for it, and what the slot held is destroyed when it is asked for: reading too early or too late is seen. A warp that
