@@ -123,8 +123,10 @@ static cudaError_t add_part(const struct forward_gpu *forward, struct product_ar
  * slots, if only one each; others have two each, so that one is filled while the other is multiplied. */
 static size_t share_memory(const struct forward_gpu *forward, enum cllm_gpu_form form, uint32_t sets, struct product_args *args)
 {
+    const size_t room = forward->shared_bytes - product_fixed_bytes(args->column_count) - slot_bytes(form); /* with one slot */
     const uint32_t band_count = args->stage == STAGE_GATE ? 2 : 1, of_set = sum_bytes(args->column_count, band_count),
-                   most = SUM_BYTES_MAX / of_set, rounds = most ? (sets + most - 1) / most : sets;
+                   most = (uint32_t)(room < SUM_BYTES_MAX ? room : SUM_BYTES_MAX) / of_set,
+                   rounds = most ? (sets + most - 1) / most : sets;
     args->round_sets = (sets + rounds - 1) / rounds;
     size_t sums = (size_t)args->round_sets * of_set;
     if (args->spans.values && sums < span_factor_bytes(args->spans.head_count)) sums = span_factor_bytes(args->spans.head_count);

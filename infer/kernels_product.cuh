@@ -2,7 +2,7 @@
  *
  * Tensor cores do the sums: few instructions a weight, so that decoding weights of 12 bits hides behind memory. A block has every
  * so-many-th band of 16 rows (of the gate together with the same band of up). The tiles of its bands (kernels_weights.cuh) go to
- * its warps in turn; a warp has slots of its own, filled several tiles ahead, and waits for nobody else until the block's tiles
+ * its warps in turn; a warp has slots of its own, filled ahead, and waits for nobody else until the block's tiles
  * are done: then what tiles came to is added up, row by row, and goes where the stage says.
  *
  * The rows of a tile are those of A (kernels_device.cuh). The vector is split into the sum of two BF16 numbers, its terms, which
@@ -26,14 +26,14 @@
 #ifndef PRODUCT_WARPS
 #define PRODUCT_WARPS 16 /* by measurement */
 #endif
-#define NORM_WARPS 8   /* that stage a normalised input: the order of its sum must not depend on PRODUCT_WARPS */
-#define STAGE_BATCH 8  /* loads of the input in flight in a thread */
-#define NORM_BATCH 4   /* the same with a norm */
-#define STEP_BYTES 128 /* of the input in shared memory: 32 first terms, 32 second ones */
-#define LINE_FLOATS 32 /* of the cache */
-#define ADDERS 8       /* lanes that add up a row */
-#define SUM_STRIDE 20  /* floats between the sums of tiles: keeps those that are read together on different banks */
-#define SUM_BYTES_MAX (36 << 10)
+#define NORM_WARPS 8             /* that stage a normalised input: the order of its sum must not depend on PRODUCT_WARPS */
+#define STAGE_BATCH 8            /* loads of the input in flight in a thread */
+#define NORM_BATCH 4             /* the same with a norm */
+#define STEP_BYTES 128           /* of the input in shared memory: 32 first terms, 32 second ones */
+#define LINE_FLOATS 32           /* of the cache */
+#define ADDERS 8                 /* lanes that add up a row */
+#define SUM_STRIDE 20            /* floats between the sums of tiles: keeps those that are read together on different banks */
+#define SUM_BYTES_MAX (36 << 10) /* where so much is left */
 
 /* ------------------------------------------------------------------------------------------------------------- stages */
 

@@ -58,15 +58,35 @@ static __device__ __forceinline__ void fill_rows(const struct tile_rows &rows, u
     }
 }
 
-/* Two bytes a weight. */
-struct halves_form {
+/* Rows of elements as they are. */
+template <class ELEMENT>
+struct rows_form {
+    static constexpr bool packed = false;
+    static constexpr uint32_t element_bytes = sizeof(ELEMENT);
+    static constexpr uint32_t row_stride = PACK12_COLUMNS * element_bytes;
+    static constexpr uint32_t slot_bytes = PACK12_ROWS * row_stride;
+
+    static __device__ __forceinline__ void fill_part(const struct tile_rows &rows, uint32_t step_count, uint32_t lane,
+                                                     uint8_t *slot)
+    {
+        fill_rows<ELEMENT, row_stride>(rows, step_count, lane, slot);
+    }
+};
+
+/* Term by term, the pairs that a fragment consists of. */
+template <int TERMS>
+static __device__ __forceinline__ void gather_terms(const uint32_t split[4][TERMS], uint4 terms[TERMS])
+{
+#pragma unroll
+    for (int term = 0; term < TERMS; term++) {
+        terms[term] = make_uint4(split[0][term], split[1][term], split[2][term], split[3][term]);
+    }
+}
+
+struct halves_form : rows_form<uint16_t> {
     struct pair {
         uint4 eights[2][2]; /* [step][row] */
     };
-    static constexpr bool packed = false;
-    static constexpr uint32_t element_bytes = 2;
-    static constexpr uint32_t row_stride = PACK12_COLUMNS * 2;
-    static constexpr uint32_t slot_bytes = PACK12_ROWS * row_stride;
 
     static __device__ __forceinline__ void take_pair(const uint8_t *slot, uint32_t, uint32_t first_step, uint32_t lane, pair &out)
     {
@@ -76,11 +96,6 @@ struct halves_form {
             out.eights[i / 2][i % 2] =
                 *(const uint4 *)(from + i / 2 * (PACK12_STEP * 2) + i % 2 * (PACK12_ROWS / 2 * row_stride));
         }
-    }
-    static __device__ __forceinline__ void fill_part(const struct tile_rows &rows, uint32_t step_count, uint32_t lane,
-                                                     uint8_t *slot)
-    {
-        fill_rows<uint16_t, row_stride>(rows, step_count, lane, slot);
     }
 };
 
@@ -106,22 +121,15 @@ struct f16_form : halves_form {
             split_pair<TERMS>(__half2float(__ushort_as_half((unsigned short)two)),
                               __half2float(__ushort_as_half((unsigned short)(two >> 16))), split[i]);
         }
-#pragma unroll
-        for (int term = 0; term < TERMS; term++) {
-            terms[term] = make_uint4(split[0][term], split[1][term], split[2][term], split[3][term]);
-        }
+        gather_terms<TERMS>(split, terms);
     }
 };
 
-struct f32_form {
+struct f32_form : rows_form<uint32_t> {
     struct pair {
         uint4 fours[2][2][2]; /* [step][row][product] */
     };
-    static constexpr bool packed = false;
     static constexpr int TERMS = 3; /* 24 bits */
-    static constexpr uint32_t element_bytes = 4;
-    static constexpr uint32_t row_stride = PACK12_COLUMNS * 4;
-    static constexpr uint32_t slot_bytes = PACK12_ROWS * row_stride;
 
     static __device__ __forceinline__ void take_pair(const uint8_t *slot, uint32_t, uint32_t first_step, uint32_t lane, pair &out)
     {
@@ -140,15 +148,7 @@ struct f32_form {
             const uint4 &four = pair.fours[step][i % 2][j];
             split_pair<TERMS>(__uint_as_float(word_of(four, i / 2 * 2)), __uint_as_float(word_of(four, i / 2 * 2 + 1)), split[i]);
         }
-#pragma unroll
-        for (int term = 0; term < TERMS; term++) {
-            terms[term] = make_uint4(split[0][term], split[1][term], split[2][term], split[3][term]);
-        }
-    }
-    static __device__ __forceinline__ void fill_part(const struct tile_rows &rows, uint32_t step_count, uint32_t lane,
-                                                     uint8_t *slot)
-    {
-        fill_rows<uint32_t, row_stride>(rows, step_count, lane, slot);
+        gather_terms<TERMS>(split, terms);
     }
 };
 
