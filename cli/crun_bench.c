@@ -5,6 +5,7 @@
 #include "message.h"
 #include "progress.h"
 #include "report.h"
+#include "sampler.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,6 +42,7 @@ struct bench {
     struct cllm_reader *reader;
     struct column columns[COLUMNS_MAX];
     unsigned column_count;
+    struct cllm_sampler *greedy;
     uint32_t *prompt_ids;
     uint32_t prompt_count;
     uint32_t token_count; /* to generate in each run */
@@ -76,16 +78,6 @@ static uint64_t hash_logits(const float *logits, uint32_t count)
     return hash;
 }
 
-/* The most likely token, the lowest id of several. */
-static uint32_t greedy(const float *logits, uint32_t count)
-{
-    uint32_t best = 0;
-    for (uint32_t i = 1; i < count; i++) {
-        if (logits[i] > logits[best]) best = i;
-    }
-    return best;
-}
-
 struct timing {
     double prompt_seconds;
     double generate_seconds;
@@ -100,7 +92,7 @@ static enum cllm_status hash_tokens(const struct bench *bench, struct cllm_forwa
     enum cllm_status status = CLLM_OK;
     forward->position_count = 0;
     for (uint32_t i = 0; !status && i < given + bench->token_count; i++) {
-        const uint32_t id = i < given ? bench->prompt_ids[i] : greedy(forward->logits, forward->vocab_size);
+        const uint32_t id = i < given ? bench->prompt_ids[i] : cllm_sampler_choose(bench->greedy, forward->logits);
         const struct cllm_forward_input input = {.ids = &id, .id_count = 1, .proceed = proceed};
         if (i >= given) hashes[i - given] = hash_logits(forward->logits, forward->vocab_size);
         status = cllm_forward_run(forward, &input, err);
@@ -119,7 +111,7 @@ static enum cllm_status run_once(const struct bench *bench, struct cllm_forward 
     timing_out->prompt_seconds = seconds_now() - start;
     start = seconds_now();
     for (uint32_t i = 0; !status && i < bench->token_count; i++) {
-        const uint32_t id = greedy(forward->logits, forward->vocab_size);
+        const uint32_t id = cllm_sampler_choose(bench->greedy, forward->logits);
         input.ids = &id;
         input.id_count = 1;
         status = cllm_forward_run(forward, &input, err);
@@ -476,6 +468,8 @@ static enum cllm_status prepare(struct bench *bench, struct cllm_error *err)
     for (uint32_t i = 0; !status && i < bench->prompt_count; i++) {
         bench->prompt_ids[i] = (uint32_t)((uint64_t)i * 7919 % model->config.vocab_size);
     }
+    const struct cllm_sampler_options greedy = {.top_p = 1, .repeat_penalty = 1};
+    if (!status) status = cllm_sampler_create(&greedy, model->config.vocab_size, &bench->greedy, err);
     cllm_model_destroy(model);
     return status;
 }
@@ -518,6 +512,7 @@ int crun_bench(const struct crun_options *options)
         free(bench.columns[i].hashes);
         json_decref(bench.columns[i].details);
     }
+    cllm_sampler_destroy(bench.greedy);
     free(bench.prompt_ids);
     cllm_reader_close(bench.reader);
     return status ? cllm_fatal_error(&err) : CLLM_EXIT_OK;

@@ -246,6 +246,50 @@ static void test_bad_options_are_refused(void **state)
     }
 }
 
+/* Whether a token is one of the `limit` most likely, by the definition. */
+static bool is_among(const float *logits, uint32_t count, uint32_t id, uint32_t limit)
+{
+    const float logit = isnan(logits[id]) ? -INFINITY : logits[id];
+    uint32_t before = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const float other = isnan(logits[i]) ? -INFINITY : logits[i];
+        before += other > logit || (other == logit && i < id);
+    }
+    return before < limit;
+}
+
+/* Sizes around those that are looked at together, with ties, holes and a penalty that raises or lowers. */
+static void test_selection_is_that_of_the_definition(void **state)
+{
+    (void)state;
+    static const uint32_t counts[] = {1, 2, 63, 64, 65, 127, 129, 200, 1000};
+    static const uint32_t limits[] = {0, 1, 2, 3, 64, 100}; /* 0: greedy */
+    static const double penalties[] = {1, 0.5, 1.5};
+    float logits[1000], penalized[1000];
+    uint32_t random = 1;
+    for (size_t c = 0; c < sizeof counts / sizeof *counts * (sizeof limits / sizeof *limits) * 3; c++) {
+        const uint32_t count = counts[c / 3 % 9], limit = limits[c / 27];
+        struct cllm_sampler_options options = neutral;
+        options.repeat_penalty = penalties[c % 3];
+        options.top_k = limit;
+        options.temperature = limit ? 1000 : 0; /* all that are left are about as likely */
+        struct cllm_sampler *sampler = create(options, count);
+        for (uint32_t i = 0; i < count; i++) {
+            random = random * 1664525 + 1013904223;
+            logits[i] = random >> 28 == 0 ? NAN : random >> 28 == 1 ? -INFINITY : (float)(random >> 20 & 255) / 16 - 8;
+            penalized[i] = logits[i];
+            if (random >> 8 & 3) continue;
+            cllm_sampler_accept(sampler, i);
+            const float penalty = (float)options.repeat_penalty;
+            penalized[i] = logits[i] > 0 ? logits[i] / penalty : logits[i] * penalty;
+        }
+        for (int draw = 0; draw < 20; draw++) {
+            assert_true(is_among(penalized, count, cllm_sampler_choose(sampler, logits), limit ? limit : 1));
+        }
+        cllm_sampler_destroy(sampler);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -262,6 +306,7 @@ int main(void)
         cmocka_unit_test(test_same_seed_gives_same_tokens),
         cmocka_unit_test(test_repeat_penalty_works_on_both_signs),
         cmocka_unit_test(test_top_k_of_many_with_ties),
+        cmocka_unit_test(test_selection_is_that_of_the_definition),
         cmocka_unit_test(test_bad_options_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
