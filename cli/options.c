@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define THREAD_COUNT_MAX 4096
+#define FRACTION_DIGITS_MAX 6 /* of a size: below a million, times 2^40 for TiB, fits 64 bits */
 
 static enum cllm_status fail_value(struct cllm_error *err, const char *source, const char *text, const char *expected)
 {
@@ -51,6 +52,19 @@ enum cllm_status cllm_parse_threads(const char *source, const char *text, unsign
     return status;
 }
 
+/* "." and a few digits, as a part of `factor`, rounded down; or nothing. */
+static bool parse_part(const char *text, uint64_t factor, uint64_t *part_out, const char **rest_out)
+{
+    uint64_t digits, scale = 1;
+    *part_out = 0;
+    *rest_out = text;
+    if (*text != '.') return true;
+    if (factor == 1 || !parse_digits(text + 1, &digits, rest_out) || *rest_out - text > 1 + FRACTION_DIGITS_MAX) return false;
+    for (const char *digit = text + 1; digit < *rest_out; digit++) scale *= 10;
+    *part_out = factor * digits / scale;
+    return true;
+}
+
 enum cllm_status cllm_parse_size(const char *source, const char *text, uint64_t *bytes_out, struct cllm_error *err)
 {
     static const struct {
@@ -71,14 +85,16 @@ enum cllm_status cllm_parse_size(const char *source, const char *text, uint64_t 
         {"GB", 1000000000},
         {"TB", UINT64_C(1000000000000)},
     };
-    uint64_t value;
-    const char *rest;
-    if (parse_digits(text, &value, &rest)) {
-        for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
-            if (strcmp(rest, units[i].suffix) == 0 && cllm_mul(value, units[i].factor, bytes_out)) return CLLM_OK;
-        }
+    uint64_t whole, part, bytes;
+    const char *point, *rest;
+    for (size_t i = 0; i < sizeof units / sizeof *units && parse_digits(text, &whole, &point); i++) {
+        const uint64_t factor = units[i].factor;
+        if (!parse_part(point, factor, &part, &rest) || strcmp(rest, units[i].suffix) != 0) continue;
+        if (!cllm_mul(whole, factor, &bytes) || !cllm_add(bytes, part, &bytes)) break;
+        *bytes_out = bytes;
+        return CLLM_OK;
     }
-    return fail_value(err, source, text, "a size such as 1500000, 512MiB or 8GB");
+    return fail_value(err, source, text, "a size such as 1500000, 512MiB or 1.5GB");
 }
 
 enum cllm_status cllm_parse_fraction(const char *source, const char *text, double *value_out, struct cllm_error *err)

@@ -47,7 +47,7 @@ enum cllm_status cllm_parse_number(const char *source, const char *text, struct 
                                    struct cllm_error *err) CLLM_MUST_USE;
 
 /* A size in bytes: a decimal number, and nothing or K, M, G, T, KiB, MiB, GiB, TiB (powers of 1024) or kB, MB, GB, TB (powers
- * of 1000). Fails with USAGE. */
+ * of 1000), before which up to six digits may follow a point; parts of a byte are left out. Fails with USAGE. */
 enum cllm_status cllm_parse_size(const char *source, const char *text, uint64_t *bytes_out, struct cllm_error *err) CLLM_MUST_USE;
 
 /* A decimal fraction, not below zero, not infinite; '.' whatever the locale. Fails with USAGE. */

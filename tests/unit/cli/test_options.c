@@ -42,13 +42,19 @@ static void test_sizes_have_binary_and_decimal_units(void **state)
     assert_size("8GB", UINT64_C(8000000000));
     assert_size("2TiB", UINT64_C(2) << 40);
     assert_size("18446744073709551615", UINT64_MAX);
+    assert_size("0.5GiB", UINT64_C(512) << 20);
+    assert_size("1.0GiB", UINT64_C(1) << 30);
+    assert_size("1.5GB", UINT64_C(1500000000));
+    assert_size("2.000001kB", 2000);
+    assert_size("0.999999TiB", UINT64_C(1099510528264)); /* and 0.22 */
+    assert_size("16777215.999999TiB", UINT64_C(18446744073708452104));
 }
 
 static void test_sizes_reject_everything_else(void **state)
 {
     (void)state;
     static const char *const texts[] = {
-        "", "-1", "+1", " 1", "1 ", "1.5G", "1g", "0x10", "MiB", "1MiBs", "18446744073709551616", "16777216TiB"};
+        "", "-1", "+1", " 1", "1 ", "1.5", "1.G", ".5G", "1.5.5G", "1.0000000G", "1,5G", "1g", "0x10", "MiB", "1MiBs", "18446744073709551616", "16777216TiB"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         assert_no_size(texts[i]);
     }
