@@ -11,6 +11,7 @@
 #define SMALLEST_SLOT_COUNT 2u
 #define LAYER_MATRICES 7 /* a part has at least one table of each matrix in it */
 #define MODEST_SHARE 16  /* the budget's part that buffers may have where layers must be streamed for them */
+#define LARGEST_SHARE 4  /* the same where otherwise prompts would go position by position */
 #define SMALL_ALLOCATIONS_BYTES (UINT64_C(2) << 20) /* histograms, flags, logits */
 
 const char *cllm_residency_name(enum cllm_residency residency)
@@ -166,12 +167,11 @@ static struct wish wish_of(const struct cllm_residency_request *request)
     }
 }
 
-/* Whether buffers of this forward pass are small beside the budget, or there are no smaller ones. */
-static bool is_modest(const struct cllm_residency_request *request, uint32_t forward_index)
+/* Whether buffers of this forward pass take no more than this part of the budget. */
+static bool is_modest(const struct cllm_residency_request *request, uint32_t forward_index, uint64_t share)
 {
     const struct cllm_residency_forward *forward = &request->forwards[forward_index];
-    return forward_index + 1 == request->forward_count ||
-           forward->activation_bytes + forward->scratch_bytes <= request->budget_bytes / MODEST_SHARE;
+    return forward->activation_bytes + forward->scratch_bytes <= request->budget_bytes / share;
 }
 
 /* The plan with most resident layers, no more than wish.most, that fits with this forward pass. */
@@ -216,9 +216,14 @@ static bool try_plans(const struct cllm_residency_request *request, struct wish 
             if (try_fewer(request, all_wanted, i, plan)) return true;
         }
     }
-    for (uint32_t i = 0; i < request->forward_count; i++) {
-        if (is_modest(request, i) && try_fewer(request, wish, i, plan)) return true;
+    /* a prompt in tiles reads weights once a tile: worth some layers more to stream */
+    const uint32_t last = request->forward_count - 1;
+    for (uint64_t share = MODEST_SHARE; share >= LARGEST_SHARE; share /= 2) {
+        for (uint32_t i = 0; i < last; i++) {
+            if (is_modest(request, i, share) && try_fewer(request, wish, i, plan)) return true;
+        }
     }
+    if (try_fewer(request, wish, last, plan)) return true;
     return try_smallest(request, wish, plan);
 }
 

@@ -243,6 +243,28 @@ static void test_small_budgets_get_small_slots(void **state)
     assert_int_equal(decide(&request).slot_bytes, 9 * MIB);
 }
 
+/* Some layers more are streamed, so that prompts need not go position by position; but buffers take no more than a quarter. */
+static void test_prompts_keep_their_tiles(void **state)
+{
+    (void)state;
+    static const struct cllm_residency_forward large[] = {
+        {512, 44 * MIB, 100 * MIB, 200 * MIB},
+        {32, 44 * MIB, 10 * MIB, 90 * MIB},
+        {1, 44 * MIB, 2 * MIB, 0},
+    };
+    static const struct {
+        uint64_t budget_bytes;
+        uint32_t prompt_tile;
+    } cases[] = {{1300 * MIB, 32}, {1024 * MIB, 32}, {512 * MIB, 32}, {401 * MIB, 32}, {399 * MIB, 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct cllm_residency_request request = request_of(cases[i].budget_bytes);
+        request.forwards = large;
+        const struct cllm_residency_plan plan = decide(&request);
+        assert_true(plan.streamed_count > 0);
+        assert_int_equal(plan.forward.prompt_tile, cases[i].prompt_tile);
+    }
+}
+
 static void test_a_tied_head_stays(void **state)
 {
     (void)state;
@@ -268,6 +290,7 @@ int main(void)
         cmocka_unit_test(test_little_host_memory_streams_from_disk),
         cmocka_unit_test(test_ceiling_is_that_of_the_slower_path),
         cmocka_unit_test(test_small_budgets_get_small_slots),
+        cmocka_unit_test(test_prompts_keep_their_tiles),
         cmocka_unit_test(test_a_tied_head_stays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
