@@ -53,8 +53,9 @@ static void test_sizes_have_binary_and_decimal_units(void **state)
 static void test_sizes_reject_everything_else(void **state)
 {
     (void)state;
-    static const char *const texts[] = {
-        "", "-1", "+1", " 1", "1 ", "1.5", "1.G", ".5G", "1.5.5G", "1.0000000G", "1,5G", "1g", "0x10", "MiB", "1MiBs", "18446744073709551616", "16777216TiB"};
+    static const char *const texts[] = {"",           "-1",         "+1",   " 1", "1 ",   "1.5", "1.G",   ".5G",
+                                        "1.5.5G",     "1.0000000G", "1,5G", "1g", "0x10", "MiB", "1MiBs", "18446744073709551616",
+                                        "16777216TiB"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         assert_no_size(texts[i]);
     }
