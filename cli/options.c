@@ -87,7 +87,8 @@ enum cllm_status cllm_parse_size(const char *source, const char *text, uint64_t 
     };
     uint64_t whole, part, bytes;
     const char *point, *rest;
-    for (size_t i = 0; i < sizeof units / sizeof *units && parse_digits(text, &whole, &point); i++) {
+    const bool has_digits = parse_digits(text, &whole, &point);
+    for (size_t i = 0; has_digits && i < sizeof units / sizeof *units; i++) {
         const uint64_t factor = units[i].factor;
         if (!parse_part(point, factor, &part, &rest) || strcmp(rest, units[i].suffix) != 0) continue;
         if (!cllm_mul(whole, factor, &bytes) || !cllm_add(bytes, part, &bytes)) break;

@@ -79,8 +79,9 @@ struct cllm_residency_plan {
     double ceiling_per_second;     /* tokens: no faster with the given bandwidths; 0: unknown */
 };
 
-/* Finds the plan that streams least. Fails with LIMIT where not even the smallest plan of this choice fits the budget, naming
- * the budget that it needs; that is `*plan_out` then. */
+/* Finds the plan that streams least, but for buffers: of a forward pass that takes more than one position together, within a
+ * quarter of the budget, before those of one that does not. Fails with LIMIT where not even the smallest plan of this choice fits
+ * the budget, naming the budget that it needs; that is `*plan_out` then. */
 enum cllm_status cllm_residency_decide(const struct cllm_residency_request *request, struct cllm_residency_plan *plan_out,
                                        struct cllm_error *err) CLLM_MUST_USE;
 
