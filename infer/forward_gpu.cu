@@ -1,14 +1,14 @@
 /* forward_gpu.cu - one token through the model on the GPU; those of prompts go through prompt_gpu.cu where cuBLAS is found.
  *
- * A token is a chain of grids: start, then for each layer queries/keys/values, attention, output, gate and up, down, and at
- * the end the head. Each starts its loads of weights while the one before it ends. Where all layers stay in place the chain is
- * recorded once as a graph, and what changes (token, position) is read from memory.
+ * A token is one grid (kernels_token.cuh) that goes through a list of stages in device memory: for each layer queries/keys/
+ * values, attention, output, gate and up, down, and at the end the head. Where layers do not all stay in place each is a grid,
+ * and its stages are put there before it.
  */
 #include "forward_gpu.h"
 
 #include "cuda_try.h"
 #include "forward_gpu_internal.cuh"
-#include "kernels_attention.cuh"
+#include "kernels_token.cuh"
 #include "rope.h"
 
 #include <cstdio>
@@ -18,71 +18,32 @@
 #define SHARED_STATIC_BYTES 1024 /* of a product, generously */
 #define SPIN_LIMIT 200000        /* questions whether a token is done, about a tenth of a second, before the thread sleeps */
 
-/* ------------------------------------------------------------------------------------------------------------ launch */
+/* ------------------------------------------------------------------------------------------------------------ stages */
 
-struct launch_shape {
-    dim3 blocks;
-    unsigned threads;
-    size_t shared_bytes;
+/* Stages as they are described, one after the other. */
+struct stage_list {
+    const struct forward_gpu *forward;
+    struct token_stage *stages;
+    uint32_t count;
+    uint32_t next_block; /* has the first set of the next stage: bands go on in turn */
+    cudaError_t result;
 };
 
-/* `overlaps`: may start while the grid before it ends. */
-template <class ARGS>
-static cudaError_t launch(const struct forward_gpu *forward, void (*kernel)(ARGS), struct launch_shape shape, bool overlaps,
-                          const ARGS &args)
-{
-    cudaLaunchAttribute attribute;
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = shape.blocks;
-    config.blockDim = dim3(shape.threads);
-    config.dynamicSmemBytes = shape.shared_bytes;
-    config.stream = forward->stream;
-    config.attrs = &attribute;
-    config.numAttrs = overlaps && forward->overlaps ? 1 : 0;
-    return cudaLaunchKernelEx(&config, kernel, args);
-}
-
-static cudaError_t allow_shared(const void *kernel, size_t bytes)
-{
-    return bytes > 48 * 1024 ? cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes)
-                             : cudaSuccess;
-}
-
-/* ---------------------------------------------------------------------------------------------------------- products */
-
-typedef void product_kernel(struct product_args);
-
-static product_kernel *choose_product(enum cllm_gpu_form form)
-{
-    switch (form) {
-    case CLLM_GPU_F16: return multiply<f16_form>;
-    case CLLM_GPU_F32: return multiply<f32_form>;
-    case CLLM_GPU_PACKED12: return multiply<packed_form>;
-    default: return multiply<bf16_form>;
-    }
-}
-
-/* Of a slot and its barrier. */
 static uint32_t slot_bytes(enum cllm_gpu_form form)
 {
-    const uint32_t bytes = form == CLLM_GPU_F32        ? f32_form::slot_bytes
-                           : form == CLLM_GPU_PACKED12 ? packed_form::slot_bytes
-                                                       : halves_form::slot_bytes;
-    return bytes + (uint32_t)sizeof(uint64_t);
+    return form == CLLM_GPU_F32 ? f32_form::slot_bytes : form == CLLM_GPU_PACKED12 ? packed_form::slot_bytes : halves_form::slot_bytes;
 }
 
-/* Fills what the form and the size of a matrix decide. */
-static struct product_args describe_product(const struct cllm_gpu_matrix *matrix, enum product_stage stage)
+/* Sets whose sums are kept at a time, of those that a block has at most. */
+static uint32_t share_sums(uint32_t column_count, uint32_t band_count, uint32_t sets, size_t room)
 {
-    const uint32_t columns = matrix->shape.column_count, element_bytes = matrix->form == CLLM_GPU_F32 ? 4 : 2;
-    struct product_args args = {};
-    args.stage = stage;
-    args.column_count = columns;
-    args.row_bytes = matrix->form == CLLM_GPU_PACKED12 ? pack12_band_bytes(columns) : (uint64_t)columns * element_bytes;
-    args.is_aligned = columns * element_bytes % 16 == 0;
-    return args;
+    const uint32_t most = (uint32_t)(room / sum_bytes(column_count, band_count)), rounds = most ? (sets + most - 1) / most : sets;
+    return rounds ? (sets + rounds - 1) / rounds : 1;
+}
+
+static uint32_t sets_of_block(const struct forward_gpu *forward, uint32_t row_count)
+{
+    return (pack12_band_count(row_count) + forward->multiprocessors - 1) / forward->multiprocessors;
 }
 
 /* For the copy engine: boxes of a tile's size. */
@@ -102,213 +63,230 @@ static CUresult make_map(const struct forward_gpu *forward, const struct cllm_gp
                                CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 }
 
+/* A new stage, with what the form and the size of a matrix decide. */
+static struct token_stage *add_product(struct stage_list *list, enum token_step step, const struct cllm_gpu_matrix *matrix)
+{
+    struct token_stage *stage = &list->stages[list->count++];
+    const uint32_t columns = matrix->shape.column_count, element_bytes = matrix->form == CLLM_GPU_F32 ? 4 : 2;
+    *stage = {};
+    stage->step = step;
+    stage->form = matrix->form;
+    stage->column_count = columns;
+    stage->tile_count = pack12_tile_count(columns);
+    stage->row_bytes = matrix->form == CLLM_GPU_PACKED12 ? pack12_band_bytes(columns) : (uint64_t)columns * element_bytes;
+    stage->is_aligned = columns * element_bytes % 16 == 0;
+    return stage;
+}
+
 /* Adds the bands of a matrix to the sets. */
-static cudaError_t add_part(const struct forward_gpu *forward, struct product_args *args, unsigned part,
-                            const struct cllm_gpu_linear *linear, float *output)
+static void add_part(struct stage_list *list, struct token_stage *stage, unsigned part, const struct cllm_gpu_linear *linear,
+                     float *output)
 {
     const struct cllm_gpu_matrix *weight = &linear->weight;
-    args->set_count += pack12_band_count(weight->shape.row_count);
-    args->parts[part] = {(const uint8_t *)weight->d_elements,
-                         weight->d_patches,
-                         linear->d_bias,
-                         output,
-                         weight->window,
-                         weight->shape.row_count,
-                         args->set_count};
-    if (weight->form == CLLM_GPU_PACKED12 || !args->is_aligned) return cudaSuccess;
-    return make_map(forward, weight, &args->maps[part]) == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+    stage->set_count += pack12_band_count(weight->shape.row_count);
+    stage->parts[part] = {(const uint8_t *)weight->d_elements,
+                          weight->d_patches,
+                          linear->d_bias,
+                          output,
+                          weight->window,
+                          weight->shape.row_count,
+                          stage->set_count};
+    if (slot_bytes(weight->form) > list->forward->token.memory.slot_bytes) list->result = cudaErrorInvalidValue;
+    if (weight->form == CLLM_GPU_PACKED12 || !stage->is_aligned) return;
+    if (make_map(list->forward, weight, &stage->maps[part]) != CUDA_SUCCESS) list->result = cudaErrorInvalidValue;
 }
 
-/* Shares memory between the sums of tiles and what is in flight. Packed tiles take a warp long to multiply, so all warps have
- * slots, if only one each; others have two each, so that one is filled while the other is multiplied. */
-static size_t share_memory(const struct forward_gpu *forward, enum cllm_gpu_form form, uint32_t sets, struct product_args *args)
+/* When a stage has all its parts. */
+static void end_product(struct stage_list *list, struct token_stage *stage)
 {
-    const size_t room = forward->shared_bytes - product_fixed_bytes(args->column_count) - slot_bytes(form); /* with one slot */
-    const uint32_t band_count = args->stage == STAGE_GATE ? 2 : 1, of_set = sum_bytes(args->column_count, band_count),
-                   most = (uint32_t)(room < SUM_BYTES_MAX ? room : SUM_BYTES_MAX) / of_set,
-                   rounds = most ? (sets + most - 1) / most : sets;
-    args->round_sets = (sets + rounds - 1) / rounds;
-    size_t sums = (size_t)args->round_sets * of_set;
-    if (args->spans.values && sums < span_factor_bytes(args->spans.head_count)) sums = span_factor_bytes(args->spans.head_count);
-    const size_t kept = product_fixed_bytes(args->column_count) + sums;
-    const uint32_t fitting = (uint32_t)((forward->shared_bytes - kept) / slot_bytes(form));
-    const uint32_t wanted = form == CLLM_GPU_PACKED12 || fitting < 2 ? fitting : fitting / 2;
-    args->slot_warps = wanted < PRODUCT_WARPS ? wanted : PRODUCT_WARPS;
-    args->slot_count = fitting / args->slot_warps;
-    const uint32_t tiles = sets * band_count * pack12_tile_count(args->column_count),
-                   needed = (tiles + args->slot_warps - 1) / args->slot_warps;
-    if (args->slot_count > needed) args->slot_count = needed;
-    return kept + (size_t)args->slot_warps * args->slot_count * slot_bytes(form);
+    const struct forward_gpu *forward = list->forward;
+    const uint32_t blocks = forward->multiprocessors, sets = (stage->set_count + blocks - 1) / blocks;
+    stage->round_sets = share_sums(stage->column_count, stage->step == STEP_GATE ? 2 : 1, sets,
+                                   forward->area_bytes - input_bytes(stage->column_count));
+    stage->whole_rounds = stage->set_count / blocks;
+    stage->more_blocks = stage->set_count % blocks;
+    stage->first_block = list->next_block;
+    list->next_block = (list->next_block + stage->set_count) % blocks;
 }
 
-static cudaError_t launch_product(const struct forward_gpu *forward, enum cllm_gpu_form form, struct product_args *args,
-                                  bool overlaps)
+static void set_norm(const struct forward_gpu *forward, struct token_stage *stage, const float *input, const float *norm)
 {
-    const uint32_t blocks = args->set_count < forward->multiprocessors ? args->set_count : forward->multiprocessors;
-    if (!blocks) return cudaSuccess;
-    const size_t bytes = share_memory(forward, form, (args->set_count + blocks - 1) / blocks, args);
-    product_kernel *kernel = choose_product(form);
-    const cudaError_t result = allow_shared((const void *)kernel, bytes);
-    return result ? result : launch(forward, kernel, {dim3(blocks), PRODUCT_WARPS * WARP, bytes}, overlaps, *args);
+    stage->input = input;
+    stage->norm = norm;
+    stage->epsilon = forward->config.norm_epsilon;
 }
 
-/* Queries, keys and values in one launch where their forms agree, else in one for each form. */
-static cudaError_t launch_qkv(const struct forward_gpu *forward, const struct cllm_gpu_layer *layer, bool overlaps)
+/* Queries, keys and values: a stage where their forms agree, else one for each form. */
+static void add_qkv(struct stage_list *list, const struct cllm_gpu_layer *layer, const float *input, float *const outputs[])
 {
     const struct cllm_gpu_linear *linears[PART_COUNT] = {&layer->query, &layer->key, &layer->value};
-    float *outputs[PART_COUNT] = {forward->query, forward->key, forward->value};
     bool done[PART_COUNT] = {false, false, false};
-    cudaError_t result = cudaSuccess;
-    for (unsigned first = 0; !result && first < PART_COUNT; first++) {
+    for (unsigned first = 0; first < PART_COUNT; first++) {
         if (done[first]) continue;
-        const enum cllm_gpu_form form = linears[first]->weight.form;
-        struct product_args args = describe_product(&linears[first]->weight, STAGE_SET);
+        struct token_stage *stage = add_product(list, STEP_SET, &linears[first]->weight);
         unsigned part_count = 0;
-        for (unsigned i = first; !result && i < PART_COUNT; i++) {
-            if (done[i] || linears[i]->weight.form != form) continue;
-            result = add_part(forward, &args, part_count++, linears[i], outputs[i]);
+        for (unsigned i = first; i < PART_COUNT; i++) {
+            if (done[i] || linears[i]->weight.form != stage->form) continue;
+            add_part(list, stage, part_count++, linears[i], outputs[i]);
             done[i] = true;
         }
-        args.input = forward->hidden;
-        args.norm = layer->d_attention_norm;
-        args.epsilon = forward->config.norm_epsilon;
-        if (!result) result = launch_product(forward, form, &args, overlaps && first == 0);
+        set_norm(list->forward, stage, input, layer->d_attention_norm);
+        end_product(list, stage);
+    }
+}
+
+/* output = prior + linear * input, or what attention has left */
+static void add_sum(struct stage_list *list, const struct cllm_gpu_linear *linear, const float *input, float *spans,
+                    const float *prior, float *output)
+{
+    struct token_stage *stage = add_product(list, STEP_ADD, &linear->weight);
+    add_part(list, stage, 0, linear, output);
+    stage->input = input;
+    stage->spans = spans;
+    stage->prior = prior;
+    end_product(list, stage);
+}
+
+static void add_gate(struct stage_list *list, const struct cllm_gpu_layer *layer, const float *input, float *output)
+{
+    struct token_stage *stage = add_product(list, STEP_GATE, &layer->gate.weight);
+    add_part(list, stage, 1, &layer->up, output);
+    stage->set_count = 0; /* a set is a band of both */
+    add_part(list, stage, 0, &layer->gate, output);
+    set_norm(list->forward, stage, input, layer->d_mlp_norm);
+    end_product(list, stage);
+}
+
+static void add_attention(struct stage_list *list, uint32_t layer_index, float *const inputs[], float *spans)
+{
+    struct token_stage *stage = &list->stages[list->count++];
+    *stage = {};
+    stage->step = STEP_ATTEND;
+    stage->first_block = list->next_block;
+    stage->query = inputs[0];
+    stage->key = inputs[1];
+    stage->value = inputs[2];
+    stage->keys = list->forward->keys + layer_index * list->forward->cache_layer;
+    stage->values = list->forward->values + layer_index * list->forward->cache_layer;
+    stage->spans = spans;
+}
+
+static void add_layer(struct stage_list *list, const struct cllm_gpu_layer *layer, uint32_t layer_index)
+{
+    const struct forward_gpu *forward = list->forward;
+    const struct cllm_vectors *in = &forward->buffers.in_vectors;
+    float *first = forward->vectors + in->first_layer + layer_index * in->layer_floats;
+    const float *input = layer_index ? first - in->layer_floats + in->output : forward->vectors;
+    float *const qkv[] = {first + in->query, first + in->key, first + in->value};
+    float *spans = forward->vectors + in->spans + (size_t)layer_index * forward->buffers.span_count * in->span_floats;
+    add_qkv(list, layer, input, qkv);
+    add_attention(list, layer_index, qkv, spans);
+    add_sum(list, &layer->output, NULL, spans, input, first + in->middle);
+    add_gate(list, layer, first + in->middle, first + in->gate);
+    add_sum(list, &layer->down, first + in->gate, NULL, first + in->middle, first + in->output);
+}
+
+float *cllm_gpu_last_vector(const struct forward_gpu *forward)
+{
+    const struct cllm_vectors *in = &forward->buffers.in_vectors;
+    return forward->vectors + in->first_layer + (forward->config.layer_count - 1) * in->layer_floats + in->output;
+}
+
+static void add_head(struct stage_list *list)
+{
+    const struct cllm_gpu_linear head = {list->forward->source->head, NULL};
+    struct token_stage *stage = add_product(list, STEP_SET, &head.weight);
+    add_part(list, stage, 0, &head, list->forward->base.logits);
+    set_norm(list->forward, stage, cllm_gpu_last_vector(list->forward), list->forward->source->d_final_norm);
+    stage->is_last = true;
+    end_product(list, stage);
+}
+
+/* ------------------------------------------------------------------------------------------------------------ launch */
+
+/* Queues that stages are put where launches find them, from number `first` on. */
+static cudaError_t store_list(const struct forward_gpu *forward, const struct stage_list *list, uint32_t first)
+{
+    cudaError_t result = list->result;
+    for (uint32_t done = 0; !result && done < list->count; done += STORE_COUNT) {
+        struct store_args args = {forward->stages + first + done, list->count - done < STORE_COUNT ? list->count - done : STORE_COUNT,
+                                  {}};
+        memcpy(args.stages, list->stages + done, args.count * sizeof *args.stages);
+        store_stages<<<1, 256, 0, forward->stream>>>(args);
+        result = cudaGetLastError();
     }
     return result;
 }
 
-/* hidden += linear * input, or what attention left */
-static cudaError_t launch_add(const struct forward_gpu *forward, const struct cllm_gpu_linear *linear, const float *input)
+typedef void token_kernel(struct token_args);
+
+static uint32_t head_steps(const struct forward_gpu *forward)
 {
-    struct product_args args = describe_product(&linear->weight, STAGE_ADD);
-    const cudaError_t result = add_part(forward, &args, 0, linear, forward->hidden);
-    args.input = input;
-    if (!input) {
-        args.spans = {forward->span_values,          forward->span_scales,       forward->position,
-                      forward->buffers.value_stride, forward->config.head_count, forward->config.head_dim,
-                      forward->config.sliding_window};
-    }
-    return result ? result : launch_product(forward, linear->weight.form, &args, true);
+    const uint32_t stride = forward->buffers.head_stride;
+    return stride <= 32 ? 1 : stride <= 64 ? 2 : stride <= 128 ? 4 : 8;
 }
 
-static cudaError_t launch_gate(const struct forward_gpu *forward, const struct cllm_gpu_layer *layer)
+static token_kernel *choose_kernel(const struct forward_gpu *forward)
 {
-    struct product_args args = describe_product(&layer->gate.weight, STAGE_GATE);
-    cudaError_t result = add_part(forward, &args, 1, &layer->up, forward->gate);
-    args.set_count = 0; /* a set is a band of both */
-    if (!result) result = add_part(forward, &args, 0, &layer->gate, forward->gate);
-    args.input = forward->hidden;
-    args.norm = layer->d_mlp_norm;
-    args.epsilon = forward->config.norm_epsilon;
-    return result ? result : launch_product(forward, layer->gate.weight.form, &args, true);
+    const uint32_t steps = head_steps(forward);
+    return steps == 1 ? run_token<1> : steps == 2 ? run_token<2> : steps == 4 ? run_token<4> : run_token<8>;
 }
 
-static cudaError_t launch_head(const struct forward_gpu *forward, bool overlaps)
+/* Blocks wait for each other: all must be resident. */
+static cudaError_t launch_stages(const struct forward_gpu *forward, uint32_t begin, uint32_t end, bool is_start, bool has_token)
 {
-    const struct cllm_gpu_linear head = {forward->source->head, NULL};
-    struct product_args args = describe_product(&head.weight, STAGE_SET);
-    const cudaError_t result = add_part(forward, &args, 0, &head, forward->base.logits);
-    args.input = forward->hidden;
-    args.norm = forward->source->d_final_norm;
-    args.epsilon = forward->config.norm_epsilon;
-    return result ? result : launch_product(forward, head.weight.form, &args, overlaps);
-}
-
-/* --------------------------------------------------------------------------------------------------------- attention */
-
-typedef void attention_kernel(struct attention_args);
-
-static cudaError_t launch_attention(const struct forward_gpu *forward, uint32_t layer_index)
-{
-    const struct cllm_config *config = &forward->config;
-    const struct cllm_forward_gpu_buffers *buffers = &forward->buffers;
-    const struct attention_args args = {
-        forward->query,
-        forward->key,
-        forward->value,
-        forward->cosines,
-        forward->sines,
-        forward->keys + layer_index * forward->cache_layer,
-        forward->values + layer_index * forward->cache_layer,
-        forward->span_values,
-        forward->span_scales,
-        forward->position,
-        buffers->value_stride,
-        config->head_count,
-        buffers->group,
-        buffers->chunk_count,
-        config->head_dim,
-        buffers->head_stride,
-        forward->base.context_size,
-        config->sliding_window,
-        1 / sqrtf((float)config->head_dim),
-    };
-    const uint32_t stride = buffers->head_stride, steps = stride <= 32 ? 1 : stride <= 64 ? 2 : stride <= 128 ? 4 : 8;
-    attention_kernel *kernel = steps == 1 ? attend<1> : steps == 2 ? attend<2> : steps == 4 ? attend<4> : attend<8>;
-    const struct launch_shape shape = {dim3(config->kv_head_count * buffers->chunk_count, buffers->span_count),
-                                       ATTENTION_WARPS * WARP, attention_bytes(steps)};
-    const cudaError_t result = allow_shared((const void *)kernel, shape.shared_bytes);
-    return result ? result : launch(forward, kernel, shape, true, args);
+    struct token_args args = forward->token;
+    args.begin = begin;
+    args.end = end;
+    args.is_start = is_start;
+    args.has_token = has_token;
+    cudaLaunchAttribute attribute;
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(forward->multiprocessors);
+    config.blockDim = dim3(TOKEN_THREADS + WARP);
+    config.dynamicSmemBytes = forward->launch_bytes;
+    config.stream = forward->stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    return cudaLaunchKernelEx(&config, choose_kernel(forward), args);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- token */
 
-static cudaError_t launch_start(const struct forward_gpu *forward)
+static void begin_turn(struct forward_gpu *forward, uint32_t id)
 {
-    const struct start_args args = {forward->token,           forward->source->embedding,
-                                    forward->frequencies,     (float)forward->config.rope.attention_factor,
-                                    forward->config.head_dim, forward->hidden,
-                                    forward->cosines,         forward->sines,
-                                    forward->position};
-    return launch(forward, start_token, {dim3(1), 1024, 0}, false, args);
+    const uint32_t turn = !forward->token.turn;
+    forward->token.turn = turn;
+    forward->token.id = id;
+    forward->token.position = forward->base.position_count;
+    forward->token.stale_position = forward->used_position[!turn];
+    forward->used_position[turn] = forward->token.position;
 }
 
-/* `settled`: the weights, and the start of the token, were done before what was queued last. */
-static cudaError_t launch_layer(const struct forward_gpu *forward, const struct cllm_gpu_layer *layer, uint32_t layer_index,
-                                bool settled)
+static cudaError_t launch_layer(struct forward_gpu *forward, const struct cllm_gpu_layer *layer, uint32_t layer_index)
 {
-    cudaError_t result = launch_qkv(forward, layer, settled);
-    if (!result) result = launch_attention(forward, layer_index);
-    if (!result) result = launch_add(forward, &layer->output, NULL);
-    if (!result) result = launch_gate(forward, layer);
-    if (!result) result = launch_add(forward, &layer->down, forward->gate);
-    return result;
-}
-
-static cudaError_t launch_resident(const struct forward_gpu *forward, bool with_head)
-{
-    cudaError_t result = launch_start(forward);
-    for (uint32_t i = 0; !result && i < forward->config.layer_count; i++) {
-        result = launch_layer(forward, &forward->layers[i], i, i > 0);
-    }
-    return !result && with_head ? launch_head(forward, true) : result;
-}
-
-static enum cllm_status record_token(struct forward_gpu *forward, bool with_head, struct cllm_error *err)
-{
-    cudaGraph_t graph = NULL;
-    cudaError_t result = cudaStreamBeginCapture(forward->stream, cudaStreamCaptureModeThreadLocal);
-    if (!result) {
-        result = launch_resident(forward, with_head);
-        const cudaError_t ended = cudaStreamEndCapture(forward->stream, &graph);
-        if (!result) result = ended;
-    }
-    if (!result) result = cudaGraphInstantiate(&forward->tokens[with_head], graph, 0);
-    if (graph) cudaGraphDestroy(graph);
-    return cuda_try(result, "record a token's work", err);
+    struct token_stage stages[CLLM_LAYER_STAGES_MAX];
+    struct stage_list list = {forward, stages, 0, 0, cudaSuccess};
+    add_layer(&list, layer, layer_index);
+    const cudaError_t result = store_list(forward, &list, 0);
+    return result ? result : launch_stages(forward, 0, list.count, layer_index == 0, layer_index == 0);
 }
 
 static enum cllm_status stream_token(struct forward_gpu *forward, bool with_head, struct cllm_error *err)
 {
-    enum cllm_status status = cuda_try(launch_start(forward), "start a token", err);
+    enum cllm_status status = CLLM_OK;
     for (uint32_t i = 0; !status && i < forward->config.layer_count; i++) {
         struct cllm_gpu_layer layer;
         status = cllm_gpu_acquire(forward, i, &layer, err);
         if (status) break;
-        status = cuda_try(launch_layer(forward, &layer, i, false), "start a layer", err);
+        status = cuda_try(launch_layer(forward, &layer, i), "start a layer", err);
         status = cllm_gpu_release(forward, i, status, err);
     }
-    if (!status && with_head) status = cuda_try(launch_head(forward, true), "start the head", err);
+    if (!status && with_head) {
+        status = cuda_try(launch_stages(forward, forward->layer_end, forward->layer_end + 1, false, false), "start the head", err);
+    }
     return status;
 }
 
@@ -324,17 +302,16 @@ enum cllm_status cllm_gpu_wait(struct forward_gpu *forward, struct cllm_error *e
 }
 
 /* One token, at the next position. */
-static enum cllm_status run_token(struct forward_gpu *forward, uint32_t id, bool with_head, struct cllm_error *err)
+static enum cllm_status run_token_at(struct forward_gpu *forward, uint32_t id, bool with_head, struct cllm_error *err)
 {
-    *forward->token = {id, forward->base.position_count};
-    enum cllm_status status = CLLM_OK;
-    if (!forward->source->resident) {
-        status = stream_token(forward, with_head, err);
+    enum cllm_status status;
+    begin_turn(forward, id);
+    if (forward->source->resident) {
+        status = cuda_try(launch_stages(forward, 0, forward->layer_end + with_head, true, true), "start a token", err);
     } else {
-        if (!forward->tokens[with_head]) status = record_token(forward, with_head, err);
-        if (!status) status = cuda_try(cudaGraphLaunch(forward->tokens[with_head], forward->stream), "start a token", err);
+        status = stream_token(forward, with_head, err);
     }
-    /* The memory that tells the next token must not change under this one, and a failure leaves nothing running. */
+    /* a failure leaves nothing running */
     const enum cllm_status waited = cllm_gpu_wait(forward, status ? NULL : err);
     return status ? status : waited;
 }
@@ -346,7 +323,7 @@ static enum cllm_status run_tokens(struct forward_gpu *forward, const struct cll
         if (input->proceed && !input->proceed(input->user)) {
             return cllm_fail(err, CLLM_E_INTERRUPTED, CLLM_NO_OFFSET, "interrupted");
         }
-        status = run_token(forward, input->ids[i], input->logits || i + 1 == input->id_count, err);
+        status = run_token_at(forward, input->ids[i], input->logits || i + 1 == input->id_count, err);
         if (status) return status;
         forward->base.position_count++;
         if (input->logits) status = input->logits(input->user, forward->base.logits, err);
@@ -357,8 +334,11 @@ static enum cllm_status run_tokens(struct forward_gpu *forward, const struct cll
 /* The head of one position of a tile. */
 static enum cllm_status run_head(struct forward_gpu *forward, uint32_t index, struct cllm_error *err)
 {
+    begin_turn(forward, 0);
     enum cllm_status status = cllm_gpu_take_row(forward, index, err);
-    if (!status) status = cuda_try(launch_head(forward, false), "start the head", err);
+    if (!status) {
+        status = cuda_try(launch_stages(forward, forward->layer_end, forward->layer_end + 1, true, false), "start the head", err);
+    }
     return status ? status : cllm_gpu_wait(forward, err);
 }
 
@@ -458,9 +438,33 @@ static void forward_gpu_destroy(struct cllm_forward *base)
 {
     struct forward_gpu *forward = (struct forward_gpu *)base;
     if (forward->stream) cudaStreamSynchronize(forward->stream);
-    for (int i = 0; i < 2; i++) {
-        if (forward->tokens[i]) cudaGraphExecDestroy(forward->tokens[i]);
+#ifdef TIMES
+    static unsigned long long h[132][240][6];
+    cudaMemcpyFromSymbol(h, stamps, sizeof h);
+    static const char *names[] = {"qkv", "att", "out", "gate", "down"};
+    for (unsigned st = 50; st < 61; st++) {
+        unsigned long long zero = h[0][50][0];
+        printf("%-5s", names[st % 5]);
+        for (int k = 0; k < 5; k++) {
+            double lo = 1e18, hi = -1e18, sum = 0;
+            unsigned n = 0;
+            for (int b = 0; b < 132; b++) {
+                if (!h[b][st][k]) continue;
+                double v = (double)(long long)(h[b][st][k] - zero) * 1e-3;
+                lo = v < lo ? v : lo, hi = v > hi ? v : hi, sum += v, n++;
+            }
+            if (n) printf("  | %d: %7.2f %7.2f %7.2f (%u)", k, lo, sum / n, hi, n);
+        }
+        static unsigned long long sp[132][240][4];
+        cudaMemcpyFromSymbol(sp, spent, sizeof sp);
+        for (int k = 0; k < 4; k++) {
+            double sum = 0;
+            for (int b = 0; b < 132; b++) sum += (double)sp[b][st][k] / 132;
+            printf(" c%d %6.0f", k, sum);
+        }
+        printf("\n");
     }
+#endif
     close_prompts(forward);
     cudaFree(forward->memory);
     cudaFreeHost(forward->pinned);
@@ -501,23 +505,89 @@ static enum cllm_status open_device(struct forward_gpu *forward, unsigned device
     major = properties.major;
     multiprocessors = properties.multiProcessorCount;
     forward->multiprocessors = (uint32_t)multiprocessors;
-    forward->overlaps = major >= 9;
-    if (forward->overlaps) status = find_encoder(forward, err);
+    if (major >= 9) status = find_encoder(forward, err);
     if (status) return status;
     snprintf(forward->name, sizeof forward->name, "%s", properties.name);
-    const struct cllm_config *config = &forward->config;
-    const uint64_t query = (uint64_t)config->head_count * config->head_dim;
-    uint64_t columns = query > config->intermediate_size ? query : config->intermediate_size;
-    if (columns < config->hidden_size) columns = config->hidden_size;
     forward->shared_bytes = properties.sharedMemPerBlockOptin - SHARED_STATIC_BYTES;
-    const uint32_t most = columns < UINT32_MAX / 1024 ? (uint32_t)columns : UINT32_MAX / 1024;
-    if (product_fixed_bytes(most) + sum_bytes(most, 2) + span_factor_bytes(config->head_count) + slot_bytes(CLLM_GPU_F32) >
-        forward->shared_bytes) {
-        return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET,
-                         "rows of %llu weights do not fit this GPU's shared memory: found %zu bytes", (unsigned long long)columns,
-                         properties.sharedMemPerBlockOptin);
-    }
     return CLLM_OK;
+}
+
+/* Of a stage's input and sums: those of one set at least, all if they are not too many. */
+static uint64_t bytes_of(const struct forward_gpu *forward, uint32_t columns, uint32_t rows, uint32_t band_count)
+{
+    const uint32_t sets = share_sums(columns, band_count, sets_of_block(forward, rows), SUM_BYTES_MAX);
+    return input_bytes(columns) + (uint64_t)sets * sum_bytes(columns, band_count);
+}
+
+/* Shares the memory of a block between weights under way and everything else. */
+static enum cllm_status share_memory(struct forward_gpu *forward, unsigned forms, struct cllm_error *err)
+{
+    const struct cllm_config *config = &forward->config;
+    const uint32_t query = config->head_count * config->head_dim, key = config->kv_head_count * config->head_dim;
+    const uint32_t heads = forward->buffers.group < CLLM_ATTENTION_HEADS_MAX ? forward->buffers.group : CLLM_ATTENTION_HEADS_MAX;
+    const uint64_t products[] = {
+        bytes_of(forward, config->hidden_size, query + 2 * key + 2 * PACK12_ROWS, 1),
+        bytes_of(forward, query, config->hidden_size, 1),
+        bytes_of(forward, config->hidden_size, config->intermediate_size, 2),
+        bytes_of(forward, config->intermediate_size, config->hidden_size, 1),
+    };
+    uint64_t area = attention_bytes(head_steps(forward), heads);
+    for (const uint64_t bytes : products) area = bytes > area ? bytes : area;
+    struct token_memory *memory = &forward->token.memory;
+    for (unsigned form = 0; form <= CLLM_GPU_PACKED12; form++) {
+        const uint32_t bytes = slot_bytes((enum cllm_gpu_form)form);
+        if (forms >> form & 1 && bytes > memory->slot_bytes) memory->slot_bytes = bytes;
+    }
+    const uint64_t fixed = area + STAGE_RING * STAGE_BYTES + (TOKEN_WARPS + 3 + config->head_dim) * sizeof(float) + 16;
+    const uint64_t of_slot = memory->slot_bytes + 2 * sizeof(uint64_t);
+    if (fixed + of_slot > forward->shared_bytes) {
+        return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET,
+                         "layers of this width need %llu bytes of this GPU's shared memory: found %zu",
+                         (unsigned long long)(fixed + of_slot), forward->shared_bytes);
+    }
+    memory->slot_count = (uint32_t)((forward->shared_bytes - fixed) / of_slot);
+    memory->tile_warps = memory->slot_count < TOKEN_WARPS ? memory->slot_count : TOKEN_WARPS;
+    memory->area_offset = memory->slot_count * memory->slot_bytes;
+    memory->fixed_offset = memory->area_offset + (uint32_t)area;
+    forward->area_bytes = (uint32_t)area;
+    forward->launch_bytes = memory->fixed_offset + (fixed - area) + memory->slot_count * (of_slot - memory->slot_bytes);
+    return cuda_try(cudaFuncSetAttribute((const void *)choose_kernel(forward), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         (int)forward->launch_bytes),
+                    "ask for shared memory", err);
+}
+
+static void describe_token(struct forward_gpu *forward)
+{
+    const struct cllm_config *config = &forward->config;
+    const struct cllm_forward_gpu_buffers *buffers = &forward->buffers;
+    const struct cllm_vectors *in = &buffers->in_vectors;
+    struct token_args *token = &forward->token;
+    token->stages = forward->stages;
+    token->embedding = forward->source->embedding;
+    token->frequencies = forward->frequencies;
+    token->attention_factor = (float)config->rope.attention_factor;
+    token->attention = {config->head_count,   buffers->group,         buffers->chunk_count,           config->kv_head_count,
+                        config->head_dim,     buffers->head_stride,   forward->base.context_size,     config->sliding_window,
+                        in->span_floats,      in->span_scales,        1 / sqrtf((float)config->head_dim)};
+    token->vectors = {forward->vectors, in->turn_floats, in->spans, config->layer_count, buffers->span_count};
+}
+
+/* Stages of all layers that stay, and of the head. */
+static enum cllm_status describe_stages(struct forward_gpu *forward, struct cllm_error *err)
+{
+    const uint32_t layer_count = forward->layers ? forward->config.layer_count : 0;
+    const uint32_t most = forward->config.layer_count * CLLM_LAYER_STAGES_MAX + 1;
+    struct token_stage *stages = (struct token_stage *)aligned_alloc(alignof(struct token_stage), most * sizeof *stages);
+    if (!stages) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for the list of stages");
+    struct stage_list list = {forward, stages, 0, 0, cudaSuccess};
+    for (uint32_t i = 0; i < layer_count; i++) add_layer(&list, &forward->layers[i], i);
+    if (!forward->layers) list.count = CLLM_LAYER_STAGES_MAX; /* of the layer that passes */
+    forward->layer_end = list.count;
+    add_head(&list);
+    if (!forward->layers) list.stages += list.count - 1, list.count = 1;
+    const cudaError_t result = store_list(forward, &list, forward->layers ? 0 : forward->layer_end);
+    free(stages);
+    return cuda_try(result, "describe the layers", err);
 }
 
 static float *floats_at(struct forward_gpu *forward, uint64_t offset)
@@ -530,20 +600,11 @@ static void find_buffers(struct forward_gpu *forward)
     const struct cllm_forward_gpu_buffers *buffers = &forward->buffers;
     forward->keys = (__nv_bfloat16 *)(forward->memory + buffers->keys);
     forward->values = (__nv_bfloat16 *)(forward->memory + buffers->values);
-    forward->hidden = floats_at(forward, buffers->hidden);
-    forward->query = floats_at(forward, buffers->query);
-    forward->key = floats_at(forward, buffers->key);
-    forward->value = floats_at(forward, buffers->value);
-    forward->gate = floats_at(forward, buffers->gate);
+    forward->vectors = floats_at(forward, buffers->vectors);
     forward->frequencies = floats_at(forward, buffers->frequencies);
-    forward->cosines = floats_at(forward, buffers->cosines);
-    forward->sines = floats_at(forward, buffers->sines);
-    forward->position = (uint32_t *)floats_at(forward, buffers->position);
-    forward->span_values = floats_at(forward, buffers->span_values);
-    forward->span_scales = (float2 *)floats_at(forward, buffers->span_scales);
+    forward->stages = (struct token_stage *)(forward->memory + buffers->stages);
     forward->base.logits = (float *)forward->pinned;
     forward->pinned_frequencies = forward->base.logits + forward->config.vocab_size;
-    forward->token = (struct token_input *)(forward->pinned_frequencies + forward->config.head_dim);
 }
 
 /* Cache and buffers start as zeros: what pads them is read. */
@@ -565,6 +626,11 @@ static enum cllm_status allocate_buffers(struct forward_gpu *forward, const stru
         cuda_try(cudaHostAlloc(&forward->pinned, (size_t)forward->buffers.bytes.pinned, cudaHostAllocPortable),
                  "allocate pinned memory for logits", err);
     if (!status) status = cuda_try(cudaMemsetAsync(forward->memory, 0, bytes, forward->stream), "clear the buffers", err);
+    if (!status) {
+        const size_t vector_bytes = (size_t)forward->buffers.in_vectors.turn_floats * 2 * sizeof(float);
+        status = cuda_try(cudaMemsetAsync(forward->memory + forward->buffers.vectors, 0xFF, vector_bytes, forward->stream),
+                          "clear the vectors", err);
+    }
     if (status) return status;
     memset(forward->pinned, 0, (size_t)forward->buffers.bytes.pinned);
     forward->cache_layer = (size_t)config->kv_head_count * options->context_size * forward->buffers.head_stride;
@@ -606,7 +672,10 @@ enum cllm_status cllm_forward_gpu_create(const struct cllm_config *config, struc
     status = open_device(forward, options->device_index, err);
     if (!status) status = allocate_buffers(forward, options, err);
     if (!status) status = open_prompts(forward, err);
+    if (!status) status = share_memory(forward, options->forms, err);
+    if (!status) describe_token(forward);
     if (!status) status = acquire_layers(forward, err);
+    if (!status) status = describe_stages(forward, err);
     if (status) {
         forward_gpu_destroy(&forward->base);
         return status;

@@ -15,16 +15,30 @@ extern "C" {
 #define CLLM_PROMPT_TILE_MIN 32
 #define CLLM_PROMPT_INPUT_MIN 16   /* float32 vectors that an input has room for */
 #define CLLM_ATTENTION_HEADS_MAX 8 /* query heads of a block */
-#define CLLM_SPAN_POSITIONS 128    /* what a span of attention is a multiple of */
-#define CLLM_SPAN_COUNT_MAX 32     /* spans of a query: the lanes of a warp */
+#ifndef CLLM_SPAN_POSITIONS
+#define CLLM_SPAN_POSITIONS 256
+#endif
+//#define CLLM_SPAN_POSITIONS 256    /* what a span of attention is a multiple of */
+#define CLLM_SPAN_COUNT_MAX 32     /* spans of a query */
+#define CLLM_LAYER_STAGES_MAX 7    /* queries, keys, values, attention, output, gate and up, down */
+#define CLLM_STAGE_BYTES 1024      /* of device memory for a stage, at least */
 
-/* Offsets in bytes in one block of device memory, 256-byte aligned. Vectors that products read are padded to whole pairs of
- * steps. */
+/* Vectors of a token, as floats from the start of one of the two sets (kernels_product.cuh). */
+struct cllm_vectors {
+    uint32_t first_layer; /* behind the embedding */
+    uint32_t layer_floats;
+    uint32_t middle, output, query, key, value, gate; /* of a layer */
+    uint32_t spans;
+    uint32_t span_floats, span_scales;
+    uint32_t turn_floats;
+};
+
+
+/* Offsets in bytes in one block of device memory, 256-byte aligned. */
 struct cllm_forward_gpu_buffers {
     uint64_t keys, values; /* [layer][kv head][position][head_stride] BF16 */
-    uint64_t hidden, query, key, value, gate;
-    uint64_t frequencies, cosines, sines, position;
-    uint64_t span_values, span_scales; /* what attention leaves */
+    uint64_t vectors, stages;
+    uint64_t frequencies;
     /* prompts: a row per position of a tile */
     uint64_t tile_ids, tile_hidden, tile_query, tile_key, tile_value, tile_gate, tile_up, tile_cosines, tile_sines;
     uint64_t tile_input; /* of a product, BF16 or float32; room for that of tensor_gpu.cuh */
@@ -34,7 +48,8 @@ struct cllm_forward_gpu_buffers {
     uint64_t workspace;
     uint64_t total;
     struct cllm_forward_gpu_bytes bytes;
-    uint32_t head_stride, group, chunk_count, span_count, value_stride;
+    struct cllm_vectors in_vectors;
+    uint32_t head_stride, group, chunk_count, span_count;
     uint32_t prompt_tile;
     uint32_t score_heads; /* key-value heads whose scores are computed together */
 };

@@ -4,6 +4,7 @@
 
 #include "forward_gpu_buffers.h"
 #include "gemm_gpu.cuh"
+#include "kernels_product.cuh"
 #include "tensor_gpu.cuh"
 
 #include <cudaTypedefs.h>
@@ -19,12 +20,10 @@ struct forward_gpu {
     int device;
     uint32_t multiprocessors;
     size_t shared_bytes; /* that a block may have */
-    bool overlaps;       /* the device lets a grid start while the one before it ends, and has a copy engine */
     PFN_cuTensorMapEncodeTiled_v12000 encode_map; /* null: it has none */
     bool has_frequencies;
     char name[256];
     cudaStream_t stream;
-    cudaGraphExec_t tokens[2]; /* without and with the head */
 
     struct gemm *gemm;         /* null: prompts go token by token */
     struct tensor_gpu *tensor; /* null: all their products are those of `gemm` */
@@ -35,15 +34,18 @@ struct forward_gpu {
     char *memory; /* of the device: all of the following */
     __nv_bfloat16 *keys, *values;
     size_t cache_layer; /* elements of keys of one layer */
-    float *hidden, *query, *key, *value, *gate;
-    float *frequencies, *cosines, *sines;
-    uint32_t *position;
-    float *span_values;
-    float2 *span_scales;
+    float *vectors;
+    float *frequencies;
+    struct token_stage *stages;
 
     void *pinned; /* of the host: logits and the following */
     float *pinned_frequencies;
-    struct token_input *token;
+
+    struct token_args token; /* what all launches have in common */
+    uint32_t layer_end;      /* stages of all layers that stay; that of the head follows */
+    uint32_t area_bytes;     /* that a block has for input and sums */
+    size_t launch_bytes;     /* of shared memory */
+    uint32_t used_position[2]; /* that the sets of vectors were last for */
 };
 
 /* A layer's weights from the source, or from the list of those that stay; release passes on `status`, or its own failure. */
@@ -53,9 +55,12 @@ enum cllm_status cllm_gpu_release(struct forward_gpu *forward, uint32_t layer_in
                                   struct cllm_error *err);
 
 /* Takes `count` positions through all layers, at most a tile of them, and queues one of their last states as the input of the
- * head. */
+ * head of this turn. */
 enum cllm_status cllm_gpu_run_tile(struct forward_gpu *forward, const uint32_t *ids, uint32_t count, struct cllm_error *err);
 enum cllm_status cllm_gpu_take_row(struct forward_gpu *forward, uint32_t index, struct cllm_error *err);
+
+/* What the last layer leaves, in turn 0. */
+float *cllm_gpu_last_vector(const struct forward_gpu *forward);
 
 /* Waits for what is queued. */
 enum cllm_status cllm_gpu_wait(struct forward_gpu *forward, struct cllm_error *err);

@@ -4,6 +4,7 @@
 #include "pack12_layout.h"
 
 #define BUFFER_ALIGNMENT 256
+#define VECTOR_ALIGNMENT 32 /* floats */
 #define HEAD_DIM_MAX 256
 
 static uint64_t round_up(uint64_t value, uint64_t unit)
@@ -32,23 +33,40 @@ static void lay_out_heads(const struct cllm_config *config, uint32_t context_siz
     buffers->chunk_count = (buffers->group + CLLM_ATTENTION_HEADS_MAX - 1) / CLLM_ATTENTION_HEADS_MAX;
     buffers->span_count = (context_size + CLLM_SPAN_POSITIONS - 1) / CLLM_SPAN_POSITIONS;
     if (buffers->span_count > CLLM_SPAN_COUNT_MAX) buffers->span_count = CLLM_SPAN_COUNT_MAX;
-    buffers->value_stride = (uint32_t)round_up((uint64_t)config->head_count * config->head_dim, PACK12_PAIR);
+}
+
+/* Whole lines of the cache. */
+static uint32_t take_vector(uint32_t *total, uint64_t count)
+{
+    const uint32_t offset = *total;
+    *total += (uint32_t)round_up(count, VECTOR_ALIGNMENT);
+    return offset;
+}
+
+static void lay_out_vectors(const struct cllm_config *config, uint32_t span_count, struct cllm_vectors *vectors)
+{
+    const uint64_t query = (uint64_t)config->head_count * config->head_dim;
+    const uint64_t key = (uint64_t)config->kv_head_count * config->head_dim;
+    vectors->first_layer = (uint32_t)round_up(config->hidden_size, VECTOR_ALIGNMENT);
+    vectors->query = take_vector(&vectors->layer_floats, query);
+    vectors->key = take_vector(&vectors->layer_floats, key);
+    vectors->value = take_vector(&vectors->layer_floats, key);
+    vectors->middle = take_vector(&vectors->layer_floats, config->hidden_size);
+    vectors->gate = take_vector(&vectors->layer_floats, config->intermediate_size);
+    vectors->output = take_vector(&vectors->layer_floats, config->hidden_size);
+    take_vector(&vectors->span_floats, query);
+    vectors->span_scales = take_vector(&vectors->span_floats, (uint64_t)config->head_count * 2);
+    vectors->spans = vectors->first_layer + config->layer_count * vectors->layer_floats;
+    vectors->turn_floats = vectors->spans + config->layer_count * span_count * vectors->span_floats;
 }
 
 static void lay_out_token(const struct cllm_config *config, struct cllm_forward_gpu_buffers *buffers)
 {
-    const uint64_t query = (uint64_t)config->head_count * config->head_dim;
-    buffers->hidden = take_floats(buffers, round_up(config->hidden_size, PACK12_PAIR));
-    buffers->query = take_floats(buffers, query);
-    buffers->key = take_floats(buffers, (uint64_t)config->kv_head_count * config->head_dim);
-    buffers->value = take_floats(buffers, (uint64_t)config->kv_head_count * config->head_dim);
-    buffers->gate = take_floats(buffers, round_up(config->intermediate_size, PACK12_PAIR));
+    lay_out_vectors(config, buffers->span_count, &buffers->in_vectors);
+    buffers->vectors = take_floats(buffers, (uint64_t)buffers->in_vectors.turn_floats * 2);
+    buffers->stages =
+        take(buffers, &buffers->bytes.activations, ((uint64_t)config->layer_count * CLLM_LAYER_STAGES_MAX + 1) * CLLM_STAGE_BYTES);
     buffers->frequencies = take_floats(buffers, config->head_dim / 2);
-    buffers->cosines = take_floats(buffers, config->head_dim / 2);
-    buffers->sines = take_floats(buffers, config->head_dim / 2);
-    buffers->position = take_floats(buffers, 1);
-    buffers->span_values = take_floats(buffers, (uint64_t)buffers->span_count * buffers->value_stride);
-    buffers->span_scales = take_floats(buffers, (uint64_t)buffers->span_count * config->head_count * 2);
 }
 
 static uint64_t largest_matrix(const struct cllm_config *config)

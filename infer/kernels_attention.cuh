@@ -1,13 +1,12 @@
-/* kernels_attention.cuh - the start of a token, and its attention.
+/* kernels_attention.cuh - attention of one query against the cache.
  *
- * Attention of one query against the cache (Dao et al. 2023, "Flash-Decoding"): the visible positions are cut into spans, a block
- * takes the query heads of one key-value head (eight at most) over one span, its warps sixteen positions at a time, each keeping
- * maximum, sum and weighted values; warps are merged in order, and spans by the product that follows (stage_spans). How positions
- * are cut depends on their number alone.
+ * Dao et al. 2023, "Flash-Decoding": the visible positions are cut into spans, a block takes the query heads of one key-value
+ * head (eight at most) over one span, its warps sixteen positions at a time, each keeping maximum, sum and weighted values; warps
+ * are merged in order, and spans by the product that follows (merge_spans). How positions are cut depends on their number alone.
  *
- * Tensor cores multiply: sixteen keys are the rows of A, the queries the columns of B; then the weights of sixteen values are A,
- * the values B. Queries and weights are split into the sum of two BF16 numbers. Keys and values are asked for before the grid
- * before this one has ended, those of the token itself apart: earlier tokens left them.
+ * Tensor cores multiply: sixteen keys are the rows of A, the queries the columns of B; then the dimensions of sixteen values are
+ * the rows of A, their weights B. Queries and weights are split into the sum of two BF16 numbers. Keys and values are asked for
+ * before the queries are there, those of the token itself apart: earlier tokens left them.
  */
 #ifndef CLLM_KERNELS_ATTENTION_CUH
 #define CLLM_KERNELS_ATTENTION_CUH
@@ -16,105 +15,8 @@
 
 #include <cuda_bf16.h>
 
-#define ATTENTION_WARPS 8
 #define ATTENTION_HEADS CLLM_ATTENTION_HEADS_MAX /* of a block; columns of B */
 #define ATTENTION_POSITIONS 16                   /* of a warp at a time */
-
-/* What changes from token to token: written by the host, in memory that both see. */
-struct token_input {
-    uint32_t id;
-    uint32_t position;
-};
-
-struct start_args {
-    const volatile struct token_input *input;
-    struct cllm_gpu_matrix embedding;
-    const float *frequencies;
-    float attention_factor;
-    uint32_t head_dim;
-    float *hidden;
-    float *cosines;
-    float *sines;
-    uint32_t *position;
-};
-
-/* One element of a raw matrix. */
-static __device__ __forceinline__ float raw_element(const struct cllm_gpu_matrix &matrix, uint64_t i)
-{
-    if (matrix.form == CLLM_GPU_F32) return ((const float *)matrix.d_elements)[i];
-    const uint16_t half = ((const uint16_t *)matrix.d_elements)[i];
-    return matrix.form == CLLM_GPU_F16 ? __half2float(__ushort_as_half(half)) : __uint_as_float((uint32_t)half << 16);
-}
-
-/* One row of the embedding as float32, by all threads of a block. */
-static __device__ __forceinline__ void embed_row(const struct cllm_gpu_matrix &matrix, uint32_t row, float *out)
-{
-    const uint32_t columns = matrix.shape.column_count;
-    if (matrix.form != CLLM_GPU_PACKED12) {
-        for (uint32_t i = threadIdx.x; i < columns; i += blockDim.x) out[i] = raw_element(matrix, (uint64_t)row * columns + i);
-        return;
-    }
-    const uint8_t *band = (const uint8_t *)matrix.d_elements + row / PACK12_ROWS * pack12_band_bytes(columns);
-    const uint32_t in_band = row % PACK12_ROWS;
-    for (uint32_t i = threadIdx.x; i < columns; i += blockDim.x) {
-        const struct pack12_place place = pack12_find_place(columns, in_band, i);
-        const uint32_t codes = *(const uint32_t *)(band + place.tile + place.code_word);
-        const uint32_t upper = pack12_upper(matrix.window, codes, i % PACK12_UNIT);
-        out[i] = __uint_as_float(upper << 24 | (uint32_t)band[place.tile + place.low_byte] << 16);
-    }
-    __syncthreads();
-    for (uint32_t tile = threadIdx.x; tile < pack12_tile_count(columns); tile += blockDim.x) {
-        const uint32_t *head = (const uint32_t *)(band + (size_t)tile * PACK12_TILE_BYTES);
-        const uint32_t *patches = head[0] > PACK12_PATCHES ? matrix.d_patches + head[1] : head + 1;
-        for (uint32_t i = 0; i < head[0]; i++) {
-            if (pack12_patch_row(patches[i]) != in_band) continue;
-            float *to = out + tile * PACK12_COLUMNS + pack12_patch_column(patches[i]);
-            *to = __uint_as_float((__float_as_uint(*to) & 0x00FF0000) | patches[i] << 24);
-        }
-    }
-}
-
-static __device__ __forceinline__ void find_angle(float position, float frequency, float factor, float *cosine, float *sine)
-{
-    const float angle = position * frequency;
-    *cosine = cosf(angle) * factor;
-    *sine = sinf(angle) * factor;
-}
-
-/* One block. */
-static __global__ void start_token(const __grid_constant__ struct start_args args)
-{
-    wait_for_previous_grid();
-    const uint32_t id = args.input->id, position = args.input->position;
-    let_next_grid_start();
-    for (uint32_t i = threadIdx.x; i < args.head_dim / 2; i += blockDim.x) {
-        find_angle((float)position, args.frequencies[i], args.attention_factor, &args.cosines[i], &args.sines[i]);
-    }
-    if (threadIdx.x == 0) *args.position = position;
-    embed_row(args.embedding, id, args.hidden);
-}
-
-struct attention_args {
-    const float *query; /* products of the token, as the following: [head][head_dim], not rotated */
-    const float *key;   /* of each key-value head */
-    const float *value;
-    const float *cosines; /* of the position, head_dim / 2 */
-    const float *sines;
-    __nv_bfloat16 *keys; /* of the layer: [kv head][position][head_stride]; zeros between head_dim and head_stride */
-    __nv_bfloat16 *values;
-    float *span_values;  /* [span][head][head_dim] */
-    float2 *span_scales; /* [span][head]: maximum and sum */
-    const uint32_t *position;
-    uint32_t value_stride; /* from span to span */
-    uint32_t head_count;
-    uint32_t group;       /* query heads of a key-value head */
-    uint32_t chunk_count; /* of them */
-    uint32_t head_dim;
-    uint32_t head_stride;
-    uint32_t context_size;
-    uint32_t window; /* 0: none */
-    float scale;
-};
 
 /* Shared memory of a block, in this order: queries as two terms, the token's own key and value as the cache has them; what warps
  * have seen takes the same place afterwards. Rows of queries keep off each other's banks. */
@@ -123,18 +25,30 @@ static __host__ __device__ __forceinline__ uint32_t query_row_bytes(uint32_t ste
     return (steps | 1) * (PACK12_STEP * 2);
 }
 
-static __host__ __device__ __forceinline__ uint32_t attention_bytes(uint32_t steps)
+static __host__ __device__ __forceinline__ uint32_t attention_bytes(uint32_t steps, uint32_t heads)
 {
     const uint32_t input = 2 * ATTENTION_HEADS * query_row_bytes(steps) + 2 * steps * PACK12_STEP * 2;
-    const uint32_t output = ATTENTION_WARPS * ATTENTION_HEADS * ((steps + 1) / 2 * 64 + 2) * (uint32_t)sizeof(float);
+    const uint32_t output = TOKEN_WARPS * heads * ((steps + 1) / 2 * 64 + 2) * (uint32_t)sizeof(float);
     return input > output ? input : output;
 }
 
+/* What one item of attention is: query heads of a key-value head over a span. */
+struct attention_item {
+    uint32_t kv_head, chunk;
+    uint32_t first_head, head_count;
+    uint32_t span;
+    uint32_t first, stop; /* positions */
+    bool has_own;         /* the last position is the token's */
+};
+
 /* Two dimensions of a head after rotation by the position (Su et al. 2021, "RoFormer"): i and head_dim / 2 + i turn together. */
-static __device__ __forceinline__ float2 rotate_pair(const struct attention_args &args, const float *head, uint32_t i)
+static __device__ __forceinline__ float2 rotate_pair(const struct token_work &work, const float *head, uint32_t i)
 {
-    const float low = __ldcg(head + i), high = __ldcg(head + i + args.head_dim / 2);
-    const float cosine = __ldcg(args.cosines + i), sine = __ldcg(args.sines + i);
+    const float *second = head + work.args.attention.head_dim / 2;
+    float low = peek(head + i), high = peek(second + i);
+    if (!is_written(low)) low = take(head + i);
+    if (!is_written(high)) high = take(second + i);
+    const float cosine = work.cosines()[i], sine = work.cosines()[work.args.attention.head_dim / 2 + i];
     return make_float2(low * cosine - high * sine, high * cosine + low * sine);
 }
 
@@ -146,38 +60,39 @@ static __device__ __forceinline__ void store_terms(uint8_t *row, uint32_t second
 }
 
 /* Queries, rotated and scaled, as terms. */
-static __device__ __forceinline__ void stage_queries(const struct attention_args &args, uint32_t first_head, uint32_t head_count,
-                                                     uint32_t row_bytes, uint8_t *queries)
+static __device__ __forceinline__ void stage_queries(const struct token_work &work, const float *query,
+                                                     const struct attention_item &item, uint32_t row_bytes, uint8_t *queries)
 {
-    const uint32_t half = args.head_dim / 2;
-    for (uint32_t i = threadIdx.x; i < head_count * half; i += blockDim.x) {
+    const struct attention_shape &shape = work.args.attention;
+    const uint32_t half = shape.head_dim / 2;
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < item.head_count * half; i += TOKEN_THREADS) {
         const uint32_t head = i / half, pair = i % half;
-        const float2 turned = rotate_pair(args, args.query + (size_t)(first_head + head) * args.head_dim, pair);
+        const float2 turned = rotate_pair(work, query + (size_t)(item.first_head + head) * shape.head_dim, pair);
         uint8_t *row = queries + head * row_bytes;
-        store_terms(row, ATTENTION_HEADS * row_bytes, pair, turned.x * args.scale);
-        store_terms(row, ATTENTION_HEADS * row_bytes, pair + half, turned.y * args.scale);
+        store_terms(row, ATTENTION_HEADS * row_bytes, pair, turned.x * shape.scale);
+        store_terms(row, ATTENTION_HEADS * row_bytes, pair + half, turned.y * shape.scale);
     }
 }
 
 /* Key and value of the token itself; `saves`: puts them into the cache, too, from element `at` on. */
-static __device__ __forceinline__ void stage_own(const struct attention_args &args, uint32_t kv_head, uint32_t stride, size_t at,
-                                                 bool saves, __nv_bfloat16 *key, __nv_bfloat16 *value)
+static __device__ __forceinline__ void stage_own(const struct token_work &work, const struct token_stage &stage, uint32_t kv_head,
+                                                 size_t at, bool saves, __nv_bfloat16 *key, __nv_bfloat16 *value)
 {
-    const uint32_t half = args.head_dim / 2;
-    const float *keys = args.key + (size_t)kv_head * args.head_dim, *values = args.value + (size_t)kv_head * args.head_dim;
-    for (uint32_t i = threadIdx.x; i < stride; i += blockDim.x) {
-        if (i >= args.head_dim) key[i] = value[i] = __float2bfloat16_rn(0);
-        if (i >= half) continue;
-        const float2 turned = rotate_pair(args, keys, i);
+    const uint32_t dims = work.args.attention.head_dim, half = dims / 2;
+    const float *keys = work.find(stage.key) + (size_t)kv_head * dims, *values = work.find(stage.value) + (size_t)kv_head * dims;
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < half; i += TOKEN_THREADS) {
+        const float2 turned = rotate_pair(work, keys, i);
         key[i] = __float2bfloat16_rn(turned.x);
         key[i + half] = __float2bfloat16_rn(turned.y);
-        value[i] = __float2bfloat16_rn(__ldcg(values + i));
-        value[i + half] = __float2bfloat16_rn(__ldcg(values + i + half));
+        value[i] = __float2bfloat16_rn(take(values + i));
+        value[i + half] = __float2bfloat16_rn(take(values + i + half));
         if (!saves) continue;
-        args.keys[at + i] = key[i];
-        args.keys[at + i + half] = key[i + half];
-        args.values[at + i] = value[i];
-        args.values[at + i + half] = value[i + half];
+        stage.keys[at + i] = key[i];
+        stage.keys[at + i + half] = key[i + half];
+        stage.values[at + i] = value[i];
+        stage.values[at + i + half] = value[i + half];
     }
 }
 
@@ -242,12 +157,12 @@ static __device__ __forceinline__ void insert_own(const __nv_bfloat16 *key, cons
     }
 }
 
-/* What a warp has seen: of heads 2 t and 2 t + 1 maximum, and this lane's part of the sum; of head g, dimensions 64 u + 16 t + 8
- * c + j in values[u][j][c], and what the second terms came to in c + 2. */
+/* What a warp has seen: of heads 2 t and 2 t + 1 maximum, and this lane's part of the sum; of dimensions 64 u + 8 g + 2 j and
+ * the next in values[u][j], first both heads of the one, then of the other. */
 template <int STEPS>
 struct attention_state {
     float highest[2], sum[2];
-    float values[(STEPS + 1) / 2][8][4];
+    float values[(STEPS + 1) / 2][4][4];
 };
 
 /* The most of what the lanes of a column have. */
@@ -303,15 +218,16 @@ static __device__ __forceinline__ void multiply_values(const struct cache_tile<S
     uint32_t low[2], high[2];
     split_pair<2>(mine[0], mine[1], low);
     split_pair<2>(mine[2], mine[3], high);
-    const uint4 a = make_uint4(low[0], low[1], high[0], high[1]);
 #pragma unroll
     for (uint32_t u = 0; u < tile.BLOCKS; u++) {
 #pragma unroll
-        for (uint32_t j = 0; j < 8; j++) {
-            const uint32_t selectors = j % 2 ? 0x7632 : 0x5410;
-            multiply_add(state.values[u][j], a,
-                         __byte_perm(half_word(tile.values[u][0], j), half_word(tile.values[u][1], j), selectors),
-                         __byte_perm(half_word(tile.values[u][2], j), half_word(tile.values[u][3], j), selectors));
+        for (uint32_t j = 0; j < 4; j++) {
+            const uint32_t first = word_of(tile.values[u][0], j), second = word_of(tile.values[u][1], j),
+                           third = word_of(tile.values[u][2], j), fourth = word_of(tile.values[u][3], j);
+            const uint4 a = make_uint4(__byte_perm(first, second, 0x5410), __byte_perm(first, second, 0x7632),
+                                       __byte_perm(third, fourth, 0x5410), __byte_perm(third, fourth, 0x7632));
+            multiply_add(state.values[u][j], a, low[0], high[0]);
+            multiply_add(state.values[u][j], a, low[1], high[1]);
         }
     }
 }
@@ -335,102 +251,127 @@ static __device__ __forceinline__ void see_tile(const struct cache_tile<STEPS> &
         state.sum[h] = __fmaf_rn(state.sum[h], kept[h], weights[h] + weights[h + 2]);
         state.highest[h] = highest;
     }
-    const float factor = of_head(kept, g / 2, g);
 #pragma unroll
-    for (uint32_t i = 0; i < (STEPS + 1) / 2 * 32; i++) state.values[i / 32][i / 4 % 8][i % 4] *= factor;
+    for (uint32_t i = 0; i < (STEPS + 1) / 2 * 16; i++) state.values[i / 16][i / 4 % 4][i % 4] *= kept[i % 2];
     multiply_values<STEPS>(tile, weights, state);
 }
 
 /* Leaves what a warp has seen for merge_warps: [warp][head][dimension], then maximum and sum, [warp][head]. */
 template <int STEPS>
-static __device__ __forceinline__ void leave_state(const struct attention_state<STEPS> &state, float *shared)
+static __device__ __forceinline__ void leave_state(const struct attention_state<STEPS> &state, uint32_t head_count, float *shared)
 {
     constexpr uint32_t DIMS = (STEPS + 1) / 2 * 64;
     const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
-    float *values = shared + (warp * ATTENTION_HEADS + g) * DIMS + t * 16;
-#pragma unroll
-    for (uint32_t i = 0; i < DIMS / 16; i++) { /* four dimensions each */
-        const uint32_t u = i / 4, c = i / 2 % 2, j = i % 2 * 4;
-        const auto &from = state.values[u];
-        *(float4 *)(values + u * 64 + c * 8 + j) =
-            make_float4(from[j][c] + from[j][c + 2], from[j + 1][c] + from[j + 1][c + 2], from[j + 2][c] + from[j + 2][c + 2],
-                        from[j + 3][c] + from[j + 3][c + 2]);
-    }
-    float2 *scales = (float2 *)(shared + ATTENTION_WARPS * ATTENTION_HEADS * DIMS);
+    float2 *scales = (float2 *)(shared + TOKEN_WARPS * head_count * DIMS);
 #pragma unroll
     for (uint32_t h = 0; h < 2; h++) {
+        const uint32_t head = t * 2 + h;
         float sum = state.sum[h];
         for (int offset = 4; offset < WARP; offset *= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
-        if (g == 0) scales[warp * ATTENTION_HEADS + t * 2 + h] = make_float2(state.highest[h], sum);
+        if (head >= head_count) continue;
+        float *values = shared + (warp * head_count + head) * DIMS + g * 8;
+#pragma unroll
+        for (uint32_t i = 0; i < DIMS / 32; i++) { /* four dimensions each */
+            const auto &from = state.values[i / 2];
+            const uint32_t j = i % 2 * 2;
+            *(float4 *)(values + i / 2 * 64 + j * 2) = make_float4(from[j][h], from[j][h + 2], from[j + 1][h], from[j + 1][h + 2]);
+        }
+        if (g == 0) scales[warp * head_count + head] = make_float2(state.highest[h], sum);
     }
 }
 
 /* Puts together what the warps left, and gives the span's part of the result away. */
 template <int STEPS>
-static __device__ __forceinline__ void merge_warps(const struct attention_args &args, uint32_t first_head, uint32_t head_count,
-                                                   const float *shared)
+static __device__ __forceinline__ void merge_warps(const struct token_work &work, const struct attention_item &item,
+                                                   const float *shared, float *span)
 {
     constexpr uint32_t DIMS = (STEPS + 1) / 2 * 64;
-    const float2 *scales = (const float2 *)(shared + ATTENTION_WARPS * ATTENTION_HEADS * DIMS);
-    for (uint32_t i = threadIdx.x; i < head_count * args.head_dim; i += blockDim.x) {
-        const uint32_t h = i / args.head_dim, dim = i % args.head_dim;
+    const struct attention_shape &shape = work.args.attention;
+    const float2 *scales = (const float2 *)(shared + TOKEN_WARPS * item.head_count * DIMS);
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < item.head_count * shape.head_dim; i += TOKEN_THREADS) {
+        const uint32_t h = i / shape.head_dim, dim = i % shape.head_dim;
         float highest = -INFINITY, sum = 0, value = 0;
 #pragma unroll
-        for (uint32_t w = 0; w < ATTENTION_WARPS; w++) highest = fmaxf(highest, scales[w * ATTENTION_HEADS + h].x);
-#pragma unroll
-        for (uint32_t w = 0; w < ATTENTION_WARPS; w++) {
-            const float2 scale = scales[w * ATTENTION_HEADS + h];
+        for (uint32_t w = 0; w < TOKEN_WARPS; w++) highest = fmaxf(highest, scales[w * item.head_count + h].x);
+#pragma unroll 4
+        for (uint32_t w = 0; w < TOKEN_WARPS; w++) {
+            const float2 scale = scales[w * item.head_count + h];
             const float factor = scale.y > 0 ? expf(scale.x - highest) : 0;
             sum = __fmaf_rn(scale.y, factor, sum);
-            value = __fmaf_rn(shared[(w * ATTENTION_HEADS + h) * DIMS + dim], factor, value);
+            value = __fmaf_rn(shared[(w * item.head_count + h) * DIMS + dim], factor, value);
         }
-        args.span_values[(size_t)blockIdx.y * args.value_stride + (first_head + h) * args.head_dim + dim] = value;
-        if (dim == 0) args.span_scales[blockIdx.y * args.head_count + first_head + h] = make_float2(highest, sum);
+        publish(span + (item.first_head + h) * shape.head_dim + dim, value);
+        if (dim) continue;
+        publish(span + shape.span_scales + (item.first_head + h) * 2, highest);
+        publish(span + shape.span_scales + (item.first_head + h) * 2 + 1, sum);
     }
 }
 
-/* Grid: key-value heads times chunks of their query heads, by spans. */
 template <int STEPS>
-static __global__ __launch_bounds__(ATTENTION_WARPS *WARP, 1) void attend(const __grid_constant__ struct attention_args args)
+static __device__ __forceinline__ void attend_span(const struct token_work &work, const struct token_stage &stage,
+                                                   const struct attention_item &item)
 {
-    extern __shared__ __align__(128) uint8_t memory[];
-    const struct span_cut cut = cut_spans(__ldcg(args.position), args.window); /* of a grid before the previous one */
-    const uint32_t kv_head = blockIdx.x / args.chunk_count, chunk = blockIdx.x % args.chunk_count, own = cut.end - 1;
-    const uint32_t head_count = min(args.group - chunk * ATTENTION_HEADS, (uint32_t)ATTENTION_HEADS);
-    const uint32_t first_head = kv_head * args.group + chunk * ATTENTION_HEADS;
-    const uint32_t first = cut.begin + blockIdx.y * cut.size, stop = min(first + cut.size, cut.end), stride = args.head_stride;
-    const size_t cache = (size_t)kv_head * args.context_size * stride;
-    const __nv_bfloat16 *keys = args.keys + cache, *values = args.values + cache;
-    const bool works = blockIdx.y < cut.count;
-    uint32_t position = first + threadIdx.x / WARP * ATTENTION_POSITIONS;
+    const struct attention_shape &shape = work.args.attention;
+    const uint32_t stride = shape.head_stride, own = work.args.position, cached = min(item.stop, own);
+    const size_t cache = (size_t)item.kv_head * shape.context_size * stride;
+    const __nv_bfloat16 *keys = stage.keys + cache, *values = stage.values + cache;
+    uint32_t position = item.first + work.warp() * ATTENTION_POSITIONS;
+    uint8_t *memory = work.input();
     struct cache_tile<STEPS> tile;
-    if (works) load_tile<STEPS>(keys, values, stride, position, min(stop, own), tile);
-    /* zeros where there are no queries */
-    for (uint32_t i = threadIdx.x; i < attention_bytes(STEPS) / 16; i += blockDim.x)
-        ((uint4 *)memory)[i] = make_uint4(0, 0, 0, 0);
-    __syncthreads();
-    wait_for_previous_grid();
-    let_next_grid_start();
-    if (!works) return;
+    load_tile<STEPS>(keys, values, stride, position, cached, tile);
+    /* zeros where there are no queries or no dimensions */
+    const uint32_t staged_bytes = 2 * ATTENTION_HEADS * query_row_bytes(STEPS) + 2 * STEPS * PACK12_STEP * 2;
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < staged_bytes / 16; i += TOKEN_THREADS) ((uint4 *)memory)[i] = make_uint4(0, 0, 0, 0);
+    sync_workers();
     __nv_bfloat16 *own_key = (__nv_bfloat16 *)(memory + 2 * ATTENTION_HEADS * query_row_bytes(STEPS));
     __nv_bfloat16 *own_value = own_key + STEPS * PACK12_STEP;
-    const size_t own_place = cache + (size_t)own * stride;
-    if (stop == cut.end) stage_own(args, kv_head, STEPS * PACK12_STEP, own_place, chunk == 0, own_key, own_value);
-    stage_queries(args, first_head, head_count, query_row_bytes(STEPS), memory);
-    __syncthreads();
+    if (item.has_own) {
+        stage_own(work, stage, item.kv_head, cache + (size_t)own * stride, item.chunk == 0, own_key, own_value);
+    }
+    stage_queries(work, work.find(stage.query), item, query_row_bytes(STEPS), memory);
+    sync_workers();
     struct attention_state<STEPS> state = {
     };
     state.highest[0] = state.highest[1] = -INFINITY;
-    while (position < stop) {
+#pragma unroll 1
+    while (position < item.stop) {
         if (own - position < ATTENTION_POSITIONS) insert_own<STEPS>(own_key, own_value, own - position, tile);
-        see_tile<STEPS>(tile, memory, stop - position, state);
-        position += ATTENTION_WARPS * ATTENTION_POSITIONS;
-        if (position < stop) load_tile<STEPS>(keys, values, stride, position, min(stop, own), tile);
+        see_tile<STEPS>(tile, memory, item.stop - position, state);
+        position += TOKEN_WARPS * ATTENTION_POSITIONS;
+        if (position < item.stop) load_tile<STEPS>(keys, values, stride, position, cached, tile);
     }
-    __syncthreads();
-    leave_state<STEPS>(state, (float *)memory);
-    __syncthreads();
-    merge_warps<STEPS>(args, first_head, head_count, (const float *)memory);
+    sync_workers();
+    leave_state<STEPS>(state, item.head_count, (float *)memory);
+    sync_workers();
+    merge_warps<STEPS>(work, item, (const float *)memory, work.find(stage.spans) + (size_t)item.span * shape.span_floats);
+}
+
+/* Items go to the blocks in turn: key-value heads times chunks of their query heads, by spans. */
+template <int STEPS>
+static __device__ __forceinline__ void run_attention(const struct token_work &work, const struct token_stage &stage)
+{
+    const struct attention_shape &shape = work.args.attention;
+    const struct span_cut cut = cut_spans(work.args.position, shape.window);
+    const uint32_t columns = shape.kv_head_count * shape.chunk_count;
+#pragma unroll 1
+    for (uint32_t i = token_work::first_set(stage); i < columns * cut.count; i += gridDim.x) {
+        if (i >= gridDim.x) sync_workers(); /* the item before has left the memory */
+        const uint32_t kv_head = i % columns / shape.chunk_count, chunk = i % columns % shape.chunk_count, span = i / columns;
+        const uint32_t first = cut.begin + span * cut.size, stop = min(first + cut.size, cut.end);
+        const struct attention_item item = {
+            kv_head,
+            chunk,
+            kv_head * shape.group + chunk * ATTENTION_HEADS,
+            min(shape.group - chunk * ATTENTION_HEADS, (uint32_t)ATTENTION_HEADS),
+            span,
+            first,
+            stop,
+            stop == cut.end,
+        };
+        attend_span<STEPS>(work, stage, item);
+    }
 }
 
 #endif

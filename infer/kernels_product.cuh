@@ -1,19 +1,18 @@
 /* kernels_product.cuh - products of matrices with one vector, the steps around them fused in.
  *
- * Tensor cores do the sums: few instructions a weight, so that decoding weights of 12 bits hides behind memory. A block has every
- * so-many-th band of 16 rows (of the gate together with the same band of up). The tiles of its bands (kernels_weights.cuh) go to
- * its warps in turn; a warp has slots of its own, filled ahead, and waits for nobody else until the block's tiles
- * are done: then what tiles came to is added up, row by row, and goes where the stage says.
+ * Tensor cores do the sums: few instructions a weight, so that decoding weights of 12 bits hides behind memory. The bands of a
+ * matrix, of 16 rows (of the gate together with the same band of up), go to the blocks in turn, the tiles of a block's bands
+ * (kernels_weights.cuh) to its warps in turn, and both go on from stage to stage: the n-th tile of a block, over all stages, is
+ * multiplied by warp n modulo their number, and lies in slot n modulo theirs. Whoever has multiplied a tile asks for the one that
+ * takes its slot. So weights are on their way while blocks wait for each other's results. When a stage's tiles are done what they
+ * came to is added up, row by row, and goes where the stage says.
  *
  * The rows of a tile are those of A (kernels_device.cuh). The vector is split into the sum of two BF16 numbers, its terms, which
  * take turns as the columns of B; what the columns from the third on come to is not looked at.
  *
  * Order of sums: in a tile each of the four products of a pair of steps has a sum of its own; these four are added, then the
  * terms of the vector; then the tiles of a row, every eighth, and these eight. So neither the form of the weights nor the number
- * of warps, slots or blocks changes a bit.
- *
- * The first slots are filled before the grid before this one has ended: weights do not depend on it. Every grid lets the next
- * one start only after its own wait, so what lies before the previous grid may be read then, too.
+ * of slots or blocks changes a bit.
  */
 #ifndef CLLM_KERNELS_PRODUCT_CUH
 #define CLLM_KERNELS_PRODUCT_CUH
@@ -23,36 +22,30 @@
 #include "kernels_device.cuh"
 #include "kernels_weights.cuh"
 
-#ifndef PRODUCT_WARPS
-#define PRODUCT_WARPS 16 /* by measurement */
+#include <cuda_bf16.h>
+
+#ifndef TOKEN_WARPS
+#define TOKEN_WARPS 16 /* of a block, that multiply; by measurement */
 #endif
-#define NORM_WARPS 8             /* that stage a normalised input: the order of its sum must not depend on PRODUCT_WARPS */
-#define STAGE_BATCH 8            /* loads of the input in flight in a thread */
-#define NORM_BATCH 4             /* the same with a norm */
-#define STEP_BYTES 128           /* of the input in shared memory: 32 first terms, 32 second ones */
-#define LINE_FLOATS 32           /* of the cache */
-#define ADDERS 8                 /* lanes that add up a row */
-#define SUM_STRIDE 20            /* floats between the sums of tiles: keeps those that are read together on different banks */
-#define SUM_BYTES_MAX (36 << 10) /* where so much is left */
+#define TOKEN_THREADS (TOKEN_WARPS * WARP)
+#define STAGE_BATCH 4     /* loads of the input in flight in a thread */
+#define NORM_BATCH 2      /* the same with a norm */
+#define SPAN_BATCH 4      /* the same of spans */
+#define STEP_BYTES 128    /* of the input in shared memory: 32 first terms, 32 second ones */
+#define LINE_BYTES 128
+#define LOOK_AHEAD 3      /* stages */
+#define STAGE_RING 8      /* stages whose descriptions are in shared memory: those from the previous one on */
+#define ADDERS 8          /* lanes that add up a row */
+#define SUM_STRIDE 20     /* floats between the sums of tiles: keeps those that are read together on different banks */
+#define SUM_BYTES_MAX (36 << 10) /* of a round, where a stage has several */
 
 /* ------------------------------------------------------------------------------------------------------------- stages */
 
-/* One kernel for all of them: its instructions stay in the caches of a multiprocessor from grid to grid. */
-enum product_stage {
-    STAGE_GATE, /* output = silu(gate) * up */
-    STAGE_ADD,  /* output += product */
-    STAGE_SET,  /* output = product */
-};
-
-/* What attention left of each head, span by span (kernels_attention.cuh). */
-struct span_args {
-    const float *values;  /* [span][head][head_dim], not yet divided by a sum; null: the input is a vector */
-    const float2 *scales; /* [span][head]: maximum and sum */
-    const uint32_t *position;
-    uint32_t value_stride; /* from span to span; zeros up to a whole pair of steps */
-    uint32_t head_count;
-    uint32_t head_dim;
-    uint32_t window;
+enum token_step {
+    STEP_ATTEND, /* kernels_attention.cuh */
+    STEP_GATE,   /* output = silu(gate) * up */
+    STEP_ADD,    /* output = prior + product */
+    STEP_SET,    /* output = product */
 };
 
 enum { PART_COUNT = 3 };
@@ -67,23 +60,90 @@ struct product_part {
     uint32_t set_end; /* sets of this part and those before it */
 };
 
-/* A set is a band, or one of gate and the same of up. */
-struct product_args {
-    enum product_stage stage;
-    struct product_part parts[PART_COUNT]; /* SET: one behind the other; GATE: gate and up; ADD: one */
-    const float *input;                    /* zeros follow it, up to a whole pair of steps */
-    const float *norm;                     /* RMSNorm's weights, whole 16 bytes of them; or null: no norm */
-    struct span_args spans;                /* instead of the input */
-    uint64_t row_bytes;                    /* of a row, or of a band of packed ones */
-    uint32_t column_count;
-    bool is_aligned; /* rows that are not packed are multiples of 16 bytes */
+/* A step that needs what others have left. Vectors are those of turn 0 (struct token_args). A set is a band, or one of gate and
+ * the same of up. */
+struct token_stage {
+    enum token_step step;
+    enum cllm_gpu_form form;
     uint32_t set_count;
-    uint32_t round_sets; /* whose sums are kept at a time */
-    uint32_t slot_warps; /* warps that have slots: all, or what memory suffices for */
-    uint32_t slot_count; /* of each of them */
+    uint32_t first_block;  /* has the first set, the next one the second */
+    uint32_t whole_rounds; /* sets that every block has */
+    uint32_t more_blocks;  /* that have one more, from the first one on */
+    uint32_t tile_count;  /* of a band */
+    uint32_t column_count;
+    uint64_t row_bytes; /* of a row, or of a band of packed ones */
+    struct product_part parts[PART_COUNT]; /* SET: one behind the other; GATE: gate and up; ADD: one */
+    bool is_aligned;      /* rows that are not packed are multiples of 16 bytes */
+    bool is_last;         /* the output is no vector, but the host's */
+    uint32_t round_sets;  /* whose sums are kept at a time */
     float epsilon;
+    const float *input; /* or null: what attention has left in the spans */
+    const float *norm;  /* RMSNorm's weights, whole 16 bytes of them; or null: no norm */
+    const float *prior;
+    float *spans; /* [span]: values [head][head_dim], not yet divided by a sum; from span_scales on [head]: maximum and sum */
+    const float *query, *key, *value; /* what attention reads: [head][head_dim], not rotated; of each key-value head */
+    __nv_bfloat16 *keys; /* of the layer: [kv head][position][head_stride]; zeros between head_dim and head_stride */
+    __nv_bfloat16 *values;
     struct row_map maps[PART_COUNT]; /* of parts that are not packed, but aligned */
 };
+
+/* What is the same for all layers. */
+struct attention_shape {
+    uint32_t head_count;
+    uint32_t group;       /* query heads of a key-value head */
+    uint32_t chunk_count; /* of them */
+    uint32_t kv_head_count;
+    uint32_t head_dim;
+    uint32_t head_stride;
+    uint32_t context_size;
+    uint32_t window;      /* 0: none */
+    uint32_t span_floats; /* from span to span */
+    uint32_t span_scales; /* floats before them */
+    float scale;
+};
+
+/* Of a description, what blocks keep in shared memory. */
+#define STAGE_BYTES ((uint32_t)(offsetof(struct token_stage, maps) + 15) / 16 * 16)
+
+/* Vectors of a token, each written once in it: there are two sets, of even and odd turns. A token clears the other set. */
+struct token_vectors {
+    float *first; /* of turn 0: the embedding, then for each layer what its stages leave, then for each its spans */
+    uint32_t turn_floats;
+    uint32_t plain_floats; /* before spans */
+    uint32_t layer_count;
+    uint32_t span_count; /* of a layer */
+};
+
+/* Shared memory, in this order. */
+struct token_memory {
+    uint32_t slot_count;
+    uint32_t slot_bytes;
+    uint32_t tile_warps;   /* that multiply: all, or as many as slots */
+    uint32_t area_offset;  /* what input and sums, or attention, take */
+    uint32_t fixed_offset; /* where barriers begin */
+};
+
+struct token_args {
+    const struct token_stage *stages;
+    uint32_t begin, end; /* stages of this launch */
+    uint32_t id;
+    uint32_t position;
+    uint32_t turn;           /* 0 or 1 */
+    uint32_t stale_position; /* that the other set was for */
+    bool is_start;           /* clears the other set */
+    bool has_token;          /* embeds it */
+    struct cllm_gpu_matrix embedding;
+    const float *frequencies;
+    float attention_factor;
+    struct attention_shape attention;
+    struct token_vectors vectors;
+    struct token_memory memory;
+};
+
+static __device__ __forceinline__ void sync_workers(void)
+{
+    sync_threads<TOKEN_THREADS>();
+}
 
 /* ------------------------------------------------------------------------------------------------------------- memory */
 
@@ -92,22 +152,35 @@ static __host__ __device__ __forceinline__ uint32_t input_steps(uint32_t column_
     return (column_count + PACK12_PAIR - 1) / PACK12_PAIR * 2;
 }
 
+static __host__ __device__ __forceinline__ uint32_t round_up_16(uint32_t bytes)
+{
+    return (bytes + 15) / 16 * 16;
+}
+
+static __host__ __device__ __forceinline__ uint32_t input_bytes(uint32_t column_count)
+{
+    return input_steps(column_count) * STEP_BYTES;
+}
+
 /* Of the sums of a set's tiles. */
 static __host__ __device__ __forceinline__ uint32_t sum_bytes(uint32_t column_count, uint32_t band_count)
 {
     return pack12_tile_count(column_count) * band_count * (SUM_STRIDE * (uint32_t)sizeof(float));
 }
 
-/* Of what spans are multiplied by, which takes the place of the sums before these. */
-static __host__ __device__ __forceinline__ uint32_t span_factor_bytes(uint32_t head_count)
-{
-    return head_count * CLLM_SPAN_COUNT_MAX * (uint32_t)sizeof(float);
-}
+/* What one position sees, and how it is cut into spans. */
+struct span_cut {
+    uint32_t begin, end; /* positions */
+    uint32_t size;
+    uint32_t count;
+};
 
-/* Without slots and their barriers, and the sums. */
-static __host__ __device__ __forceinline__ uint32_t product_fixed_bytes(uint32_t column_count)
+static __host__ __device__ __forceinline__ struct span_cut cut_spans(uint32_t position, uint32_t window)
 {
-    return input_steps(column_count) * STEP_BYTES + NORM_WARPS * (uint32_t)sizeof(float);
+    const uint32_t end = position + 1, begin = window && end > window ? end - window : 0, all = end - begin;
+    const uint32_t least = (all + CLLM_SPAN_COUNT_MAX - 1) / CLLM_SPAN_COUNT_MAX;
+    const uint32_t size = (least + CLLM_SPAN_POSITIONS - 1) / CLLM_SPAN_POSITIONS * CLLM_SPAN_POSITIONS;
+    return {begin, end, size, (all + size - 1) / size};
 }
 
 /* -------------------------------------------------------------------------------------------------------------- input */
@@ -123,44 +196,67 @@ static __device__ __forceinline__ void stage_four(const float4 &x, uint32_t i, u
     *(uint2 *)(to + STEP_BYTES / 2) = make_uint2(low[1], high[1]);
 }
 
-/* Stages the input as it is. */
-static __device__ __forceinline__ void stage_plain(const struct product_args &args, uint32_t count, uint8_t *staged)
+/* Numbers 4i to 4i + 3 of a vector as they are now; zeros for those from `count` on. */
+static __device__ __forceinline__ float4 peek_part(const float *vector, uint32_t i, uint32_t count)
 {
+    if (i * 4 + 4 <= count) return peek_four(vector + i * 4);
+    const uint32_t left = i * 4 < count ? count - i * 4 : 0;
+    return make_float4(left > 0 ? peek(vector + i * 4) : 0, left > 1 ? peek(vector + i * 4 + 1) : 0,
+                       left > 2 ? peek(vector + i * 4 + 2) : 0, 0);
+}
+
+/* Every `stride`-th four of a thread, when they are written. */
+template <int BATCH>
+static __device__ __forceinline__ void take_batch(const float *vector, uint32_t start, uint32_t stride, uint32_t count,
+                                                  float4 batch[BATCH])
+{
+    bool all = false;
+    WATCH;
 #pragma unroll 1
-    for (uint32_t start = threadIdx.x; start < count; start += blockDim.x * STAGE_BATCH) {
+    while (!all) {
+        LOOK("vector", start, (uint32_t)(uintptr_t)vector);
+        all = true;
+#pragma unroll
+        for (uint32_t j = 0; j < BATCH; j++) batch[j] = peek_part(vector, start + j * stride, count);
+#pragma unroll
+        for (uint32_t j = 0; j < BATCH; j++) all = all && are_written(batch[j]);
+    }
+}
+
+/* Stages a vector as it is. */
+static __device__ __forceinline__ void stage_plain(const float *vector, uint32_t column_count, uint8_t *staged)
+{
+    const uint32_t count = input_steps(column_count) * (PACK12_STEP / 4);
+#pragma unroll 1
+    for (uint32_t start = threadIdx.x; start < count; start += TOKEN_THREADS * STAGE_BATCH) {
         float4 batch[STAGE_BATCH];
+        take_batch<STAGE_BATCH>(vector, start, TOKEN_THREADS, column_count, batch);
 #pragma unroll
         for (uint32_t j = 0; j < STAGE_BATCH; j++) {
-            const uint32_t i = start + j * blockDim.x;
-            if (i < count) batch[j] = __ldcg((const float4 *)args.input + i);
-        }
-#pragma unroll
-        for (uint32_t j = 0; j < STAGE_BATCH; j++) {
-            const uint32_t i = start + j * blockDim.x;
+            const uint32_t i = start + j * TOKEN_THREADS;
             if (i < count) stage_four(batch[j], i, staged);
         }
     }
 }
 
-/* Stages the input times the norm's weights, and sums squares, by NORM_WARPS warps. */
-static __device__ __forceinline__ void stage_norm(const struct product_args &args, uint32_t count, uint8_t *staged,
-                                                  float *warp_sums)
+/* Stages a vector times the norm's weights, and sums squares. */
+static __device__ __forceinline__ void stage_norm(const float *vector, const float *weights, uint32_t column_count,
+                                                  uint8_t *staged, float *warp_sums)
 {
-    const uint32_t stride = NORM_WARPS * WARP;
+    const uint32_t count = input_steps(column_count) * (PACK12_STEP / 4);
     float squares = 0;
-    if (threadIdx.x >= stride) return;
 #pragma unroll 1
-    for (uint32_t start = threadIdx.x; start < count; start += stride * NORM_BATCH) {
+    for (uint32_t start = threadIdx.x; start < count; start += TOKEN_THREADS * NORM_BATCH) {
         float4 batch[NORM_BATCH], norm[NORM_BATCH];
 #pragma unroll
         for (uint32_t j = 0; j < NORM_BATCH; j++) {
-            const uint32_t i = start + j * stride;
-            batch[j] = i < count ? __ldcg((const float4 *)args.input + i) : make_float4(0, 0, 0, 0);
-            norm[j] = i * 4 < args.column_count ? __ldg((const float4 *)args.norm + i) : make_float4(0, 0, 0, 0);
+            const uint32_t i = start + j * TOKEN_THREADS;
+            norm[j] = i * 4 < column_count ? __ldg((const float4 *)weights + i) : make_float4(0, 0, 0, 0);
         }
+        take_batch<NORM_BATCH>(vector, start, TOKEN_THREADS, column_count, batch);
 #pragma unroll
         for (uint32_t j = 0; j < NORM_BATCH; j++) {
-            const uint32_t i = start + j * stride;
+            const uint32_t i = start + j * TOKEN_THREADS;
             float4 x = batch[j];
             squares += x.x * x.x + x.y * x.y + (x.z * x.z + x.w * x.w);
             x = make_float4(x.x * norm[j].x, x.y * norm[j].y, x.z * norm[j].z, x.w * norm[j].w);
@@ -171,79 +267,70 @@ static __device__ __forceinline__ void stage_norm(const struct product_args &arg
     if (threadIdx.x % WARP == 0) warp_sums[threadIdx.x / WARP] = squares;
 }
 
-/* What one position sees, and how it is cut into spans. */
-struct span_cut {
-    uint32_t begin, end; /* positions */
-    uint32_t size;
-    uint32_t count;
-};
-
-static __device__ __forceinline__ struct span_cut cut_spans(uint32_t position, uint32_t window)
+/* Up to four numbers of one head put together from the spans, in their order. */
+template <int WIDTH>
+static __device__ __forceinline__ void merge_spans(const float *spans, const struct attention_shape &shape, uint32_t span_count,
+                                                   uint32_t column, float out[WIDTH])
 {
-    const uint32_t end = position + 1, begin = window && end > window ? end - window : 0, all = end - begin;
-    const uint32_t least = (all + CLLM_SPAN_COUNT_MAX - 1) / CLLM_SPAN_COUNT_MAX;
-    const uint32_t size = (least + CLLM_SPAN_POSITIONS - 1) / CLLM_SPAN_POSITIONS * CLLM_SPAN_POSITIONS;
-    return {begin, end, size, (all + size - 1) / size};
-}
-
-/* factors[span][head]: what a span's values are multiplied by; a warp a head. */
-static __device__ __forceinline__ void weigh_spans(const struct span_args &args, uint32_t spans, float *factors)
-{
-    const uint32_t lane = threadIdx.x % WARP;
+    const float *of_head = spans + shape.span_scales + column / shape.head_dim * 2;
+    float highest = -INFINITY, sum = 0;
+    for (int k = 0; k < WIDTH; k++) out[k] = 0;
 #pragma unroll 1
-    for (uint32_t head = threadIdx.x / WARP; head < args.head_count; head += blockDim.x / WARP) {
-        const float2 scale = lane < spans ? __ldcg(args.scales + lane * args.head_count + head) : make_float2(-INFINITY, 0);
-        float highest = scale.x;
-        for (uint32_t offset = WARP / 2; offset; offset /= 2) {
-            highest = fmaxf(highest, __shfl_xor_sync(ALL_LANES, highest, offset));
-        }
-        const float factor = expf(scale.x - highest);
-        float sum = factor * scale.y;
-        for (uint32_t offset = WARP / 2; offset; offset /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
-        if (lane < spans) factors[lane * args.head_count + head] = factor / sum;
-    }
-}
-
-/* Stages what attention left, put together: `factors` has room for a number for each head and span. */
-static __device__ __forceinline__ void stage_spans(const struct span_args &args, uint32_t count, float *factors, uint8_t *staged)
-{
-    const uint32_t spans = cut_spans(__ldcg(args.position), args.window).count;
-    weigh_spans(args, spans, factors);
-    __syncthreads();
+    for (uint32_t first = 0; first < span_count; first += SPAN_BATCH) {
+        float values[SPAN_BATCH][WIDTH], maxima[SPAN_BATCH], sums[SPAN_BATCH], before = highest;
+        bool all = false;
 #pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
-        const float *of_head[4];
-        for (uint32_t k = 0; k < 4; k++) of_head[k] = factors + min((i * 4 + k) / args.head_dim, args.head_count - 1);
-        float4 x = make_float4(0, 0, 0, 0);
-#pragma unroll 4
-        for (uint32_t s = 0; s < spans; s++) {
-            const float4 value = __ldcg((const float4 *)(args.values + (size_t)s * args.value_stride) + i);
-            x.x = __fmaf_rn(value.x, of_head[0][s * args.head_count], x.x);
-            x.y = __fmaf_rn(value.y, of_head[1][s * args.head_count], x.y);
-            x.z = __fmaf_rn(value.z, of_head[2][s * args.head_count], x.z);
-            x.w = __fmaf_rn(value.w, of_head[3][s * args.head_count], x.w);
+        while (!all) {
+            all = true;
+#pragma unroll
+            for (uint32_t s = 0; s < SPAN_BATCH; s++) {
+                const bool exists = first + s < span_count;
+                const size_t at = (size_t)(first + s) * shape.span_floats;
+                const float4 v = WIDTH == 4 && exists ? peek_four(spans + at + column)
+                                                      : make_float4(exists ? peek(spans + at + column) : 0, 0, 0, 0);
+                for (int k = 0; k < WIDTH; k++) values[s][k] = k == 0 ? v.x : k == 1 ? v.y : k == 2 ? v.z : v.w;
+                maxima[s] = exists ? peek(of_head + at) : -INFINITY;
+                sums[s] = exists ? peek(of_head + at + 1) : 0;
+                all = all && are_written(v) && is_written(maxima[s]) && is_written(sums[s]);
+            }
         }
-        stage_four(x, i, staged);
+#pragma unroll
+        for (uint32_t s = 0; s < SPAN_BATCH; s++) highest = fmaxf(highest, maxima[s]);
+        const float kept = expf(before - highest);
+        sum *= kept;
+        for (int k = 0; k < WIDTH; k++) out[k] *= kept;
+#pragma unroll
+        for (uint32_t s = 0; s < SPAN_BATCH; s++) {
+            const float factor = expf(maxima[s] - highest);
+            sum = __fmaf_rn(sums[s], factor, sum);
+            for (int k = 0; k < WIDTH; k++) out[k] = __fmaf_rn(values[s][k], factor, out[k]);
+        }
     }
+    for (int k = 0; k < WIDTH; k++) out[k] /= sum;
 }
 
-/* Stages the input; the result is what products must be multiplied by. `factors`: memory that sums of tiles will take. */
-static __device__ __forceinline__ float stage_input(const struct product_args &args, uint8_t *staged, float *warp_sums,
-                                                    float *factors)
+/* Stages what attention has left. */
+static __device__ __forceinline__ void stage_spans(const float *spans, const struct attention_shape &shape, uint32_t position,
+                                                   uint32_t column_count, uint8_t *staged)
 {
-    const uint32_t count = input_steps(args.column_count) * (PACK12_STEP / 4);
-    if (args.norm) {
-        stage_norm(args, count, staged, warp_sums);
-    } else if (args.spans.values) {
-        stage_spans(args.spans, count, factors, staged);
-    } else {
-        stage_plain(args, count, staged);
+    const uint32_t count = input_steps(column_count) * (PACK12_STEP / 4), span_count = cut_spans(position, shape.window).count;
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < count; i += TOKEN_THREADS) {
+        float four[4] = {0, 0, 0, 0};
+#ifdef ONLY_PACKED
+        if (true) {
+#else
+        if (shape.head_dim % 4 == 0) {
+#endif
+            if (i * 4 < column_count) merge_spans<4>(spans, shape, span_count, i * 4, four);
+        } else {
+#pragma unroll 1
+            for (uint32_t k = 0; k < 4 && i * 4 + k < column_count; k++) {
+                merge_spans<1>(spans, shape, span_count, i * 4 + k, four + k);
+            }
+        }
+        stage_four(make_float4(four[0], four[1], four[2], four[3]), i, staged);
     }
-    __syncthreads();
-    if (!args.norm) return 1;
-    float sum = 0;
-    for (uint32_t warp = 0; warp < NORM_WARPS; warp++) sum += warp_sums[warp];
-    return rsqrtf(sum / args.column_count + args.epsilon);
 }
 
 /* -------------------------------------------------------------------------------------------------------------- tiles */
@@ -303,130 +390,328 @@ static __device__ __forceinline__ void multiply_tile(const uint8_t *slot, uint32
     out[lane / PACK12_QUAD + PACK12_ROWS / 2] = sums[0][2] + sums[0][3];
 }
 
-/* ------------------------------------------------------------------------------------------------------------- kernel */
+/* -------------------------------------------------------------------------------------------------------------- block */
 
-/* A tile of this block: bands count over its sets. */
-struct tile_cursor {
-    uint32_t band;
-    uint32_t tile;
-};
+#ifdef TIMES
+__device__ unsigned long long spent[132][240][4];
+#define CLOCK(k) if (threadIdx.x == 0 && stage_index < 240) { long long c = clock64(); spent[blockIdx.x][stage_index][k] += c - last_clock; last_clock = c; }
+__device__ unsigned long long stamps[132][240][6];
+static __device__ __forceinline__ void stamp(uint32_t stage, uint32_t k)
+{
+    if (threadIdx.x == 0 && stage < 240 && blockIdx.x < 132) {
+        unsigned long long t;
+        asm volatile("mov.u64 %0, %globaltimer;" : "=l"(t));
+        stamps[blockIdx.x][stage][k] = t;
+    }
+}
+#else
+#define stamp(a, b)
+#define CLOCK(k)
+#endif
 
-/* A block, or a warp of it, at work. */
-template <class FORM>
-struct product_work {
-    const struct product_args &args;
-    uint8_t *slots;       /* of this warp */
-    uint64_t *barriers;   /* of its slots */
-    const uint8_t *input; /* where this lane reads it */
-    float *sums;
-    uint32_t lane;
-    uint32_t set_bands;  /* of a set: 2 of the gate's, else 1 */
-    uint32_t tile_count; /* of a band */
-    uint32_t band_count; /* of this block */
-    uint32_t slot_count, warp_count;
-    uint32_t slot, parity;
-    struct tile_cursor at, copying;
+/* A block, or a warp of it, at work: those before TOKEN_WARPS multiply, one more copies. */
+struct token_work {
+    const struct token_args &args;
+    uint32_t at;           /* of a warp that multiplies: its next tile, counted in the block from the stage on */
+    uint32_t slot, parity; /* of that tile */
+    uint32_t number;       /* of that tile, counted from the start */
+    uint32_t seen;         /* tiles that had been asked for when it last looked */
 
-    __device__ __forceinline__ explicit product_work(const struct product_args &of_grid) : args(of_grid)
+    __device__ __forceinline__ explicit token_work(const struct token_args &of_grid)
+        : args(of_grid), at(warp()), slot(warp()), parity(0), number(warp()), seen(0)
     {
     }
 
-    __device__ __forceinline__ uint32_t set_of(uint32_t band) const
+    /* A vector in this turn. */
+    template <class NUMBER>
+    __device__ __forceinline__ NUMBER *find(NUMBER *vector) const
     {
-        return blockIdx.x + band / set_bands * gridDim.x;
+        return vector + (args.turn ? args.vectors.turn_floats : 0);
+    }
+
+    /* Shared memory: slots, what stages need, barriers, descriptions of stages, and smaller things. */
+    __device__ __forceinline__ uint8_t *slots() const
+    {
+        return shared_memory();
+    }
+    __device__ __forceinline__ uint8_t *input() const
+    {
+        return shared_memory() + args.memory.area_offset;
+    }
+    static __device__ __forceinline__ float *sums(const struct token_work &work, const struct token_stage &stage)
+    {
+        return (float *)(work.input() + input_bytes(stage.column_count));
+    }
+    __device__ __forceinline__ uint64_t *filled() const /* barriers of slots */
+    {
+        return (uint64_t *)(shared_memory() + args.memory.fixed_offset);
+    }
+    __device__ __forceinline__ uint64_t *emptied() const
+    {
+        return filled() + args.memory.slot_count;
+    }
+    __device__ __forceinline__ uint8_t *ring() const /* stage i is at i modulo STAGE_RING */
+    {
+        return shared_memory() + args.memory.fixed_offset + round_up_16(args.memory.slot_count * 2 * (uint32_t)sizeof(uint64_t));
+    }
+    __device__ __forceinline__ float *warp_sums() const
+    {
+        return (float *)(ring() + STAGE_RING * STAGE_BYTES);
+    }
+    __device__ __forceinline__ volatile uint32_t *described() const /* stages before this one are in the ring */
+    {
+        return (volatile uint32_t *)(warp_sums() + TOKEN_WARPS);
+    }
+    __device__ __forceinline__ volatile uint32_t *done() const /* nobody needs stages before this one */
+    {
+        return described() + 1;
+    }
+    __device__ __forceinline__ volatile uint32_t *asked() const /* tiles that have been asked for */
+    {
+        return described() + 2;
+    }
+    __device__ __forceinline__ float *cosines() const /* of the position, head_dim / 2; the sines follow */
+    {
+        return warp_sums() + TOKEN_WARPS + 3;
+    }
+    static __device__ __forceinline__ uint32_t warp()
+    {
+        return threadIdx.x / WARP;
+    }
+    static __device__ __forceinline__ uint32_t lane()
+    {
+        return threadIdx.x % WARP;
+    }
+
+    __device__ __forceinline__ const struct token_stage &get_stage(uint32_t i) const
+    {
+        return *(const struct token_stage *)(ring() + i % STAGE_RING * STAGE_BYTES);
+    }
+
+    /* The first set of this block. */
+    static __device__ __forceinline__ uint32_t first_set(const struct token_stage &stage)
+    {
+        return blockIdx.x >= stage.first_block ? blockIdx.x - stage.first_block : blockIdx.x + gridDim.x - stage.first_block;
+    }
+
+    static __device__ __forceinline__ uint32_t count_sets(const struct token_stage &stage)
+    {
+        return stage.whole_rounds + (first_set(stage) < stage.more_blocks);
+    }
+
+    static __device__ __forceinline__ uint32_t set_bands(const struct token_stage &stage)
+    {
+        return stage.step == STEP_GATE ? 2 : 1;
     }
 
     /* The part that a band is of, and the number of its set in it. */
-    __device__ __forceinline__ uint32_t find_part(uint32_t band, uint32_t &set) const
+    static __device__ __forceinline__ uint32_t find_part(const struct token_stage &stage, uint32_t band, uint32_t &set)
     {
-        set = set_of(band);
-        if (set_bands == 2) return band % 2;
-        if (set < args.parts[0].set_end) return 0;
-        const uint32_t part = set < args.parts[1].set_end ? 1 : 2;
-        set -= args.parts[part - 1].set_end;
+        if (stage.step == STEP_GATE) {
+            set = first_set(stage) + band / 2 * gridDim.x;
+            return band % 2;
+        }
+        set = first_set(stage) + band * gridDim.x;
+        if (set < stage.parts[0].set_end) return 0;
+        const uint32_t part = set < stage.parts[1].set_end ? 1 : 2;
+        set -= stage.parts[part - 1].set_end;
         return part;
     }
 
-    __device__ __forceinline__ void advance(struct tile_cursor &cursor) const
+    __device__ __forceinline__ void wrap()
     {
-        cursor.tile += warp_count;
-#pragma unroll 1
-        while (cursor.tile >= tile_count) {
-            cursor.tile -= tile_count;
-            cursor.band++;
-        }
+        if (slot >= args.memory.slot_count) slot -= args.memory.slot_count, parity ^= 1;
     }
 
-    __device__ __forceinline__ void start(uint32_t warp)
+    /* By all threads, before anything else. */
+    __device__ __forceinline__ void open() const
     {
-        copying = at = {warp / tile_count, warp % tile_count};
-        slot = parity = 0;
-        if (lane == 0) {
 #pragma unroll 1
-            for (uint32_t i = 0; i < slot_count; i++) open_slot(barriers + i);
+        for (uint32_t i = threadIdx.x; i < args.memory.slot_count; i += blockDim.x) {
+            open_slot(filled() + i);
+            open_barrier(emptied() + i);
             publish_slots();
         }
-        __syncwarp();
-#pragma unroll 1
-        for (uint32_t i = 0; i < slot_count; i++) copy(i);
+        if (threadIdx.x == 0) *described() = *done() = args.begin, *asked() = 0;
     }
 
-    /* Asks for the next tile. */
-    __device__ __forceinline__ void copy(uint32_t to)
+    /* ------------------------------------------------------------------------- by the warp that copies */
+
+    /* Has the description of a stage copied; always a group of copies. */
+    __device__ __forceinline__ void fetch_stage(uint32_t i) const
     {
-        if (copying.band >= band_count) return;
-        uint32_t set;
-        uint8_t *slot_bytes = slots + to * FORM::slot_bytes;
-        const uint32_t part = find_part(copying.band, set);
-        if constexpr (FORM::packed) {
-            fill_slot(slot_bytes, barriers + to,
-                      args.parts[part].elements + set * args.row_bytes + (size_t)copying.tile * PACK12_TILE_BYTES,
-                      pack12_tile_bytes(pack12_steps(args.column_count - copying.tile * PACK12_COLUMNS)), lane);
-        } else if (args.is_aligned) {
-            fill_slot_with_box<PACK12_ROWS, FORM::row_stride>(slot_bytes, barriers + to, &args.maps[part], set * PACK12_ROWS,
-                                                              copying.tile * PACK12_COLUMNS, lane);
-        } else {
-            skip_slot(barriers + to, lane);
-        }
-        advance(copying);
+        const uint4 *from = (const uint4 *)(args.stages + i);
+        uint4 *to = (uint4 *)(ring() + i % STAGE_RING * STAGE_BYTES);
+#pragma unroll 1
+        for (uint32_t k = lane(); i < args.end && k < STAGE_BYTES / sizeof(uint4); k += WARP) start_copy(to + k, from + k);
+        end_copies();
     }
 
-    __device__ __forceinline__ void fill(uint32_t set, const struct product_part &part)
+    /* Makes sure that stage i is described, and has what later ones read brought to the cache of the device: by the time that they
+     * run memory has a long queue of weights. Blocks share this out. */
+    __device__ __forceinline__ void look_ahead(uint32_t i) const
+    {
+        WATCH;
+        while (*done() + STAGE_RING <= i + LOOK_AHEAD) { give_way(); LOOK("done", i, *done()); }
+        fetch_stage(i + LOOK_AHEAD);
+        finish_copies_but<1>();
+        __syncwarp();
+        if (lane() == 0) {
+            __threadfence_block();
+            *described() = min(i + LOOK_AHEAD, args.end);
+        }
+        if (lane() < (STAGE_BYTES + LINE_BYTES - 1) / LINE_BYTES && i + 3 * LOOK_AHEAD < args.end && blockIdx.x == 0) {
+            fetch_line((const uint8_t *)(args.stages + i + 3 * LOOK_AHEAD) + lane() * LINE_BYTES);
+        }
+        if (i + LOOK_AHEAD <= args.end) look_at(get_stage(i + LOOK_AHEAD - 1));
+    }
+
+    __device__ __forceinline__ void look_at(const struct token_stage &stage) const
+    {
+        const uint32_t lines = stage.column_count / (LINE_BYTES / 4), first = blockIdx.x * WARP + lane();
+        if (stage.norm && first < lines) fetch_line(stage.norm + first * (LINE_BYTES / 4));
+        if (stage.step != STEP_ATTEND) return;
+        const struct attention_shape &shape = args.attention;
+        const struct span_cut cut = cut_spans(args.position, shape.window);
+        const uint32_t row_bytes = shape.head_stride * 2, of_head = (cut.end - cut.begin) * row_bytes / LINE_BYTES;
+#pragma unroll 1
+        for (uint32_t i = first; i < of_head * shape.kv_head_count; i += gridDim.x * WARP) {
+            const size_t line = (size_t)(i / of_head * shape.context_size + cut.begin) * row_bytes + i % of_head * LINE_BYTES;
+            fetch_line((const uint8_t *)stage.keys + line);
+            fetch_line((const uint8_t *)stage.values + line);
+        }
+    }
+
+    /* Asks for all tiles of this block in their order, each as soon as a slot is empty. */
+    __device__ __forceinline__ void copy_tiles()
+    {
+        slot = parity = number = 0;
+#pragma unroll 1
+        for (uint32_t i = args.begin; i < args.begin + LOOK_AHEAD; i++) fetch_stage(i);
+#pragma unroll 1
+        for (uint32_t i = args.begin; i < args.end; i++) {
+            look_ahead(i);
+            const struct token_stage &stage = get_stage(i);
+            if (stage.step == STEP_ATTEND) continue;
+            const uint32_t band_count = count_sets(stage) * set_bands(stage);
+            if (stage.form != CLLM_GPU_PACKED12 && stage.is_aligned) acquire_maps(args.stages[i]);
+#pragma unroll 1
+            for (uint32_t band = 0; band < band_count; band++) copy_band(stage, i, band);
+        }
+    }
+
+    static __device__ __forceinline__ void acquire_maps(const struct token_stage &stage)
+    {
+        if (lane()) return;
+        for (const struct row_map &map : stage.maps) acquire_map(&map);
+    }
+
+    __device__ __forceinline__ void copy_band(const struct token_stage &stage, uint32_t stage_index, uint32_t band)
+    {
+        uint32_t set;
+        const uint32_t part = find_part(stage, band, set), tile_count = stage.tile_count, form = stage.form;
+        const uint32_t row_bytes = form == CLLM_GPU_F32 ? f32_form::row_stride : halves_form::row_stride;
+        const uint8_t *from = stage.parts[part].elements + set * stage.row_bytes;
+        const uint32_t last_bytes =
+            pack12_tile_bytes(pack12_steps(stage.column_count - (tile_count - 1) * PACK12_COLUMNS));
+        const struct row_map *map = &args.stages[stage_index].maps[part];
+        const bool is_aligned = stage.is_aligned;
+#pragma unroll 1
+        for (uint32_t tile = 0; tile < tile_count; tile++) {
+            uint8_t *to = slots() + slot * args.memory.slot_bytes;
+            uint64_t *barrier = filled() + slot;
+            wait_for_slot(emptied() + slot, parity ^ 1);
+            if (form == CLLM_GPU_PACKED12) {
+                fill_slot(to, barrier, from, tile + 1 == tile_count ? last_bytes : PACK12_TILE_BYTES, lane());
+                from += PACK12_TILE_BYTES;
+            } else if (is_aligned) {
+                fill_slot_with_box(to, barrier, map, PACK12_ROWS, row_bytes, set * PACK12_ROWS, tile * PACK12_COLUMNS, lane());
+            } else {
+                skip_slot(barrier, lane());
+            }
+            number++;
+            if (lane() == 0) *asked() = number;
+            __syncwarp();
+            if (++slot == args.memory.slot_count) slot = 0, parity ^= 1;
+        }
+    }
+
+    /* ---------------------------------------------------------------------- by the warps that multiply */
+
+    template <class FORM>
+    __device__ __forceinline__ void fill(const struct token_stage &stage, uint32_t set, const struct product_part &part,
+                                         uint32_t tile) const
     {
         const uint32_t row = set * PACK12_ROWS;
-        const struct tile_rows rows = {part.elements + row * args.row_bytes +
-                                           (size_t)at.tile * (PACK12_COLUMNS * FORM::element_bytes),
-                                       args.row_bytes, part.row_count - row, args.column_count - at.tile * PACK12_COLUMNS};
-        FORM::fill_part(rows, pack12_steps(rows.column_count), lane, slots + slot * FORM::slot_bytes);
+        const struct tile_rows rows = {part.elements + row * stage.row_bytes +
+                                           (size_t)tile * (PACK12_COLUMNS * FORM::element_bytes),
+                                       stage.row_bytes, part.row_count - row, stage.column_count - tile * PACK12_COLUMNS};
+        FORM::fill_part(rows, pack12_steps(rows.column_count), lane(), slots() + slot * args.memory.slot_bytes);
         order_slot();
         __syncwarp();
     }
 
-    /* Tiles of the bands from `begin` to `end` that are this warp's. */
-    __device__ __forceinline__ void multiply_bands(uint32_t begin, uint32_t end)
+    /* This warp's tiles from `begin` to `end` of a stage. */
+    template <class FORM>
+    __device__ __forceinline__ void multiply_tiles(const struct token_stage &stage, uint32_t stage_index, uint32_t begin,
+                                                   uint32_t end)
     {
-        while (at.band < end) {
+        const uint8_t *from = input() + lane() / PACK12_QUAD % 2 * (STEP_BYTES / 2) + lane() % PACK12_QUAD * 16;
+        const uint32_t tile_count = stage.tile_count, column_count = stage.column_count, stride = args.memory.tile_warps;
+        float *out = sums(*this, stage) + (at - begin) * SUM_STRIDE;
+        uint32_t band = at / tile_count, tile = at - band * tile_count;
+#ifdef TIMES
+        if (threadIdx.x == 0 && stage_index < 240) for (int k = 0; k < 4; k++) spent[blockIdx.x][stage_index][k] = 0;
+        long long last_clock = clock64();
+#endif
+#pragma unroll 1
+        for (; at < end; at += stride, number += stride, out += stride * SUM_STRIDE) {
             uint32_t set;
-            const struct product_part &part = args.parts[find_part(at.band, set)];
-            wait_for_slot(barriers + slot, parity);
-            if (!FORM::packed && !args.is_aligned) fill(set, part);
-            multiply_tile<FORM>(slots + slot * FORM::slot_bytes, pack12_steps(args.column_count - at.tile * PACK12_COLUMNS),
-                                input + at.tile * (PACK12_COLUMNS / PACK12_STEP * STEP_BYTES), part.window, part.patches, lane,
-                                sums + ((at.band - begin) * tile_count + at.tile) * SUM_STRIDE);
+            const struct product_part &part = stage.parts[find_part(stage, band, set)];
+            /* a barrier tells only two fills apart, and the one before may have been another warp's */
+            WATCH;
+            while (seen <= number) {
+                seen = *asked();
+                if (seen <= number) give_way();
+                LOOK("asked", number, seen);
+            }
+            wait_for_slot(filled() + slot, parity);
+            CLOCK(0);
+            if (!FORM::packed && !stage.is_aligned) fill<FORM>(stage, set, part, tile);
+            multiply_tile<FORM>(slots() + slot * args.memory.slot_bytes, pack12_steps(column_count - tile * PACK12_COLUMNS),
+                                from + tile * (PACK12_COLUMNS / PACK12_STEP * STEP_BYTES), part.window, part.patches, lane(),
+                                out);
             __syncwarp();
-            copy(slot);
-            if (++slot == slot_count) slot = 0, parity ^= 1;
-            advance(at);
+            if (lane() == 0) arrive(emptied() + slot);
+            slot += stride;
+            wrap();
+            tile += stride;
+#pragma unroll 1
+            while (tile >= tile_count) tile -= tile_count, band++;
+            CLOCK(1);
+        }
+    }
+
+    __device__ __forceinline__ void multiply(const struct token_stage &stage, uint32_t stage_index, uint32_t begin, uint32_t end)
+    {
+#ifdef ONLY_PACKED
+        return multiply_tiles<packed_form>(stage, stage_index, begin, end);
+#endif
+        switch (stage.form) {
+        case CLLM_GPU_PACKED12: return multiply_tiles<packed_form>(stage, stage_index, begin, end);
+        case CLLM_GPU_F16: return multiply_tiles<f16_form>(stage, stage_index, begin, end);
+        case CLLM_GPU_F32: return multiply_tiles<f32_form>(stage, stage_index, begin, end);
+        default: return multiply_tiles<bf16_form>(stage, stage_index, begin, end);
         }
     }
 
     /* What a row came to; the same in all lanes that add it up. `band` counts in the round. */
-    __device__ __forceinline__ float add_up(uint32_t band, uint32_t row) const
+    __device__ __forceinline__ float add_up(const struct token_stage &stage, uint32_t band, uint32_t row) const
     {
-        const float *from = sums + band * tile_count * SUM_STRIDE + row;
+        const float *from = sums(*this, stage) + band * stage.tile_count * SUM_STRIDE + row;
         float sum = 0;
 #pragma unroll 2
-        for (uint32_t i = threadIdx.x % ADDERS; i < tile_count; i += ADDERS) sum += from[i * SUM_STRIDE];
+        for (uint32_t i = threadIdx.x % ADDERS; i < stage.tile_count; i += ADDERS) sum += from[i * SUM_STRIDE];
         for (uint32_t offset = ADDERS / 2; offset; offset /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
         return sum;
     }
@@ -436,75 +721,88 @@ struct product_work {
         return part.bias ? sum * scale + part.bias[row] : sum * scale;
     }
 
-    /* Where row i over the sets of the block goes; null: nowhere. */
-    __device__ __forceinline__ float *find_output(uint32_t i, uint32_t &part, uint32_t &row) const
+    /* What is there now of what is added to this thread's first row. */
+    __device__ __forceinline__ float peek_prior(const struct token_stage &stage, uint32_t sets) const
     {
-        const uint32_t band = i / PACK12_ROWS * set_bands;
-        uint32_t set;
-        if (band >= band_count) return NULL;
-        part = find_part(band, set);
-        row = set * PACK12_ROWS + i % PACK12_ROWS;
-        return row < args.parts[part].row_count ? args.parts[part].output + row : NULL;
+        const uint32_t i = threadIdx.x / ADDERS, row = (first_set(stage) + i / PACK12_ROWS * gridDim.x) * PACK12_ROWS + i % PACK12_ROWS;
+        const bool exists = i < sets * PACK12_ROWS && threadIdx.x % ADDERS == 0 && row < stage.parts[0].row_count;
+        return stage.step == STEP_ADD && exists ? peek(find(stage.prior) + row) : __uint_as_float(UNWRITTEN);
     }
 
-    /* Of the sets from `begin` to `end`, by all threads; `prior`: what the output was at this thread's first row of all. */
-    __device__ __forceinline__ void finish_sets(uint32_t begin, uint32_t end, float scale, float prior) const
+    /* Of the sets from `begin` to `end` of this block, by all that multiply. */
+    __device__ __forceinline__ void finish_sets(const struct token_stage &stage, uint32_t begin, uint32_t end, float scale,
+                                                float prior) const
     {
+        const uint32_t bands = set_bands(stage);
 #pragma unroll 1
-        for (uint32_t i = threadIdx.x / ADDERS; i < (end - begin) * PACK12_ROWS; i += blockDim.x / ADDERS) {
-            const uint32_t band = i / PACK12_ROWS * set_bands, in_band = i % PACK12_ROWS;
-            const float sum = add_up(band, in_band), other = set_bands == 2 ? add_up(band + 1, in_band) : 0;
-            uint32_t part = 0, row = 0;
-            float *output = find_output(begin * PACK12_ROWS + i, part, row);
-            if (threadIdx.x % ADDERS || !output) continue;
-            float value = finish_row(args.parts[part], row, sum, scale);
-            if (args.stage == STAGE_GATE) {
-                value = value / (1 + expf(-value)) * finish_row(args.parts[1], row, other, scale);
-            } else if (args.stage == STAGE_ADD) {
-                value += begin == 0 && i == threadIdx.x / ADDERS ? prior : __ldcg(output);
+        for (uint32_t i = threadIdx.x / ADDERS; i < (end - begin) * PACK12_ROWS; i += TOKEN_THREADS / ADDERS) {
+            const uint32_t band = i / PACK12_ROWS * bands, in_band = i % PACK12_ROWS;
+            uint32_t set;
+            const uint32_t part = find_part(stage, begin * bands + band, set), row = set * PACK12_ROWS + in_band;
+            const bool exists = threadIdx.x % ADDERS == 0 && row < stage.parts[part].row_count;
+            const float sum = add_up(stage, band, in_band), other = bands == 2 ? add_up(stage, band + 1, in_band) : 0;
+            if (!exists) continue;
+            float value = finish_row(stage.parts[part], row, sum, scale);
+            if (stage.step == STEP_GATE) value = value / (1 + expf(-value)) * finish_row(stage.parts[1], row, other, scale);
+            if (stage.step == STEP_ADD) {
+                value += is_written(prior) ? prior : take(find(stage.prior) + row);
+                prior = __uint_as_float(UNWRITTEN);
             }
-            *output = value;
+            if (stage.is_last) {
+                stage.parts[part].output[row] = value;
+            } else {
+                publish(find(stage.parts[part].output) + row, value);
+            }
         }
     }
-};
 
-template <class FORM>
-static __global__ __launch_bounds__(PRODUCT_WARPS *WARP, 1) void multiply(const __grid_constant__ struct product_args args)
-{
-    extern __shared__ __align__(128) uint8_t slots[];
-    const uint32_t warp = threadIdx.x / WARP, all_slots = args.slot_count * args.slot_warps;
-    uint8_t *staged = slots + all_slots * FORM::slot_bytes;
-    float *warp_sums = (float *)(staged + input_steps(args.column_count) * STEP_BYTES);
-    uint64_t *barriers = (uint64_t *)(warp_sums + NORM_WARPS);
-    struct product_work<FORM> work(args);
-    const uint32_t sets = args.set_count > blockIdx.x ? (args.set_count - blockIdx.x + gridDim.x - 1) / gridDim.x : 0;
-    work.slots = slots + warp * args.slot_count * FORM::slot_bytes;
-    work.barriers = barriers + warp * args.slot_count;
-    work.sums = (float *)(barriers + all_slots);
-    work.lane = threadIdx.x % WARP;
-    work.input = staged + work.lane / PACK12_QUAD % 2 * (STEP_BYTES / 2) + work.lane % PACK12_QUAD * 16;
-    work.set_bands = args.stage == STAGE_GATE ? 2 : 1;
-    work.tile_count = pack12_tile_count(args.column_count);
-    work.band_count = sets * work.set_bands;
-    work.slot_count = args.slot_count;
-    work.warp_count = args.slot_warps;
-    if (warp < args.slot_warps) work.start(warp);
-    for (uint32_t i = threadIdx.x * LINE_FLOATS; args.norm && i < args.column_count; i += blockDim.x * LINE_FLOATS) {
-        fetch_line(args.norm + i);
+    /* Stages the input; the result is what products must be multiplied by. */
+    __device__ __forceinline__ float stage_input(const struct token_stage &stage)
+    {
+        if (stage.norm) {
+            stage_norm(find(stage.input), stage.norm, stage.column_count, input(), warp_sums());
+        } else if (stage.input) {
+            stage_plain(find(stage.input), stage.column_count, input());
+        } else {
+            stage_spans(find(stage.spans), args.attention, args.position, stage.column_count, input());
+        }
+        sync_workers();
+        if (!stage.norm) return 1;
+        float sum = 0;
+        for (uint32_t i = 0; i < TOKEN_WARPS; i++) sum += warp_sums()[i];
+        return rsqrtf(sum / stage.column_count + stage.epsilon);
     }
-    uint32_t part, row;
-    const float *output = args.stage == STAGE_ADD ? work.find_output(threadIdx.x / ADDERS, part, row) : NULL;
-    wait_for_previous_grid();
-    let_next_grid_start();
-    const float prior = output ? __ldcg(output) : 0;
-    const float scale = stage_input(args, staged, warp_sums, work.sums);
-    for (uint32_t begin = 0; begin < sets; begin += args.round_sets) {
-        const uint32_t end = min(begin + args.round_sets, sets);
-        if (begin) __syncthreads();
-        if (warp < args.slot_warps) work.multiply_bands(begin * work.set_bands, end * work.set_bands);
-        __syncthreads();
-        work.finish_sets(begin, end, scale, prior);
+
+    /* Until the warp that copies has said what stage i is. */
+    __device__ __forceinline__ void wait_for_stage(uint32_t i) const
+    {
+        WATCH;
+        while (*described() <= i) { give_way(); LOOK("described", i, *described()); }
+        __threadfence_block();
+        __syncwarp();
     }
-}
+
+    /* By all that multiply. */
+    __device__ __forceinline__ void run_product(const struct token_stage &stage, uint32_t stage_index)
+    {
+        const uint32_t sets = count_sets(stage), bands = set_bands(stage), set_tiles = bands * stage.tile_count;
+        if (!sets) return;
+        stamp(stage_index, 0);
+        const float scale = stage_input(stage), prior = peek_prior(stage, sets);
+        stamp(stage_index, 1);
+#pragma unroll 1
+        for (uint32_t begin = 0; begin < sets; begin += stage.round_sets) {
+            const uint32_t end = min(begin + stage.round_sets, sets);
+            if (begin) sync_workers();
+            if (warp() < args.memory.tile_warps) multiply(stage, stage_index, begin * set_tiles, end * set_tiles);
+            stamp(stage_index, 2);
+            sync_workers();
+            stamp(stage_index, 3);
+            finish_sets(stage, begin, end, scale, begin ? __uint_as_float(UNWRITTEN) : prior);
+            stamp(stage_index, 4);
+        }
+        at -= sets * set_tiles;
+    }
+};
 
 #endif

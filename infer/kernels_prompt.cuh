@@ -2,7 +2,7 @@
 #ifndef CLLM_KERNELS_PROMPT_CUH
 #define CLLM_KERNELS_PROMPT_CUH
 
-#include "kernels_attention.cuh"
+#include "kernels_token.cuh"
 #include "tensor_gpu.cuh"
 
 #define PROMPT_THREADS 256
@@ -65,7 +65,7 @@ static __global__ void embed_tile(const __grid_constant__ struct embed_args args
         find_angle((float)(args.first_position + blockIdx.x), args.frequencies[i], args.attention_factor, &args.cosines[at],
                    &args.sines[at]);
     }
-    embed_row(args.embedding, args.ids[blockIdx.x], args.hidden + (size_t)blockIdx.x * args.embedding.shape.column_count);
+    read_row<PROMPT_THREADS>(args.embedding, args.ids[blockIdx.x], args.hidden + (size_t)blockIdx.x * args.embedding.shape.column_count);
 }
 
 template <class OUT>

@@ -378,11 +378,18 @@ enum cllm_status cllm_gpu_run_tile(struct forward_gpu *forward, const uint32_t *
     return status;
 }
 
+static __global__ void publish_row(const float *row, uint32_t count, float *vector)
+{
+    const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count) publish(vector + i, row[i]);
+}
+
 enum cllm_status cllm_gpu_take_row(struct forward_gpu *forward, uint32_t index, struct cllm_error *err)
 {
     const struct tile tile = {forward, 0, 0, 0};
-    const size_t hidden_size = forward->config.hidden_size;
-    return cuda_try(cudaMemcpyAsync(forward->hidden, floats_at(&tile, forward->buffers.tile_hidden) + index * hidden_size,
-                                    hidden_size * sizeof(float), cudaMemcpyDeviceToDevice, forward->stream),
-                    "take a position", err);
+    const uint32_t hidden_size = forward->config.hidden_size, threads = 256;
+    float *vector = cllm_gpu_last_vector(forward) + forward->token.turn * forward->token.vectors.turn_floats;
+    publish_row<<<(hidden_size + threads - 1) / threads, threads, 0, forward->stream>>>(
+        floats_at(&tile, forward->buffers.tile_hidden) + (size_t)index * hidden_size, hidden_size, vector);
+    return cuda_try(cudaGetLastError(), "take a position", err);
 }

@@ -1,5 +1,5 @@
-/* emulated_device.cuh - enough of a CUDA device to run blocks of threads on the CPU, one block after the other:
- * kernels_product.cuh includes this instead of kernels_device.cuh.
+/* emulated_device.cuh - enough of a CUDA device to run a grid whose blocks wait for each other on the CPU: kernels_product.cuh
+ * includes this instead of kernels_device.cuh.
  *
  * Threads are contexts that take turns and give way where they wait for others. What a copy brings arrives only when somebody
  * waits for it, and what the slot held is destroyed when it is asked for: reading too early or too late is seen. A warp that
@@ -29,6 +29,8 @@
 #ifndef __grid_constant__
 #define __grid_constant__
 #endif
+#define WATCH
+#define LOOK(a,b,c)
 #define WARP 32
 #define ALL_LANES 0xFFFFFFFFu
 
@@ -36,21 +38,9 @@ namespace emulated
 {
 
 constexpr size_t STACK_BYTES = 64 << 10;
-constexpr long TURNS_MAX = 10000000; /* of a thread that waits */
-
-struct thread {
-    ucontext_t context;
-    std::vector<char> stack;
-    uint3 index;
-    bool done;
-};
-
-struct warp {
-    int arrived = 0;
-    unsigned passed = 0; /* times that all have arrived */
-    uint64_t values[WARP];
-    uint32_t fragments[WARP][6];
-};
+constexpr size_t SHARED_BYTES = 3 << 19;
+constexpr unsigned long ROUNDS_MAX = 3000000; /* of turns of all threads */
+constexpr unsigned long PATIENCE = 50;        /* rounds until a number that is not written is looked at again */
 
 /* Bytes under way to a place. */
 struct copy {
@@ -58,24 +48,60 @@ struct copy {
     std::vector<uint8_t> bytes;
 };
 
-struct block {
-    ucontext_t scheduler;
-    std::vector<thread> threads;
-    std::vector<warp> warps;
-    size_t current = 0, arrived = 0;
-    unsigned passed = 0;
+struct thread {
+    ucontext_t context;
+    std::vector<char> stack;
     uint3 index;
-    dim3 size, grid;
-    std::function<void()> kernel;
-    std::map<uint64_t *, copy> copies; /* under way, by barrier */
-    std::map<uint64_t *, unsigned> fills;
+    bool done;
+    std::function<bool()> ready; /* what it waits for; none: its next turn */
+    std::vector<std::vector<copy>> groups; /* of its own copies; the last one grows */
 };
 
-inline block now;
+struct meeting {
+    size_t arrived = 0;
+    unsigned passed = 0; /* times that all have arrived */
+};
+
+struct warp {
+    meeting all;
+    uint64_t values[WARP];
+    uint32_t fragments[WARP][6];
+};
+
+struct block {
+    std::vector<thread> threads;
+    std::vector<warp> warps;
+    meeting all, named;
+    uint3 index;
+    std::vector<uint8_t> memory;
+    std::map<uint64_t *, copy> copies;     /* under way, by barrier */
+    std::map<uint64_t *, unsigned> phases; /* of barriers, that are complete */
+};
+
+struct device {
+    ucontext_t scheduler;
+    std::vector<block> blocks;
+    size_t block_index, current;
+    dim3 size, grid;
+    std::function<void()> kernel;
+    unsigned long round;
+};
+
+inline device now;
+
+inline block &own_block()
+{
+    return now.blocks[now.block_index];
+}
+
+inline thread &own_thread()
+{
+    return own_block().threads[now.current];
+}
 
 [[noreturn]] inline void stop(const char *why)
 {
-    fprintf(stderr, "emulated device: block %u, thread %zu: %s\n", now.index.x, now.current, why);
+    fprintf(stderr, "emulated device: block %zu, thread %zu: %s\n", now.block_index, now.current, why);
     abort();
 }
 
@@ -86,28 +112,25 @@ inline uint32_t lane()
 
 inline warp &own_warp()
 {
-    return now.warps[now.current / WARP];
+    return own_block().warps[now.current / WARP];
 }
 
-inline void give_way()
+inline void wait_until(std::function<bool()> ready)
 {
-    swapcontext(&now.threads[now.current].context, &now.scheduler);
+    own_thread().ready = std::move(ready);
+    swapcontext(&own_thread().context, &now.scheduler);
 }
 
-/* Until `passed` changes, by the last of `count` to arrive. */
-template <class COUNT>
-void meet(COUNT &arrived, unsigned &passed, size_t count)
+/* Until all of `count` have arrived. */
+inline void meet(meeting &all, size_t count)
 {
-    const unsigned before = passed;
-    if ((size_t)++arrived == count) {
-        arrived = 0;
-        passed++;
+    const unsigned before = all.passed;
+    if (++all.arrived == count) {
+        all.arrived = 0;
+        all.passed++;
         return;
     }
-    for (long turns = 0; passed == before; turns++) {
-        if (turns == TURNS_MAX) stop("waits for others that never come");
-        give_way();
-    }
+    wait_until([&all, before] { return all.passed != before; });
 }
 
 template <class T>
@@ -116,52 +139,72 @@ T take_from(T value, uint32_t other)
     uint64_t bits = 0;
     memcpy(&bits, &value, sizeof value);
     own_warp().values[lane()] = bits;
-    meet(own_warp().arrived, own_warp().passed, WARP);
+    meet(own_warp().all, WARP);
     memcpy(&value, &own_warp().values[other % WARP], sizeof value);
-    meet(own_warp().arrived, own_warp().passed, WARP);
+    meet(own_warp().all, WARP);
     return value;
 }
 
 inline void run_thread()
 {
     now.kernel();
-    now.threads[now.current].done = true;
-    give_way();
+    own_thread().done = true;
+    swapcontext(&own_thread().context, &now.scheduler);
 }
 
-/* Runs a grid; `backwards`: threads get their first turn in descending order. */
+inline void prepare(block &b, unsigned index, unsigned thread_count)
+{
+    b.threads.resize(thread_count);
+    b.warps.assign(thread_count / WARP, warp());
+    b.index = {index, 0, 0};
+    b.memory.assign(SHARED_BYTES + 128, 0xEE);
+    for (unsigned i = 0; i < thread_count; i++) {
+        thread &t = b.threads[i];
+        t.stack.resize(STACK_BYTES);
+        t.index = {i, 0, 0};
+        t.done = false;
+        t.groups.assign(1, {});
+        getcontext(&t.context);
+        t.context.uc_stack.ss_sp = t.stack.data();
+        t.context.uc_stack.ss_size = t.stack.size();
+        makecontext(&t.context, run_thread, 0);
+    }
+}
+
+/* A turn of a thread; false: it is done. */
+inline bool take_turn(size_t block_index, size_t index)
+{
+    thread &t = now.blocks[block_index].threads[index];
+    if (t.done) return false;
+    now.block_index = block_index;
+    now.current = index;
+    if (now.round > ROUNDS_MAX) stop("waits for what never comes");
+    if (t.ready && !t.ready()) return true;
+    t.ready = nullptr;
+    swapcontext(&now.scheduler, &t.context);
+    return true;
+}
+
+/* Runs a grid; `backwards`: threads and blocks take turns in descending order. */
 inline void run(unsigned block_count, unsigned thread_count, bool backwards, const std::function<void()> &kernel)
 {
     now.grid = dim3(block_count);
     now.size = dim3(thread_count);
     now.kernel = kernel;
-    now.threads.resize(thread_count);
-    for (unsigned b = 0; b < block_count; b++) {
-        now.index = {b, 0, 0};
-        now.warps.assign(thread_count / WARP, warp());
-        now.arrived = 0;
-        now.copies.clear();
-        now.fills.clear();
-        for (unsigned i = 0; i < thread_count; i++) {
-            thread &t = now.threads[i];
-            t.stack.resize(STACK_BYTES);
-            t.index = {i, 0, 0};
-            t.done = false;
-            getcontext(&t.context);
-            t.context.uc_stack.ss_sp = t.stack.data();
-            t.context.uc_stack.ss_size = t.stack.size();
-            makecontext(&t.context, run_thread, 0);
+    now.blocks.clear();
+    now.blocks.resize(block_count);
+    for (unsigned b = 0; b < block_count; b++) prepare(now.blocks[b], b, thread_count);
+    now.round = 0;
+    const size_t all = (size_t)block_count * thread_count;
+    for (bool any = true; any; now.round++) {
+        any = false;
+        for (size_t i = 0; i < all; i++) {
+            const size_t turn = backwards ? all - 1 - i : i;
+            any |= take_turn(turn / thread_count, turn % thread_count);
         }
-        for (bool any = true; any;) {
-            any = false;
-            for (unsigned i = 0; i < thread_count; i++) {
-                now.current = backwards ? thread_count - 1 - i : i;
-                if (now.threads[now.current].done) continue;
-                any = true;
-                swapcontext(&now.scheduler, &now.threads[now.current].context);
-            }
-        }
-        if (!now.copies.empty()) stop("a copy that nobody waited for");
+    }
+    for (const block &b : now.blocks) {
+        if (!b.copies.empty()) stop("a copy that nobody waited for");
     }
 }
 
@@ -175,19 +218,23 @@ inline float half_of(uint32_t pair, int i)
 
 } // namespace emulated
 
-#define threadIdx (emulated::now.threads[emulated::now.current].index)
-#define blockIdx (emulated::now.index)
+#define threadIdx (emulated::own_thread().index)
+#define blockIdx (emulated::own_block().index)
 #define blockDim (emulated::now.size)
 #define gridDim (emulated::now.grid)
 
 static inline void __syncthreads()
 {
-    emulated::meet(emulated::now.arrived, emulated::now.passed, emulated::now.threads.size());
+    emulated::meet(emulated::own_block().all, emulated::own_block().threads.size());
 }
 
 static inline void __syncwarp()
 {
-    emulated::meet(emulated::own_warp().arrived, emulated::own_warp().passed, WARP);
+    emulated::meet(emulated::own_warp().all, WARP);
+}
+
+static inline void __threadfence_block()
+{
 }
 
 template <class T>
@@ -248,6 +295,13 @@ static inline float __uint_as_float(uint32_t bits)
     return value;
 }
 
+static inline uint32_t __float_as_uint(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
 static inline float __fmaf_rn(float a, float b, float c)
 {
     return fmaf(a, b, c);
@@ -265,17 +319,105 @@ static inline uint32_t min(uint32_t a, uint32_t b)
 
 /* ------------------------------------------------------------------------------------------------- kernels_device.cuh */
 
-static inline void wait_for_previous_grid()
+#define UNWRITTEN 0xFFFFFFFFu
+
+static inline uint8_t *shared_memory()
 {
+    const uintptr_t first = (uintptr_t)emulated::own_block().memory.data();
+    return (uint8_t *)((first + 127) / 128 * 128);
 }
 
-static inline void let_next_grid_start()
+static inline bool is_written(float value)
 {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits != UNWRITTEN;
+}
+
+static inline bool are_written(const float4 &v)
+{
+    return is_written(v.x) && is_written(v.y) && is_written(v.z) && is_written(v.w);
+}
+
+static inline void publish(float *to, float value)
+{
+    if (is_written(*to)) emulated::stop("a number that is written twice");
+    *to = value;
+}
+
+/* Others get a chance to write it, but need not. */
+static inline float peek(const float *from)
+{
+    const unsigned long until = emulated::now.round + emulated::PATIENCE;
+    if (!is_written(*from)) {
+        emulated::wait_until([from, until] { return is_written(*from) || emulated::now.round > until; });
+    }
+    return *from;
+}
+
+static inline float4 peek_four(const float *from)
+{
+    if ((uintptr_t)from % 16) emulated::stop("four numbers that are not aligned");
+    float4 v;
+    v.x = peek(from);
+    v.y = peek(from + 1);
+    v.z = peek(from + 2);
+    v.w = peek(from + 3);
+    return v;
+}
+
+static inline float take(const float *from)
+{
+    if (!is_written(*from)) emulated::wait_until([from] { return is_written(*from); });
+    return *from;
+}
+
+static inline void give_way()
+{
+    emulated::wait_until(nullptr);
+}
+
+static inline void start_copy(void *to, const void *from)
+{
+    if ((uintptr_t)from % 16 || (uintptr_t)to % 16) emulated::stop("a copy that is not aligned");
+    const uint8_t *bytes = (const uint8_t *)from;
+    emulated::own_thread().groups.back().push_back({(uint8_t *)to, std::vector<uint8_t>(bytes, bytes + 16)});
+}
+
+static inline void end_copies()
+{
+    emulated::own_thread().groups.push_back({});
+}
+
+template <int GROUPS>
+static void finish_copies_but()
+{
+    auto &groups = emulated::own_thread().groups;
+    while (groups.size() > GROUPS + 1) {
+        for (const emulated::copy &c : groups.front()) memcpy(c.to, c.bytes.data(), c.bytes.size());
+        groups.erase(groups.begin());
+    }
+}
+
+template <int THREADS>
+static void sync_threads()
+{
+    emulated::meet(emulated::own_block().named, THREADS);
 }
 
 static inline void open_slot(uint64_t *barrier)
 {
-    emulated::now.fills[barrier] = 0;
+    emulated::own_block().phases[barrier] = 0;
+}
+
+static inline void open_barrier(uint64_t *barrier)
+{
+    emulated::own_block().phases[barrier] = 0;
+}
+
+static inline void arrive(uint64_t *barrier)
+{
+    emulated::own_block().phases.at(barrier)++;
 }
 
 static inline void fetch_line(const void *)
@@ -292,9 +434,14 @@ static inline void order_slot()
 
 static inline void start_copy(uint8_t *slot, uint64_t *barrier, std::vector<uint8_t> bytes)
 {
-    if (emulated::now.copies.count(barrier)) emulated::stop("a slot is filled again before it was waited for");
+    if (emulated::own_block().copies.count(barrier)) emulated::stop("a slot is filled again before it was waited for");
     memset(slot, 0xFF, bytes.size()); /* not a number */
-    emulated::now.copies[barrier] = {slot, std::move(bytes)};
+    if (rand() % 2) { /* it is there at once */
+        memcpy(slot, bytes.data(), bytes.size());
+        emulated::own_block().phases.at(barrier)++;
+        return;
+    }
+    emulated::own_block().copies[barrier] = {slot, std::move(bytes)};
 }
 
 static inline void fill_slot(uint8_t *slot, uint64_t *barrier, const uint8_t *from, uint32_t byte_count, uint32_t lane)
@@ -304,20 +451,24 @@ static inline void fill_slot(uint8_t *slot, uint64_t *barrier, const uint8_t *fr
     __syncwarp();
 }
 
-struct row_map {
+struct alignas(64) row_map {
     const uint8_t *elements;
     uint32_t row_count, column_count, element_bytes;
 };
 
-template <uint32_t ROWS, uint32_t ROW_BYTES>
-static void fill_slot_with_box(uint8_t *slot, uint64_t *barrier, const row_map *map, uint32_t row, uint32_t column, uint32_t lane)
+static inline void acquire_map(const row_map *)
+{
+}
+
+static inline void fill_slot_with_box(uint8_t *slot, uint64_t *barrier, const row_map *map, uint32_t rows, uint32_t row_bytes,
+                                      uint32_t row, uint32_t column, uint32_t lane)
 {
     const uint32_t bytes = map->column_count * map->element_bytes, first = column * map->element_bytes;
     if (bytes % 16 || (uintptr_t)map->elements % 16) emulated::stop("a matrix that is not aligned");
     if (lane == 0) {
-        std::vector<uint8_t> box(ROWS * ROW_BYTES);
-        for (uint32_t i = 0; i < ROWS * ROW_BYTES; i++) {
-            const uint32_t r = row + i / ROW_BYTES, at = first + i % ROW_BYTES;
+        std::vector<uint8_t> box(rows * row_bytes);
+        for (uint32_t i = 0; i < rows * row_bytes; i++) {
+            const uint32_t r = row + i / row_bytes, at = first + i % row_bytes;
             if (r < map->row_count && at < bytes) box[i] = map->elements[(size_t)r * bytes + at];
         }
         start_copy(slot, barrier, std::move(box));
@@ -327,22 +478,23 @@ static void fill_slot_with_box(uint8_t *slot, uint64_t *barrier, const row_map *
 
 static inline void skip_slot(uint64_t *barrier, uint32_t lane)
 {
-    if (lane == 0) emulated::now.copies[barrier] = {};
+    if (lane == 0) emulated::own_block().copies[barrier] = {};
     __syncwarp();
 }
 
 static inline void wait_for_slot(uint64_t *barrier, uint32_t parity)
 {
-    for (long turns = 0; emulated::now.fills.at(barrier) % 2 == parity; turns++) {
-        auto copy = emulated::now.copies.find(barrier);
-        if (copy != emulated::now.copies.end()) {
-            if (!copy->second.bytes.empty()) memcpy(copy->second.to, copy->second.bytes.data(), copy->second.bytes.size());
-            emulated::now.copies.erase(copy);
-            emulated::now.fills[barrier]++;
+    emulated::block &own = emulated::own_block();
+    const unsigned &phases = own.phases.at(barrier);
+    while (phases % 2 == parity) {
+        auto copy = own.copies.find(barrier);
+        if (copy == own.copies.end()) {
+            emulated::wait_until([&own, &phases, barrier, parity] { return phases % 2 != parity || own.copies.count(barrier); });
             continue;
         }
-        if (turns == emulated::TURNS_MAX) emulated::stop("waits for a copy that was not asked for");
-        emulated::give_way();
+        if (!copy->second.bytes.empty()) memcpy(copy->second.to, copy->second.bytes.data(), copy->second.bytes.size());
+        own.copies.erase(copy);
+        own.phases.at(barrier)++;
     }
     __syncwarp();
 }

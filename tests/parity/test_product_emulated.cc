@@ -1,10 +1,10 @@
-/* test_product_emulated.cc - the kernel of infer/kernels_product.cuh on the CPU, by an emulated device: near the products in
- * double precision, and the same bits for packed weights as for raw ones, whatever the number of slots, blocks and patches. The
+/* test_product_emulated.cc - the kernel of infer/kernels_token.cuh on the CPU, by an emulated device: near products and attention
+ * in double precision, and the same bits for packed weights as for raw ones, whatever the number of slots, blocks and patches. The
  * order in which threads run is one of many, and tensor cores round otherwise: tests/parity/test_gpu_forward.c is the judge of a
  * real device. */
 #include "emulated_device.cuh"
 
-#include "kernels_product.cuh"
+#include "kernels_token.cuh"
 
 extern "C" {
 #include <setjmp.h>
@@ -16,8 +16,6 @@ extern "C" {
 
 #define NMSE_LIMIT 1e-9 /* of an input with 16 bits, and sums in float32 */
 #define GUARD -99.0f
-
-alignas(128) uint8_t slots[1 << 20]; /* the shared memory of a block */
 
 static uint64_t random_state = 1;
 
@@ -151,62 +149,111 @@ static double multiply_row(const test_matrix &m, uint32_t row, const std::vector
     return sum;
 }
 
-/* Padded with zeros, as the kernel expects. */
+/* ------------------------------------------------------------------------------------------------------------ stages */
+
+/* Numbers that blocks hand on, 16-byte aligned. */
+struct vector_memory {
+    std::vector<float4> fours;
+
+    explicit vector_memory(size_t count) : fours((count + 3) / 4)
+    {
+        memset(fours.data(), 0xFF, fours.size() * sizeof(float4));
+    }
+    explicit vector_memory(const std::vector<float> &values) : vector_memory(values.size())
+    {
+        std::copy(values.begin(), values.end(), data());
+    }
+    float *data()
+    {
+        return (float *)fours.data();
+    }
+};
+
 static std::vector<float> make_input(uint32_t columns)
 {
-    std::vector<float> x(input_steps(columns) * PACK12_STEP, 0.0f);
+    std::vector<float> x(columns);
     random_state = columns;
-    for (uint32_t i = 0; i < columns; i++) x[i] = next_gaussian();
+    for (float &value : x) value = next_gaussian();
     return x;
 }
-
-/* ---------------------------------------------------------------------------------------------------------- products */
 
 /* How a launch shares out work and memory. */
 struct launch_case {
     unsigned blocks;
-    uint32_t slot_warps, slot_count, round_sets;
+    uint32_t slot_count, round_sets;
 };
 
-static product_args describe(const test_matrix &m, const std::vector<float> &x, const launch_case &launch)
+#define AREA_BYTES (400u << 10)
+#define SLOT_BYTES 16384u
+
+static token_args make_args(const std::vector<token_stage> &stages, const launch_case &launch)
 {
-    const uint32_t element_bytes = m.form == CLLM_GPU_F32 ? 4 : 2;
-    product_args args = {};
-    args.column_count = m.columns;
-    args.row_bytes = m.form == CLLM_GPU_PACKED12 ? pack12_band_bytes(m.columns) : (uint64_t)m.columns * element_bytes;
-    args.is_aligned = m.columns * element_bytes % 16 == 0;
-    args.slot_warps = launch.slot_warps;
-    args.slot_count = launch.slot_count;
-    args.round_sets = launch.round_sets;
-    args.input = x.data();
-    args.epsilon = 1e-5f;
+    static const float frequencies[64] = {0};
+    token_args args = {};
+    args.stages = stages.data();
+    args.end = (uint32_t)stages.size();
+    args.frequencies = frequencies;
+    args.memory.slot_count = launch.slot_count;
+    args.memory.slot_bytes = SLOT_BYTES;
+    args.memory.tile_warps = min(launch.slot_count, TOKEN_WARPS);
+    args.memory.area_offset = launch.slot_count * SLOT_BYTES;
+    args.memory.fixed_offset = args.memory.area_offset + AREA_BYTES;
     return args;
 }
 
-static void add_part(product_args &args, int part, const test_matrix &m, const float *bias, float *output)
+static void run(const token_args &args, unsigned blocks)
 {
-    args.set_count += pack12_band_count(m.rows);
-    args.parts[part] = {m.elements.data(), m.patches.data(), bias, output, m.window, m.rows, args.set_count};
-    args.maps[part] = {m.elements.data(), m.rows, m.columns, m.form == CLLM_GPU_F32 ? 4u : 2u};
+    emulated::run(blocks, TOKEN_THREADS + WARP, blocks % 2 != 0, [&] { run_token<1>(args); });
 }
 
-static void run(enum cllm_gpu_form form, enum product_stage stage, unsigned blocks, product_args args)
+static token_stage describe(enum token_step step, const test_matrix &m, const float *input)
 {
-    void (*const kernels[])(product_args) = {multiply<bf16_form>, multiply<f16_form>, multiply<f32_form>, multiply<packed_form>};
-    args.stage = stage;
-    memset(slots, 0xEE, sizeof slots);
-    emulated::run(blocks, PRODUCT_WARPS * WARP, blocks % 2 != 0, [&] { kernels[form](args); });
+    const uint32_t element_bytes = m.form == CLLM_GPU_F32 ? 4 : 2;
+    token_stage stage = {};
+    stage.step = step;
+    stage.form = m.form;
+    stage.column_count = m.columns;
+    stage.tile_count = pack12_tile_count(m.columns);
+    stage.row_bytes = m.form == CLLM_GPU_PACKED12 ? pack12_band_bytes(m.columns) : (uint64_t)m.columns * element_bytes;
+    stage.is_aligned = m.columns * element_bytes % 16 == 0;
+    stage.input = input;
+    stage.epsilon = 1e-5f;
+    return stage;
 }
 
-static void assert_near(const char *what, const float *found, const std::vector<double> &expected)
+static void add_part(token_stage &stage, int part, const test_matrix &m, const float *bias, float *output)
+{
+    stage.set_count += pack12_band_count(m.rows);
+    stage.parts[part] = {m.elements.data(), m.patches.data(), bias, output, m.window, m.rows, stage.set_count};
+    stage.maps[part] = {m.elements.data(), m.rows, m.columns, m.form == CLLM_GPU_F32 ? 4u : 2u};
+}
+
+static void share_out(token_stage &stage, const launch_case &launch, uint32_t first_block)
+{
+    stage.first_block = first_block % launch.blocks;
+    stage.whole_rounds = stage.set_count / launch.blocks;
+    stage.more_blocks = stage.set_count % launch.blocks;
+    stage.round_sets = launch.round_sets;
+}
+
+static void run_alone(token_stage &stage, const launch_case &launch)
+{
+    share_out(stage, launch, 1);
+    const std::vector<token_stage> stages = {stage};
+    run(make_args(stages, launch), launch.blocks);
+}
+
+static void assert_near(const char *what, const float *found, const std::vector<double> &expected, double limit)
 {
     double error = 0, power = 0;
     for (size_t i = 0; i < expected.size(); i++) {
         error += (found[i] - expected[i]) * (found[i] - expected[i]);
         power += expected[i] * expected[i];
     }
-    if (!(error <= NMSE_LIMIT * power)) fail_msg("%s: NMSE %g", what, error / power);
+    if (!(error <= limit * power)) fail_msg("%s: NMSE %g", what, error / power);
 }
+
+/* ---------------------------------------------------------------------------------------------------------- products */
 
 struct product_case {
     uint32_t rows, columns;
@@ -218,30 +265,31 @@ static std::vector<float> multiply_case(const product_case &c, enum cllm_gpu_for
 {
     const std::vector<float> x = make_input(c.columns);
     const test_matrix m = make_matrix(c.rows, c.columns, form, c.tiny_share, 777 + c.columns);
-    std::vector<float> bias(c.rows), y(c.rows + PACK12_ROWS, GUARD);
+    std::vector<float> bias(c.rows);
     std::vector<double> expected(c.rows);
     for (uint32_t i = 0; i < c.rows; i++) {
         bias[i] = next_gaussian();
         expected[i] = multiply_row(m, i, x) + bias[i];
     }
-    product_args args = describe(m, x, launch);
-    add_part(args, 0, m, bias.data(), y.data());
-    run(form, STAGE_SET, launch.blocks, args);
+    vector_memory input(x), y(c.rows + PACK12_ROWS);
+    token_stage stage = describe(STEP_SET, m, input.data());
+    add_part(stage, 0, m, bias.data(), y.data());
+    run_alone(stage, launch);
     char what[99];
     snprintf(what, sizeof what, "%u x %u, form %d, %u slots, %zu listed patches", c.rows, c.columns, form, launch.slot_count,
              m.patches.size());
-    assert_near(what, y.data(), expected);
-    for (uint32_t i = 0; i < PACK12_ROWS; i++) assert_true(y[c.rows + i] == GUARD);
-    return y;
+    assert_near(what, y.data(), expected, NMSE_LIMIT);
+    for (uint32_t i = 0; i < PACK12_ROWS; i++) assert_false(is_written(y.data()[c.rows + i]));
+    return std::vector<float>(y.data(), y.data() + c.rows);
 }
 
 static void test_products_are_near_and_alike(void **)
 {
     static const product_case cases[] = {
-        {33, 70, {2, 8, 1, 1}, 0.01},     {97, 192, {3, 8, 2, 2}, 0.01},    {41, 520, {2, 8, 2, 1}, 0.02},
-        {20, 1037, {1, 5, 1, 2}, 0.02},   {64, 512, {3, 8, 1, 2}, 0.002},   {60, 2048, {4, 8, 2, 1}, 0.001},
-        {24, 4096, {1, 8, 3, 2}, 0.3},    {16, 5632, {1, 8, 2, 1}, 0.0005}, {8, 14336, {1, 8, 3, 1}, 0.0001},
-        {150, 512, {2, 8, 2, 3}, 0.0005}, {8, 1536, {1, 3, 1, 1}, 0.0001},  {130, 896, {2, 7, 2, 2}, 0.001},
+        {33, 70, {2, 8, 1}, 0.01},     {97, 192, {3, 8, 2}, 0.01},    {41, 520, {2, 16, 1}, 0.02},
+        {20, 1037, {1, 5, 2}, 0.02},   {64, 512, {3, 1, 2}, 0.002},   {60, 2048, {4, 17, 1}, 0.001},
+        {24, 4096, {1, 25, 2}, 0.3},   {16, 5632, {1, 25, 1}, 0.0005}, {8, 14336, {1, 19, 1}, 0.0001},
+        {150, 512, {2, 8, 3}, 0.0005}, {8, 1536, {1, 3, 1}, 0.0001},  {130, 896, {2, 33, 2}, 0.001},
     };
     for (const product_case &c : cases) {
         const std::vector<float> raw = multiply_case(c, CLLM_GPU_BF16, c.launch);
@@ -262,121 +310,248 @@ static void test_products_are_near_and_alike(void **)
 struct step_case {
     uint32_t columns;
     enum cllm_gpu_form form;
-    std::vector<float> x, norm, normed; /* the input, and what the steps with a norm multiply */
+    std::vector<float> x, normed; /* the input, and what the steps with a norm multiply */
+    vector_memory norm;
     double scale;
 };
 
 static step_case make_step(uint32_t columns, enum cllm_gpu_form form)
 {
-    step_case c = {columns, form, make_input(columns), std::vector<float>(columns), {}, 0};
+    step_case c = {columns, form, make_input(columns), {}, vector_memory(columns), 0};
     double squares = 0;
     c.normed = c.x;
     for (uint32_t i = 0; i < columns; i++) {
-        c.norm[i] = 1 + 0.2f * next_gaussian();
-        c.normed[i] = c.x[i] * c.norm[i];
+        c.norm.data()[i] = 1 + 0.2f * next_gaussian();
+        c.normed[i] = c.x[i] * c.norm.data()[i];
         squares += (double)c.x[i] * c.x[i];
     }
     c.scale = 1 / sqrt(squares / columns + 1e-5);
     return c;
 }
 
-static std::vector<float> run_gate(const step_case &c)
+static std::vector<float> floats_of(vector_memory &memory, size_t count)
+{
+    return std::vector<float>(memory.data(), memory.data() + count);
+}
+
+static std::vector<float> run_gate(step_case &c)
 {
     const uint32_t rows = 101;
     const test_matrix gate = make_matrix(rows, c.columns, c.form, 0.003, 5), up = make_matrix(rows, c.columns, c.form, 0.003, 6);
     const std::vector<float> bias(rows, 0.1f);
-    std::vector<float> y(rows);
+    vector_memory x(c.x), y(rows);
     std::vector<double> expected(rows);
-    product_args args = describe(gate, c.x, {4, 8, 2, 1});
-    add_part(args, 1, up, NULL, y.data());
-    args.set_count = 0;
-    add_part(args, 0, gate, bias.data(), y.data());
-    args.norm = c.norm.data();
-    run(c.form, STAGE_GATE, 4, args);
+    token_stage stage = describe(STEP_GATE, gate, x.data());
+    add_part(stage, 1, up, NULL, y.data());
+    stage.set_count = 0;
+    add_part(stage, 0, gate, bias.data(), y.data());
+    stage.norm = c.norm.data();
+    run_alone(stage, {4, 18, 1});
     for (uint32_t i = 0; i < rows; i++) {
         const double g = multiply_row(gate, i, c.normed) * c.scale + 0.1f, u = multiply_row(up, i, c.normed) * c.scale;
         expected[i] = g / (1 + exp(-g)) * u;
     }
-    assert_near("gate", y.data(), expected);
-    return y;
+    assert_near("gate", y.data(), expected, NMSE_LIMIT);
+    return floats_of(y, rows);
 }
 
-static std::vector<float> run_add(const step_case &c)
+static std::vector<float> run_add(step_case &c)
 {
     const uint32_t rows = 75;
     const test_matrix m = make_matrix(rows, c.columns, c.form, 0.003, 7);
-    std::vector<float> y(rows, 0.5f);
+    vector_memory x(c.x), prior(std::vector<float>(rows, 0.5f)), y(rows);
     std::vector<double> expected(rows);
-    product_args args = describe(m, c.x, {3, 8, 1, 2});
-    add_part(args, 0, m, NULL, y.data());
-    run(c.form, STAGE_ADD, 3, args);
+    token_stage stage = describe(STEP_ADD, m, x.data());
+    add_part(stage, 0, m, NULL, y.data());
+    stage.prior = prior.data();
+    run_alone(stage, {3, 8, 2});
     for (uint32_t i = 0; i < rows; i++) expected[i] = multiply_row(m, i, c.x) + 0.5;
-    assert_near("add", y.data(), expected);
-    return y;
+    assert_near("add", y.data(), expected, NMSE_LIMIT);
+    return floats_of(y, rows);
 }
 
 /* Queries, keys and values: three matrices behind each other. */
-static std::vector<float> run_parts(const step_case &c)
+static std::vector<float> run_parts(step_case &c)
 {
     const uint32_t rows[] = {100, 24, 30}, most = 100;
     std::vector<float> all;
     std::vector<test_matrix> matrices;
-    std::vector<std::vector<float>> outputs(3, std::vector<float>(most, GUARD));
+    std::vector<vector_memory> outputs(3, vector_memory(most));
+    vector_memory x(c.x);
     for (uint32_t i = 0; i < 3; i++) matrices.push_back(make_matrix(rows[i], c.columns, c.form, 0.003, 8 + i));
-    product_args args = describe(matrices[0], c.x, {2, 8, 2, 2});
-    for (int i = 0; i < 3; i++) add_part(args, i, matrices[i], NULL, outputs[i].data());
-    args.norm = c.norm.data();
-    run(c.form, STAGE_SET, 2, args);
+    token_stage stage = describe(STEP_SET, matrices[0], x.data());
+    for (int i = 0; i < 3; i++) add_part(stage, i, matrices[i], NULL, outputs[i].data());
+    stage.norm = c.norm.data();
+    run_alone(stage, {2, 8, 2});
     for (uint32_t i = 0; i < 3; i++) {
         std::vector<double> expected(rows[i]);
         for (uint32_t row = 0; row < rows[i]; row++) expected[row] = multiply_row(matrices[i], row, c.normed) * c.scale;
-        assert_near("parts", outputs[i].data(), expected);
-        for (uint32_t row = rows[i]; row < most; row++) assert_true(outputs[i][row] == GUARD);
-        all.insert(all.end(), outputs[i].begin(), outputs[i].end());
+        assert_near("parts", outputs[i].data(), expected, NMSE_LIMIT);
+        for (uint32_t row = rows[i]; row < most; row++) assert_false(is_written(outputs[i].data()[row]));
+        for (uint32_t row = 0; row < rows[i]; row++) all.push_back(outputs[i].data()[row]);
     }
     return all;
-}
-
-/* What attention left in three spans, the heads of six dimensions. */
-static std::vector<float> run_spans(const step_case &c)
-{
-    const uint32_t rows = 40, head_dim = 6, heads = c.columns / head_dim, position = 2 * CLLM_SPAN_POSITIONS + 5, spans = 3;
-    const test_matrix m = make_matrix(rows, heads * head_dim, c.form, 0.003, 11);
-    const uint32_t stride = input_steps(m.columns) * PACK12_STEP;
-    std::vector<float> values(spans * stride), y(rows, 0.25f), x(m.columns);
-    std::vector<float2> scales(spans * heads);
-    std::vector<double> expected(rows);
-    for (uint32_t head = 0; head < heads; head++) {
-        double sum = 0, factors[3];
-        for (uint32_t s = 0; s < spans; s++) {
-            scales[s * heads + head] = {next_gaussian(), 1 + fabsf(next_gaussian())};
-            factors[s] = exp((double)scales[s * heads + head].x);
-            sum += factors[s] * scales[s * heads + head].y;
-        }
-        for (uint32_t i = head * head_dim; i < (head + 1) * head_dim; i++) {
-            double value = 0;
-            for (uint32_t s = 0; s < spans; s++) value += (values[s * stride + i] = next_gaussian()) * factors[s] / sum;
-            x[i] = (float)value;
-        }
-    }
-    product_args args = describe(m, x, {3, 8, 1, 1});
-    add_part(args, 0, m, NULL, y.data());
-    args.spans = {values.data(), scales.data(), &position, stride, heads, head_dim, 0};
-    run(c.form, STAGE_ADD, 3, args);
-    for (uint32_t i = 0; i < rows; i++) expected[i] = multiply_row(m, i, x) + 0.25;
-    assert_near("spans", y.data(), expected);
-    return y;
 }
 
 static void test_steps_are_near_and_alike(void **)
 {
     for (uint32_t columns : {192u, 1024u}) {
-        const step_case raw = make_step(columns, CLLM_GPU_BF16), packed = make_step(columns, CLLM_GPU_PACKED12);
+        step_case raw = make_step(columns, CLLM_GPU_BF16), packed = make_step(columns, CLLM_GPU_PACKED12);
         assert_true(run_gate(raw) == run_gate(packed));
         assert_true(run_add(raw) == run_add(packed));
         assert_true(run_parts(raw) == run_parts(packed));
-        assert_true(run_spans(raw) == run_spans(packed));
     }
+}
+
+/* ------------------------------------------------------------------------------------------------------------ chains */
+
+/* Products of products: more stages than are described in shared memory at a time, some without work for some blocks. */
+static std::vector<float> run_chain(enum cllm_gpu_form form, const launch_case &launch)
+{
+    enum { STAGES = 3 * STAGE_RING };
+    std::vector<test_matrix> matrices;
+    std::vector<vector_memory> vectors = {vector_memory(make_input(300))};
+    std::vector<token_stage> stages;
+    std::vector<double> expected(vectors[0].data(), vectors[0].data() + 300);
+    for (uint32_t i = 0; i < STAGES; i++) {
+        const uint32_t rows = i % 2 ? 300 : 40;
+        matrices.push_back(make_matrix(rows, (uint32_t)expected.size(), form, 0.003, 90 + i));
+        vectors.push_back(vector_memory(rows));
+        std::vector<double> next(rows, 0);
+        for (uint32_t row = 0; row < rows; row++) {
+            for (size_t k = 0; k < expected.size(); k++) next[row] += matrices[i].values[row * expected.size() + k] * expected[k];
+        }
+        expected = next;
+    }
+    for (uint32_t i = 0, first_block = 0; i < STAGES; i++) {
+        stages.push_back(describe(STEP_SET, matrices[i], vectors[i].data()));
+        add_part(stages[i], 0, matrices[i], NULL, vectors[i + 1].data());
+        share_out(stages[i], launch, first_block);
+        first_block += stages[i].set_count;
+    }
+    run(make_args(stages, launch), launch.blocks);
+    assert_near("a chain", vectors.back().data(), expected, NMSE_LIMIT * STAGES);
+    return floats_of(vectors.back(), expected.size());
+}
+
+static void test_chains_are_near_and_alike(void **)
+{
+    const std::vector<float> raw = run_chain(CLLM_GPU_BF16, {5, 25, 1});
+    assert_true(raw == run_chain(CLLM_GPU_PACKED12, {4, 3, 1}));
+    assert_true(raw == run_chain(CLLM_GPU_PACKED12, {7, 40, 2}));
+}
+
+/* --------------------------------------------------------------------------------------------------------- attention */
+
+/* A token's own row of everything that attention reads, and the cache before it. */
+struct attention_case {
+    uint32_t heads, kv_heads, head_dim, context, position, window;
+};
+
+static float bf16(float value)
+{
+    return __bfloat162float(__float2bfloat16_rn(value));
+}
+
+/* Rotates in double precision. */
+static std::vector<double> rotate(const float *head, uint32_t dims, uint32_t position, const float *frequencies)
+{
+    std::vector<double> out(dims);
+    for (uint32_t i = 0; i < dims / 2; i++) {
+        const double angle = (double)((float)position * frequencies[i]), low = head[i], high = head[i + dims / 2];
+        out[i] = low * cos(angle) - high * sin(angle);
+        out[i + dims / 2] = high * cos(angle) + low * sin(angle);
+    }
+    return out;
+}
+
+static void run_attention_case(const attention_case &c, const launch_case &launch)
+{
+    const uint32_t stride = (c.head_dim + 7) / 8 * 8, group = c.heads / c.kv_heads, query = c.heads * c.head_dim;
+    const uint32_t key = c.kv_heads * c.head_dim, rows = 40, begin = c.window && c.position + 1 > c.window ? c.position + 1 - c.window : 0;
+    float frequencies[64];
+    for (uint32_t i = 0; i < c.head_dim / 2; i++) frequencies[i] = 1 / powf(100, (float)i / (float)c.head_dim);
+    vector_memory q(make_input(query)), k(make_input(key)), v(make_input(key + 1)), spans(32 * (query + 2 * c.heads + 64));
+    vector_memory prior(std::vector<float>(rows, 0.25f)), y(rows);
+    const size_t cached = (size_t)c.kv_heads * c.context * stride;
+    std::vector<uint4> key_memory(cached / 8), value_memory(cached / 8); /* zeros */
+    __nv_bfloat16 *keys = (__nv_bfloat16 *)key_memory.data(), *values = (__nv_bfloat16 *)value_memory.data();
+    random_state = 4711;
+    for (uint32_t h = 0; h < c.kv_heads; h++) {
+        for (uint32_t p = 0; p < c.context; p++) { /* what lies behind the position must not matter */
+            for (uint32_t i = 0; i < c.head_dim; i++) {
+                const size_t at = ((size_t)h * c.context + p) * stride + i;
+                keys[at] = __float2bfloat16_rn(p > c.position ? NAN : next_gaussian());
+                values[at] = __float2bfloat16_rn(p > c.position ? NAN : next_gaussian());
+            }
+        }
+    }
+    std::vector<double> attended(query), expected(rows);
+    for (uint32_t h = 0; h < c.heads; h++) {
+        const uint32_t kv = h / group;
+        const std::vector<double> turned = rotate(q.data() + h * c.head_dim, c.head_dim, c.position, frequencies);
+        const std::vector<double> own = rotate(k.data() + kv * c.head_dim, c.head_dim, c.position, frequencies);
+        std::vector<double> weights;
+        double sum = 0;
+        for (uint32_t p = begin; p <= c.position; p++) {
+            double score = 0;
+            for (uint32_t i = 0; i < c.head_dim; i++) {
+                const float cache = __bfloat162float(keys[((size_t)kv * c.context + p) * stride + i]);
+                score += turned[i] * (p == c.position ? bf16((float)own[i]) : cache);
+            }
+            weights.push_back(exp(score / sqrt(c.head_dim)));
+            sum += weights.back();
+        }
+        for (uint32_t i = 0; i < c.head_dim; i++) {
+            double value = 0;
+            for (uint32_t p = begin; p <= c.position; p++) {
+                const float cache = __bfloat162float(values[((size_t)kv * c.context + p) * stride + i]);
+                value += weights[p - begin] * (p == c.position ? bf16(v.data()[kv * c.head_dim + i]) : cache);
+            }
+            attended[h * c.head_dim + i] = value / sum;
+        }
+    }
+    const test_matrix m = make_matrix(rows, query, CLLM_GPU_PACKED12, 0.003, 11);
+    for (uint32_t row = 0; row < rows; row++) {
+        expected[row] = 0.25;
+        for (uint32_t i = 0; i < query; i++) expected[row] += m.values[row * query + i] * attended[i];
+    }
+    std::vector<token_stage> stages(2);
+    stages[0] = {};
+    stages[0].step = STEP_ATTEND;
+    stages[0].first_block = 1 % launch.blocks;
+    stages[0].query = q.data(), stages[0].key = k.data(), stages[0].value = v.data();
+    stages[0].keys = keys, stages[0].values = values, stages[0].spans = spans.data();
+    stages[1] = describe(STEP_ADD, m, NULL);
+    add_part(stages[1], 0, m, NULL, y.data());
+    stages[1].spans = spans.data(), stages[1].prior = prior.data();
+    share_out(stages[1], launch, 0);
+    token_args args = make_args(stages, launch);
+    args.position = c.position;
+    args.frequencies = frequencies;
+    args.attention_factor = 1;
+    const uint32_t span_floats = (query + 2 * c.heads + 31) / 32 * 32;
+    const uint32_t chunks = (group + CLLM_ATTENTION_HEADS_MAX - 1) / CLLM_ATTENTION_HEADS_MAX;
+    args.attention = {c.heads,  group,       chunks, c.kv_heads, c.head_dim, stride, c.context, c.window,
+                      span_floats, query, 1 / sqrtf((float)c.head_dim)};
+    run(args, launch.blocks);
+    assert_near("attention", y.data(), expected, 1e-8);
+    for (uint32_t h = 0; h < c.kv_heads; h++) {
+        const std::vector<double> own = rotate(k.data() + h * c.head_dim, c.head_dim, c.position, frequencies);
+        for (uint32_t i = 0; i < c.head_dim; i++) {
+            const size_t at = ((size_t)h * c.context + c.position) * stride + i;
+            assert_true(fabs(__bfloat162float(keys[at]) - own[i]) <= fabs(own[i]) / 128 + 1e-6);
+            assert_true(__bfloat162float(values[at]) == bf16(v.data()[h * c.head_dim + i]));
+        }
+    }
+}
+
+static void test_attention_is_near(void **)
+{
+    run_attention_case({4, 2, 32, 40, 0, 0}, {3, 17, 1});
+    run_attention_case({4, 2, 16, 700, 2 * CLLM_SPAN_POSITIONS + 5, 0}, {2, 17, 1});
+    run_attention_case({9, 1, 6, 300, 299, 0}, {3, 5, 1});
+    run_attention_case({3, 3, 20, 500, 450, 300}, {4, 17, 2});
 }
 
 int main()
@@ -384,6 +559,8 @@ int main()
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_products_are_near_and_alike),
         cmocka_unit_test(test_steps_are_near_and_alike),
+        cmocka_unit_test(test_chains_are_near_and_alike),
+        cmocka_unit_test(test_attention_is_near),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
