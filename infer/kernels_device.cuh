@@ -261,6 +261,17 @@ static __device__ __forceinline__ void wait_for_slot(uint64_t *barrier, uint32_t
     }
 }
 
+/* Whether that is so now. */
+static __device__ __forceinline__ bool is_passed(uint64_t *barrier, uint32_t parity)
+{
+    uint32_t passed;
+    asm volatile("{ .reg .pred full; mbarrier.test_wait.parity.shared.b64 full, [%1], %2; selp.u32 %0, 1, 0, full; }"
+                 : "=r"(passed)
+                 : "r"(shared_address(barrier)), "r"(parity)
+                 : "memory");
+    return passed;
+}
+
 /* sums += A B: A has 16 rows and 16 columns, B 16 rows and 8 columns. With group = lane / 4 and quad = lane % 4 a lane gives, of
  * row `group` of A in a.x and a.z, of row 8 + group in a.y and a.w, of column `group` of B in b0 and b1, the elements 2 quad and
  * 2 quad + 1, and then 8 + 2 quad and 9 + 2 quad. It gets columns 2 quad and 2 quad + 1 of row `group` in sums 0 and 1, of row

@@ -33,7 +33,10 @@
 #define SPAN_BATCH 4      /* the same of spans */
 #define STEP_BYTES 128    /* of the input in shared memory: 32 first terms, 32 second ones */
 #define LINE_BYTES 128
-#define LOOK_AHEAD 3      /* stages */
+#ifndef TILES_UNDER_WAY
+#define TILES_UNDER_WAY 32 /* to a block at a time: by measurement */
+#endif
+#define SLOTS_OF_WARP 2
 #define STAGE_RING 8      /* stages whose descriptions are in shared memory: those from the previous one on */
 #define ADDERS 8          /* lanes that add up a row */
 #define SUM_STRIDE 20     /* floats between the sums of tiles: keeps those that are read together on different banks */
@@ -409,16 +412,26 @@ static __device__ __forceinline__ void stamp(uint32_t stage, uint32_t k)
 #define CLOCK(k)
 #endif
 
+/* The next tile that goes to a slot, and how it gets there. */
+struct tile_copy {
+    uint32_t stage;
+    uint32_t tile; /* of the block's, in that stage */
+    const uint8_t *from; /* or the map */
+    uint32_t size;       /* bytes, or of a row */
+    uint32_t row, column;
+    uint32_t kind;
+};
+
+enum { COPY_BYTES, COPY_BOX, COPY_NOTHING };
+
 /* A block, or a warp of it, at work: those before TOKEN_WARPS multiply, one more copies. */
 struct token_work {
     const struct token_args &args;
     uint32_t at;           /* of a warp that multiplies: its next tile, counted in the block from the stage on */
     uint32_t slot, parity; /* of that tile */
-    uint32_t number;       /* of that tile, counted from the start */
-    uint32_t seen;         /* tiles that had been asked for when it last looked */
 
     __device__ __forceinline__ explicit token_work(const struct token_args &of_grid)
-        : args(of_grid), at(warp()), slot(warp()), parity(0), number(warp()), seen(0)
+        : args(of_grid), at(warp()), slot(warp()), parity(0)
     {
     }
 
@@ -466,13 +479,13 @@ struct token_work {
     {
         return described() + 1;
     }
-    __device__ __forceinline__ volatile uint32_t *asked() const /* tiles that have been asked for */
+    __device__ __forceinline__ uint32_t *tile_counts() const /* of this block, of the stages in the ring */
     {
-        return described() + 2;
+        return (uint32_t *)(warp_sums() + TOKEN_WARPS + 2);
     }
     __device__ __forceinline__ float *cosines() const /* of the position, head_dim / 2; the sines follow */
     {
-        return warp_sums() + TOKEN_WARPS + 3;
+        return (float *)(tile_counts() + STAGE_RING);
     }
     static __device__ __forceinline__ uint32_t warp()
     {
@@ -532,7 +545,7 @@ struct token_work {
             open_barrier(emptied() + i);
             publish_slots();
         }
-        if (threadIdx.x == 0) *described() = *done() = args.begin, *asked() = 0;
+        if (threadIdx.x == 0) *described() = *done() = args.begin;
     }
 
     /* ------------------------------------------------------------------------- by the warp that copies */
@@ -547,25 +560,29 @@ struct token_work {
         end_copies();
     }
 
-    /* Makes sure that stage i is described, and has what later ones read brought to the cache of the device: by the time that they
-     * run memory has a long queue of weights. Blocks share this out. */
-    __device__ __forceinline__ void look_ahead(uint32_t i) const
+    /* When the description of stage i has arrived. */
+    __device__ __forceinline__ void open_stage(uint32_t i) const
     {
-        WATCH;
-        while (*done() + STAGE_RING <= i + LOOK_AHEAD) { give_way(); LOOK("done", i, *done()); }
-        fetch_stage(i + LOOK_AHEAD);
-        finish_copies_but<1>();
-        __syncwarp();
+        const struct token_stage &stage = get_stage(i);
         if (lane() == 0) {
-            __threadfence_block();
-            *described() = min(i + LOOK_AHEAD, args.end);
+            tile_counts()[i % STAGE_RING] =
+                stage.step == STEP_ATTEND ? 0 : count_sets(stage) * set_bands(stage) * stage.tile_count;
         }
-        if (lane() < (STAGE_BYTES + LINE_BYTES - 1) / LINE_BYTES && i + 3 * LOOK_AHEAD < args.end && blockIdx.x == 0) {
-            fetch_line((const uint8_t *)(args.stages + i + 3 * LOOK_AHEAD) + lane() * LINE_BYTES);
-        }
-        if (i + LOOK_AHEAD <= args.end) look_at(get_stage(i + LOOK_AHEAD - 1));
+        if (stage.form != CLLM_GPU_PACKED12 && stage.is_aligned) acquire_maps(args.stages[i]);
+        look_at(stage);
     }
 
+    /* Tells the others that the stages before `end` are described. */
+    __device__ __forceinline__ void publish_stages(uint32_t end) const
+    {
+        __syncwarp();
+        if (lane()) return;
+        __threadfence_block();
+        *described() = end;
+    }
+
+    /* What a stage reads besides weights is brought to the cache of the device: by the time that it runs memory has a long queue of
+     * weights. Blocks share this out. */
     __device__ __forceinline__ void look_at(const struct token_stage &stage) const
     {
         const uint32_t lines = stage.column_count / (LINE_BYTES / 4), first = blockIdx.x * WARP + lane();
@@ -582,57 +599,95 @@ struct token_work {
         }
     }
 
-    /* Asks for all tiles of this block in their order, each as soon as a slot is empty. */
-    __device__ __forceinline__ void copy_tiles()
-    {
-        slot = parity = number = 0;
-#pragma unroll 1
-        for (uint32_t i = args.begin; i < args.begin + LOOK_AHEAD; i++) fetch_stage(i);
-#pragma unroll 1
-        for (uint32_t i = args.begin; i < args.end; i++) {
-            look_ahead(i);
-            const struct token_stage &stage = get_stage(i);
-            if (stage.step == STEP_ATTEND) continue;
-            const uint32_t band_count = count_sets(stage) * set_bands(stage);
-            if (stage.form != CLLM_GPU_PACKED12 && stage.is_aligned) acquire_maps(args.stages[i]);
-#pragma unroll 1
-            for (uint32_t band = 0; band < band_count; band++) copy_band(stage, i, band);
-        }
-    }
-
     static __device__ __forceinline__ void acquire_maps(const struct token_stage &stage)
     {
         if (lane()) return;
         for (const struct row_map &map : stage.maps) acquire_map(&map);
     }
 
-    __device__ __forceinline__ void copy_band(const struct token_stage &stage, uint32_t stage_index, uint32_t band)
+    /* To the stage that the lane's next tile is of, as far as they are described. */
+    __device__ __forceinline__ void find_stage(struct tile_copy &copy, uint32_t known) const
     {
-        uint32_t set;
-        const uint32_t part = find_part(stage, band, set), tile_count = stage.tile_count, form = stage.form;
-        const uint32_t row_bytes = form == CLLM_GPU_F32 ? f32_form::row_stride : halves_form::row_stride;
-        const uint8_t *from = stage.parts[part].elements + set * stage.row_bytes;
-        const uint32_t last_bytes =
-            pack12_tile_bytes(pack12_steps(stage.column_count - (tile_count - 1) * PACK12_COLUMNS));
-        const struct row_map *map = &args.stages[stage_index].maps[part];
-        const bool is_aligned = stage.is_aligned;
 #pragma unroll 1
-        for (uint32_t tile = 0; tile < tile_count; tile++) {
-            uint8_t *to = slots() + slot * args.memory.slot_bytes;
-            uint64_t *barrier = filled() + slot;
-            wait_for_slot(emptied() + slot, parity ^ 1);
-            if (form == CLLM_GPU_PACKED12) {
-                fill_slot(to, barrier, from, tile + 1 == tile_count ? last_bytes : PACK12_TILE_BYTES, lane());
-                from += PACK12_TILE_BYTES;
-            } else if (is_aligned) {
-                fill_slot_with_box(to, barrier, map, PACK12_ROWS, row_bytes, set * PACK12_ROWS, tile * PACK12_COLUMNS, lane());
-            } else {
-                skip_slot(barrier, lane());
+        while (copy.stage < known && copy.tile >= tile_counts()[copy.stage % STAGE_RING]) {
+            copy.tile -= tile_counts()[copy.stage % STAGE_RING];
+            copy.stage++;
+        }
+    }
+
+    __device__ __forceinline__ void describe_copy(struct tile_copy &copy) const
+    {
+        const struct token_stage &stage = get_stage(copy.stage);
+        const uint32_t band = copy.tile / stage.tile_count, tile = copy.tile - band * stage.tile_count;
+        uint32_t set;
+        const uint32_t part = find_part(stage, band, set);
+        copy.kind = stage.form == CLLM_GPU_PACKED12 ? COPY_BYTES : stage.is_aligned ? COPY_BOX : COPY_NOTHING;
+        if (copy.kind == COPY_BYTES) {
+            copy.from = stage.parts[part].elements + set * stage.row_bytes + (size_t)tile * PACK12_TILE_BYTES;
+            copy.size = pack12_tile_bytes(pack12_steps(stage.column_count - tile * PACK12_COLUMNS));
+        } else {
+            copy.from = (const uint8_t *)&args.stages[copy.stage].maps[part];
+            copy.size = stage.form == CLLM_GPU_F32 ? f32_form::row_stride : halves_form::row_stride;
+            copy.row = set * PACK12_ROWS;
+            copy.column = tile * PACK12_COLUMNS;
+        }
+    }
+
+    /* Has the tile of another lane copied into that one's slot. */
+    __device__ __forceinline__ void start_tile(const struct tile_copy &copy, uint32_t of_lane) const
+    {
+        const uint8_t *from = (const uint8_t *)(uintptr_t)__shfl_sync(ALL_LANES, (unsigned long long)(uintptr_t)copy.from, of_lane);
+        const uint32_t size = __shfl_sync(ALL_LANES, copy.size, of_lane), kind = __shfl_sync(ALL_LANES, copy.kind, of_lane);
+        uint8_t *to = slots() + of_lane * args.memory.slot_bytes;
+        uint64_t *barrier = filled() + of_lane;
+        if (kind == COPY_BYTES) {
+            fill_slot(to, barrier, from, size, lane());
+        } else if (kind == COPY_BOX) {
+            const uint32_t row = __shfl_sync(ALL_LANES, copy.row, of_lane), column = __shfl_sync(ALL_LANES, copy.column, of_lane);
+            fill_slot_with_box(to, barrier, (const struct row_map *)from, PACK12_ROWS, size, row, column, lane());
+        } else {
+            skip_slot(barrier, lane());
+        }
+        __syncwarp();
+    }
+
+    /* Asks for all tiles of this block, each lane for those that go to one slot, as soon as it is empty. */
+    __device__ __forceinline__ void copy_tiles() const
+    {
+        uint32_t fetched = args.begin, known = args.begin, fills = 0;
+        struct tile_copy copy = {lane() < args.memory.slot_count ? args.begin : args.end, lane(), NULL, 0, 0, 0, 0};
+        bool is_described = false;
+#pragma unroll 1
+        while (__ballot_sync(ALL_LANES, copy.stage < args.end)) {
+            const uint32_t room = __shfl_sync(ALL_LANES, *done(), 0) + STAGE_RING; /* all lanes see the same */
+#pragma unroll 1
+            while (fetched < args.end && fetched < room) fetch_stage(fetched++);
+            const bool is_last = fetched == args.end; /* else the latest one has time until another one is fetched */
+            if (known + !is_last < fetched) {
+                if (is_last) finish_copies_but<0>();
+                finish_copies_but<1>();
+                __syncwarp();
+#pragma unroll 1
+                while (known + !is_last < fetched) open_stage(known++);
+                publish_stages(known);
             }
-            number++;
-            if (lane() == 0) *asked() = number;
-            __syncwarp();
-            if (++slot == args.memory.slot_count) slot = 0, parity ^= 1;
+            const bool is_under_way = fills && !is_passed(filled() + lane(), (fills - 1) & 1);
+            const bool may = __popc(__ballot_sync(ALL_LANES, is_under_way)) < TILES_UNDER_WAY;
+            const bool starts = may && is_described && is_passed(emptied() + lane(), (fills & 1) ^ 1);
+            uint32_t left = __ballot_sync(ALL_LANES, starts);
+            if (!left) give_way();
+#pragma unroll 1
+            for (; left; left &= left - 1) start_tile(copy, (uint32_t)__ffs((int)left) - 1);
+            if (starts) {
+                fills++;
+                copy.tile += args.memory.slot_count;
+                is_described = false;
+            }
+            if (!is_described) { /* before any stage leaves the ring */
+                find_stage(copy, known);
+                is_described = copy.stage < known;
+                if (is_described) describe_copy(copy);
+            }
         }
     }
 
@@ -665,16 +720,9 @@ struct token_work {
         long long last_clock = clock64();
 #endif
 #pragma unroll 1
-        for (; at < end; at += stride, number += stride, out += stride * SUM_STRIDE) {
+        for (; at < end; at += stride, out += stride * SUM_STRIDE) {
             uint32_t set;
             const struct product_part &part = stage.parts[find_part(stage, band, set)];
-            /* a barrier tells only two fills apart, and the one before may have been another warp's */
-            WATCH;
-            while (seen <= number) {
-                seen = *asked();
-                if (seen <= number) give_way();
-                LOOK("asked", number, seen);
-            }
             wait_for_slot(filled() + slot, parity);
             CLOCK(0);
             if (!FORM::packed && !stage.is_aligned) fill<FORM>(stage, set, part, tile);

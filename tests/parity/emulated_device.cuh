@@ -499,6 +499,23 @@ static inline void wait_for_slot(uint64_t *barrier, uint32_t parity)
     __syncwarp();
 }
 
+static inline bool is_passed(uint64_t *barrier, uint32_t parity)
+{
+    emulated::block &own = emulated::own_block();
+    auto copy = own.copies.find(barrier);
+    if (copy != own.copies.end() && rand() % 2) {
+        if (!copy->second.bytes.empty()) memcpy(copy->second.to, copy->second.bytes.data(), copy->second.bytes.size());
+        own.copies.erase(copy);
+        own.phases.at(barrier)++;
+    }
+    return own.phases[barrier] % 2 != parity;
+}
+
+static inline int __popc(uint32_t value)
+{
+    return __builtin_popcount(value);
+}
+
 /* Sums in double precision, rounded once a step. */
 static inline void multiply_add(float sums[4], const uint4 &a, uint32_t b0, uint32_t b1)
 {
