@@ -33,10 +33,8 @@
 #define SPAN_BATCH 4      /* the same of spans */
 #define STEP_BYTES 128    /* of the input in shared memory: 32 first terms, 32 second ones */
 #define LINE_BYTES 128
-#ifndef TILES_UNDER_WAY
-#define TILES_UNDER_WAY 32 /* to a block at a time: by measurement */
-#endif
-#define SLOTS_OF_WARP 2
+#define SLOTS_MAX WARP     /* a lane each */
+#define PLACE_COUNT 512    /* as many as slots and warps: no more tiles can lie between one that waits and the latest */
 #define STAGE_RING 8      /* stages whose descriptions are in shared memory: those from the previous one on */
 #define ADDERS 8          /* lanes that add up a row */
 #define SUM_STRIDE 20     /* floats between the sums of tiles: keeps those that are read together on different banks */
@@ -121,7 +119,6 @@ struct token_vectors {
 struct token_memory {
     uint32_t slot_count;
     uint32_t slot_bytes;
-    uint32_t tile_warps;   /* that multiply: all, or as many as slots */
     uint32_t area_offset;  /* what input and sums, or attention, take */
     uint32_t fixed_offset; /* where barriers begin */
 };
@@ -428,10 +425,10 @@ enum { COPY_BYTES, COPY_BOX, COPY_NOTHING };
 struct token_work {
     const struct token_args &args;
     uint32_t at;           /* of a warp that multiplies: its next tile, counted in the block from the stage on */
-    uint32_t slot, parity; /* of that tile */
+    uint32_t number;       /* of that tile, counted from the start */
 
     __device__ __forceinline__ explicit token_work(const struct token_args &of_grid)
-        : args(of_grid), at(warp()), slot(warp()), parity(0)
+        : args(of_grid), at(warp()), number(warp())
     {
     }
 
@@ -483,9 +480,15 @@ struct token_work {
     {
         return (uint32_t *)(warp_sums() + TOKEN_WARPS + 2);
     }
+    /* Where tiles are: the number of a tile and one, its slot, and the parity of the slot's fill; at the number modulo
+     * PLACE_COUNT. */
+    __device__ __forceinline__ volatile uint32_t *places() const
+    {
+        return tile_counts() + STAGE_RING;
+    }
     __device__ __forceinline__ float *cosines() const /* of the position, head_dim / 2; the sines follow */
     {
-        return (float *)(tile_counts() + STAGE_RING);
+        return (float *)(tile_counts() + STAGE_RING + PLACE_COUNT);
     }
     static __device__ __forceinline__ uint32_t warp()
     {
@@ -531,11 +534,6 @@ struct token_work {
         return part;
     }
 
-    __device__ __forceinline__ void wrap()
-    {
-        if (slot >= args.memory.slot_count) slot -= args.memory.slot_count, parity ^= 1;
-    }
-
     /* By all threads, before anything else. */
     __device__ __forceinline__ void open() const
     {
@@ -545,6 +543,8 @@ struct token_work {
             open_barrier(emptied() + i);
             publish_slots();
         }
+#pragma unroll 1
+        for (uint32_t i = threadIdx.x; i < PLACE_COUNT; i += blockDim.x) places()[i] = 0;
         if (threadIdx.x == 0) *described() = *done() = args.begin;
     }
 
@@ -633,13 +633,13 @@ struct token_work {
         }
     }
 
-    /* Has the tile of another lane copied into that one's slot. */
-    __device__ __forceinline__ void start_tile(const struct tile_copy &copy, uint32_t of_lane) const
+    /* Has the tile that lane `of_lane` describes copied into a slot. */
+    __device__ __forceinline__ void start_tile(const struct tile_copy &copy, uint32_t of_lane, uint32_t to_slot) const
     {
         const uint8_t *from = (const uint8_t *)(uintptr_t)__shfl_sync(ALL_LANES, (unsigned long long)(uintptr_t)copy.from, of_lane);
         const uint32_t size = __shfl_sync(ALL_LANES, copy.size, of_lane), kind = __shfl_sync(ALL_LANES, copy.kind, of_lane);
-        uint8_t *to = slots() + of_lane * args.memory.slot_bytes;
-        uint64_t *barrier = filled() + of_lane;
+        uint8_t *to = slots() + to_slot * args.memory.slot_bytes;
+        uint64_t *barrier = filled() + to_slot;
         if (kind == COPY_BYTES) {
             fill_slot(to, barrier, from, size, lane());
         } else if (kind == COPY_BOX) {
@@ -648,17 +648,22 @@ struct token_work {
         } else {
             skip_slot(barrier, lane());
         }
-        __syncwarp();
     }
 
-    /* Asks for all tiles of this block, each lane for those that go to one slot, as soon as it is empty. */
+    /* Asks for all tiles of this block in their order, each as soon as there is an empty slot. Lane i knows slot i, and describes
+     * the next of those tiles whose number is i modulo the lanes. */
     __device__ __forceinline__ void copy_tiles() const
     {
-        uint32_t fetched = args.begin, known = args.begin, fills = 0;
-        struct tile_copy copy = {lane() < args.memory.slot_count ? args.begin : args.end, lane(), NULL, 0, 0, 0, 0};
+        uint32_t fetched = args.begin, known = args.begin, fills = 0, number = 0;
+        struct tile_copy copy = {args.begin, lane(), NULL, 0, 0, 0, 0};
         bool is_described = false;
 #pragma unroll 1
         while (__ballot_sync(ALL_LANES, copy.stage < args.end)) {
+            if (!is_described) { /* before any stage leaves the ring */
+                find_stage(copy, known);
+                is_described = copy.stage < known;
+                if (is_described) describe_copy(copy);
+            }
             const uint32_t room = __shfl_sync(ALL_LANES, *done(), 0) + STAGE_RING; /* all lanes see the same */
 #pragma unroll 1
             while (fetched < args.end && fetched < room) fetch_stage(fetched++);
@@ -671,31 +676,42 @@ struct token_work {
                 while (known + !is_last < fetched) open_stage(known++);
                 publish_stages(known);
             }
-            const bool is_under_way = fills && !is_passed(filled() + lane(), (fills - 1) & 1);
-            const bool may = __popc(__ballot_sync(ALL_LANES, is_under_way)) < TILES_UNDER_WAY;
-            const bool starts = may && is_described && is_passed(emptied() + lane(), (fills & 1) ^ 1);
-            uint32_t left = __ballot_sync(ALL_LANES, starts);
-            if (!left) give_way();
+            const uint32_t described = __ballot_sync(ALL_LANES, is_described), first = number;
+            uint32_t empty = __ballot_sync(ALL_LANES, lane() < args.memory.slot_count && is_passed(emptied() + lane(), (fills & 1) ^ 1));
+            if (!empty || !(described >> number % WARP & 1)) give_way();
 #pragma unroll 1
-            for (; left; left &= left - 1) start_tile(copy, (uint32_t)__ffs((int)left) - 1);
-            if (starts) {
-                fills++;
-                copy.tile += args.memory.slot_count;
-                is_described = false;
+            for (; empty && described >> number % WARP & 1 && number - first < WARP; empty &= empty - 1, number++) {
+                const uint32_t to = (uint32_t)__ffs((int)empty) - 1, parity = __shfl_sync(ALL_LANES, fills, to) & 1;
+                start_tile(copy, number % WARP, to);
+                if (lane() == 0) places()[number % PLACE_COUNT] = (number + 1) << 6 | to << 1 | parity;
+                __syncwarp();
+                fills += lane() == to;
             }
-            if (!is_described) { /* before any stage leaves the ring */
-                find_stage(copy, known);
-                is_described = copy.stage < known;
-                if (is_described) describe_copy(copy);
+            if ((lane() - first) % WARP < number - first) {
+                copy.tile += WARP;
+                is_described = false;
             }
         }
     }
 
     /* ---------------------------------------------------------------------- by the warps that multiply */
 
+    /* Of this warp's next tile, when it has been asked for. */
+    __device__ __forceinline__ uint32_t find_place() const
+    {
+        WATCH;
+        uint32_t place = places()[number % PLACE_COUNT];
+        while (place >> 6 != number + 1) {
+            give_way();
+            place = places()[number % PLACE_COUNT];
+            LOOK("place", number, place >> 6);
+        }
+        return place;
+    }
+
     template <class FORM>
     __device__ __forceinline__ void fill(const struct token_stage &stage, uint32_t set, const struct product_part &part,
-                                         uint32_t tile) const
+                                         uint32_t tile, uint32_t slot) const
     {
         const uint32_t row = set * PACK12_ROWS;
         const struct tile_rows rows = {part.elements + row * stage.row_bytes +
@@ -712,7 +728,7 @@ struct token_work {
                                                    uint32_t end)
     {
         const uint8_t *from = input() + lane() / PACK12_QUAD % 2 * (STEP_BYTES / 2) + lane() % PACK12_QUAD * 16;
-        const uint32_t tile_count = stage.tile_count, column_count = stage.column_count, stride = args.memory.tile_warps;
+        const uint32_t tile_count = stage.tile_count, column_count = stage.column_count, stride = TOKEN_WARPS;
         float *out = sums(*this, stage) + (at - begin) * SUM_STRIDE;
         uint32_t band = at / tile_count, tile = at - band * tile_count;
 #ifdef TIMES
@@ -723,16 +739,16 @@ struct token_work {
         for (; at < end; at += stride, out += stride * SUM_STRIDE) {
             uint32_t set;
             const struct product_part &part = stage.parts[find_part(stage, band, set)];
-            wait_for_slot(filled() + slot, parity);
+            const uint32_t place = find_place(), slot = place >> 1 & (WARP - 1);
+            wait_for_slot(filled() + slot, place & 1);
             CLOCK(0);
-            if (!FORM::packed && !stage.is_aligned) fill<FORM>(stage, set, part, tile);
+            if (!FORM::packed && !stage.is_aligned) fill<FORM>(stage, set, part, tile, slot);
             multiply_tile<FORM>(slots() + slot * args.memory.slot_bytes, pack12_steps(column_count - tile * PACK12_COLUMNS),
                                 from + tile * (PACK12_COLUMNS / PACK12_STEP * STEP_BYTES), part.window, part.patches, lane(),
                                 out);
             __syncwarp();
             if (lane() == 0) arrive(emptied() + slot);
-            slot += stride;
-            wrap();
+            number += stride;
             tile += stride;
 #pragma unroll 1
             while (tile >= tile_count) tile -= tile_count, band++;
@@ -842,7 +858,7 @@ struct token_work {
         for (uint32_t begin = 0; begin < sets; begin += stage.round_sets) {
             const uint32_t end = min(begin + stage.round_sets, sets);
             if (begin) sync_workers();
-            if (warp() < args.memory.tile_warps) multiply(stage, stage_index, begin * set_tiles, end * set_tiles);
+            multiply(stage, stage_index, begin * set_tiles, end * set_tiles);
             stamp(stage_index, 2);
             sync_workers();
             stamp(stage_index, 3);

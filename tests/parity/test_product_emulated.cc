@@ -195,7 +195,6 @@ static token_args make_args(const std::vector<token_stage> &stages, const launch
     args.frequencies = frequencies;
     args.memory.slot_count = launch.slot_count;
     args.memory.slot_bytes = SLOT_BYTES;
-    args.memory.tile_warps = launch.slot_count / (launch.slot_count % SLOTS_OF_WARP ? launch.slot_count : SLOTS_OF_WARP);
     args.memory.area_offset = launch.slot_count * SLOT_BYTES;
     args.memory.fixed_offset = args.memory.area_offset + AREA_BYTES;
     return args;
