@@ -538,15 +538,18 @@ static enum cllm_status share_memory(struct forward_gpu *forward, unsigned forms
         const uint32_t bytes = slot_bytes((enum cllm_gpu_form)form);
         if (forms >> form & 1 && bytes > memory->slot_bytes) memory->slot_bytes = bytes;
     }
-    const uint64_t fixed = area + STAGE_RING * STAGE_BYTES + (TOKEN_WARPS + 2 + STAGE_RING + PLACE_COUNT + config->head_dim) * sizeof(float) + 16;
-    const uint64_t of_slot = memory->slot_bytes + 2 * sizeof(uint64_t);
+    const uint64_t fixed = area + STAGE_RING * STAGE_BYTES + (TOKEN_WARPS + 2 + STAGE_RING + config->head_dim) * sizeof(float) + SLOTS_MAX * sizeof(uint64_t);
+    const uint64_t of_slot = memory->slot_bytes + sizeof(struct copy_note);
     if (fixed + of_slot > forward->shared_bytes) {
         return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET,
                          "layers of this width need %llu bytes of this GPU's shared memory: found %zu",
                          (unsigned long long)(fixed + of_slot), forward->shared_bytes);
     }
     memory->slot_count = (uint32_t)((forward->shared_bytes - fixed) / of_slot);
-    if (memory->slot_count > SLOTS_MAX) memory->slot_count = SLOTS_MAX;
+    memory->tile_warps = memory->slot_count / SLOTS_OF_WARP < TOKEN_WARPS ? memory->slot_count / SLOTS_OF_WARP : TOKEN_WARPS;
+    memory->slot_count = memory->tile_warps ? memory->tile_warps * SLOTS_OF_WARP : 1;
+    memory->more_slots = memory->tile_warps != 0;
+    if (!memory->tile_warps) memory->tile_warps = 1;
     memory->area_offset = memory->slot_count * memory->slot_bytes;
     memory->fixed_offset = memory->area_offset + (uint32_t)area;
     forward->area_bytes = (uint32_t)area;

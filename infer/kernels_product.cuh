@@ -34,7 +34,7 @@
 #define STEP_BYTES 128    /* of the input in shared memory: 32 first terms, 32 second ones */
 #define LINE_BYTES 128
 #define SLOTS_MAX WARP     /* a lane each */
-#define PLACE_COUNT 512    /* as many as slots and warps: no more tiles can lie between one that waits and the latest */
+#define SLOTS_OF_WARP 2   /* by measurement */
 #define STAGE_RING 8      /* stages whose descriptions are in shared memory: those from the previous one on */
 #define ADDERS 8          /* lanes that add up a row */
 #define SUM_STRIDE 20     /* floats between the sums of tiles: keeps those that are read together on different banks */
@@ -119,6 +119,8 @@ struct token_vectors {
 struct token_memory {
     uint32_t slot_count;
     uint32_t slot_bytes;
+    uint32_t tile_warps;   /* that multiply */
+    uint32_t more_slots;   /* 1: each has two slots; 0: one */
     uint32_t area_offset;  /* what input and sums, or attention, take */
     uint32_t fixed_offset; /* where barriers begin */
 };
@@ -409,26 +411,25 @@ static __device__ __forceinline__ void stamp(uint32_t stage, uint32_t k)
 #define CLOCK(k)
 #endif
 
-/* The next tile that goes to a slot, and how it gets there. */
-struct tile_copy {
-    uint32_t stage;
-    uint32_t tile; /* of the block's, in that stage */
+enum { COPY_BYTES, COPY_BOX, COPY_NOTHING };
+
+/* The next tile that goes to a slot, left for the warp that has the slot. */
+struct alignas(16) copy_note {
     const uint8_t *from; /* or the map */
     uint32_t size;       /* bytes, or of a row */
+    uint32_t tag;        /* times that a note was left here, and what it asks for in the two lowest bits */
     uint32_t row, column;
-    uint32_t kind;
+    uint32_t taken;      /* times that a note was taken */
 };
-
-enum { COPY_BYTES, COPY_BOX, COPY_NOTHING };
 
 /* A block, or a warp of it, at work: those before TOKEN_WARPS multiply, one more copies. */
 struct token_work {
     const struct token_args &args;
     uint32_t at;           /* of a warp that multiplies: its next tile, counted in the block from the stage on */
-    uint32_t number;       /* of that tile, counted from the start */
+    uint32_t asked, multiplied; /* tiles of that warp */
 
     __device__ __forceinline__ explicit token_work(const struct token_args &of_grid)
-        : args(of_grid), at(warp()), number(warp())
+        : args(of_grid), at(warp()), asked(0), multiplied(0)
     {
     }
 
@@ -456,13 +457,13 @@ struct token_work {
     {
         return (uint64_t *)(shared_memory() + args.memory.fixed_offset);
     }
-    __device__ __forceinline__ uint64_t *emptied() const
+    __device__ __forceinline__ volatile struct copy_note *notes() const
     {
-        return filled() + args.memory.slot_count;
+        return (volatile struct copy_note *)(filled() + SLOTS_MAX);
     }
     __device__ __forceinline__ uint8_t *ring() const /* stage i is at i modulo STAGE_RING */
     {
-        return shared_memory() + args.memory.fixed_offset + round_up_16(args.memory.slot_count * 2 * (uint32_t)sizeof(uint64_t));
+        return (uint8_t *)(notes() + args.memory.slot_count);
     }
     __device__ __forceinline__ float *warp_sums() const
     {
@@ -480,15 +481,9 @@ struct token_work {
     {
         return (uint32_t *)(warp_sums() + TOKEN_WARPS + 2);
     }
-    /* Where tiles are: the number of a tile and one, its slot, and the parity of the slot's fill; at the number modulo
-     * PLACE_COUNT. */
-    __device__ __forceinline__ volatile uint32_t *places() const
-    {
-        return tile_counts() + STAGE_RING;
-    }
     __device__ __forceinline__ float *cosines() const /* of the position, head_dim / 2; the sines follow */
     {
-        return (float *)(tile_counts() + STAGE_RING + PLACE_COUNT);
+        return (float *)(tile_counts() + STAGE_RING);
     }
     static __device__ __forceinline__ uint32_t warp()
     {
@@ -540,11 +535,9 @@ struct token_work {
 #pragma unroll 1
         for (uint32_t i = threadIdx.x; i < args.memory.slot_count; i += blockDim.x) {
             open_slot(filled() + i);
-            open_barrier(emptied() + i);
             publish_slots();
+            notes()[i].tag = notes()[i].taken = 0;
         }
-#pragma unroll 1
-        for (uint32_t i = threadIdx.x; i < PLACE_COUNT; i += blockDim.x) places()[i] = 0;
         if (threadIdx.x == 0) *described() = *done() = args.begin;
     }
 
@@ -605,65 +598,45 @@ struct token_work {
         for (const struct row_map &map : stage.maps) acquire_map(&map);
     }
 
-    /* To the stage that the lane's next tile is of, as far as they are described. */
-    __device__ __forceinline__ void find_stage(struct tile_copy &copy, uint32_t known) const
+    /* To the stage that a tile is of, as far as they are described. */
+    __device__ __forceinline__ void find_stage(uint32_t &stage, uint32_t &tile, uint32_t known_end) const
     {
 #pragma unroll 1
-        while (copy.stage < known && copy.tile >= tile_counts()[copy.stage % STAGE_RING]) {
-            copy.tile -= tile_counts()[copy.stage % STAGE_RING];
-            copy.stage++;
+        while (stage < known_end && tile >= tile_counts()[stage % STAGE_RING]) {
+            tile -= tile_counts()[stage % STAGE_RING];
+            stage++;
         }
     }
 
-    __device__ __forceinline__ void describe_copy(struct tile_copy &copy) const
+    /* Leaves a note for the warp that has slot lane(). */
+    __device__ __forceinline__ void write_note(uint32_t stage_index, uint32_t at_tile, uint32_t lap) const
     {
-        const struct token_stage &stage = get_stage(copy.stage);
-        const uint32_t band = copy.tile / stage.tile_count, tile = copy.tile - band * stage.tile_count;
+        const struct token_stage &stage = get_stage(stage_index);
+        volatile struct copy_note *note = notes() + lane();
+        const uint32_t band = at_tile / stage.tile_count, tile = at_tile - band * stage.tile_count;
         uint32_t set;
         const uint32_t part = find_part(stage, band, set);
-        copy.kind = stage.form == CLLM_GPU_PACKED12 ? COPY_BYTES : stage.is_aligned ? COPY_BOX : COPY_NOTHING;
-        if (copy.kind == COPY_BYTES) {
-            copy.from = stage.parts[part].elements + set * stage.row_bytes + (size_t)tile * PACK12_TILE_BYTES;
-            copy.size = pack12_tile_bytes(pack12_steps(stage.column_count - tile * PACK12_COLUMNS));
-        } else {
-            copy.from = (const uint8_t *)&args.stages[copy.stage].maps[part];
-            copy.size = stage.form == CLLM_GPU_F32 ? f32_form::row_stride : halves_form::row_stride;
-            copy.row = set * PACK12_ROWS;
-            copy.column = tile * PACK12_COLUMNS;
-        }
-    }
-
-    /* Has the tile that lane `of_lane` describes copied into a slot. */
-    __device__ __forceinline__ void start_tile(const struct tile_copy &copy, uint32_t of_lane, uint32_t to_slot) const
-    {
-        const uint8_t *from = (const uint8_t *)(uintptr_t)__shfl_sync(ALL_LANES, (unsigned long long)(uintptr_t)copy.from, of_lane);
-        const uint32_t size = __shfl_sync(ALL_LANES, copy.size, of_lane), kind = __shfl_sync(ALL_LANES, copy.kind, of_lane);
-        uint8_t *to = slots() + to_slot * args.memory.slot_bytes;
-        uint64_t *barrier = filled() + to_slot;
+        const uint32_t kind = stage.form == CLLM_GPU_PACKED12 ? COPY_BYTES : stage.is_aligned ? COPY_BOX : COPY_NOTHING;
         if (kind == COPY_BYTES) {
-            fill_slot(to, barrier, from, size, lane());
-        } else if (kind == COPY_BOX) {
-            const uint32_t row = __shfl_sync(ALL_LANES, copy.row, of_lane), column = __shfl_sync(ALL_LANES, copy.column, of_lane);
-            fill_slot_with_box(to, barrier, (const struct row_map *)from, PACK12_ROWS, size, row, column, lane());
+            note->from = stage.parts[part].elements + set * stage.row_bytes + (size_t)tile * PACK12_TILE_BYTES;
+            note->size = pack12_tile_bytes(pack12_steps(stage.column_count - tile * PACK12_COLUMNS));
         } else {
-            skip_slot(barrier, lane());
+            note->from = (const uint8_t *)&args.stages[stage_index].maps[part];
+            note->size = stage.form == CLLM_GPU_F32 ? f32_form::row_stride : halves_form::row_stride;
+            note->row = set * PACK12_ROWS;
+            note->column = tile * PACK12_COLUMNS;
         }
+        __threadfence_block();
+        note->tag = lap << 2 | kind;
     }
 
-    /* Asks for all tiles of this block in their order, each as soon as there is an empty slot. Lane i knows slot i, and describes
-     * the next of those tiles whose number is i modulo the lanes. */
-    __device__ __forceinline__ void copy_tiles() const
+    /* Describes all tiles of this block, each lane those that go to one slot, one ahead of the warp that has the slot. */
+    __device__ __forceinline__ void describe_tiles() const
     {
-        uint32_t fetched = args.begin, known = args.begin, fills = 0, number = 0;
-        struct tile_copy copy = {args.begin, lane(), NULL, 0, 0, 0, 0};
-        bool is_described = false;
+        uint32_t fetched = args.begin, known = args.begin, lap = 1;
+        uint32_t stage = lane() < args.memory.slot_count ? args.begin : args.end, tile = lane();
 #pragma unroll 1
-        while (__ballot_sync(ALL_LANES, copy.stage < args.end)) {
-            if (!is_described) { /* before any stage leaves the ring */
-                find_stage(copy, known);
-                is_described = copy.stage < known;
-                if (is_described) describe_copy(copy);
-            }
+        while (__ballot_sync(ALL_LANES, stage < args.end)) {
             const uint32_t room = __shfl_sync(ALL_LANES, *done(), 0) + STAGE_RING; /* all lanes see the same */
 #pragma unroll 1
             while (fetched < args.end && fetched < room) fetch_stage(fetched++);
@@ -676,37 +649,61 @@ struct token_work {
                 while (known + !is_last < fetched) open_stage(known++);
                 publish_stages(known);
             }
-            const uint32_t described = __ballot_sync(ALL_LANES, is_described), first = number;
-            uint32_t empty = __ballot_sync(ALL_LANES, lane() < args.memory.slot_count && is_passed(emptied() + lane(), (fills & 1) ^ 1));
-            if (!empty || !(described >> number % WARP & 1)) give_way();
-#pragma unroll 1
-            for (; empty && described >> number % WARP & 1 && number - first < WARP; empty &= empty - 1, number++) {
-                const uint32_t to = (uint32_t)__ffs((int)empty) - 1, parity = __shfl_sync(ALL_LANES, fills, to) & 1;
-                start_tile(copy, number % WARP, to);
-                if (lane() == 0) places()[number % PLACE_COUNT] = (number + 1) << 6 | to << 1 | parity;
-                __syncwarp();
-                fills += lane() == to;
+            find_stage(stage, tile, known); /* each time, before any stage leaves the ring */
+            const bool writes = stage < known && notes()[lane()].taken == lap - 1;
+            if (writes) {
+                write_note(stage, tile, lap);
+                tile += args.memory.slot_count;
+                lap++;
+                find_stage(stage, tile, known);
             }
-            if ((lane() - first) % WARP < number - first) {
-                copy.tile += WARP;
-                is_described = false;
-            }
+            if (!__ballot_sync(ALL_LANES, writes)) give_way();
         }
     }
 
     /* ---------------------------------------------------------------------- by the warps that multiply */
 
-    /* Of this warp's next tile, when it has been asked for. */
-    __device__ __forceinline__ uint32_t find_place() const
+    /* The slot of this warp's i-th tile, and whether it is there for the first time, the second, ... from 0 on. */
+    __device__ __forceinline__ uint32_t slot_of(uint32_t i) const
     {
-        WATCH;
-        uint32_t place = places()[number % PLACE_COUNT];
-        while (place >> 6 != number + 1) {
-            give_way();
-            place = places()[number % PLACE_COUNT];
-            LOOK("place", number, place >> 6);
+        return warp() + (i & args.memory.more_slots) * args.memory.tile_warps;
+    }
+    __device__ __forceinline__ uint32_t lap_of(uint32_t i) const
+    {
+        return i >> args.memory.more_slots;
+    }
+
+    /* Asks for this warp's next tile, whose slot is empty, if there is a note about it. */
+    __device__ __forceinline__ bool ask_for_tile()
+    {
+        const uint32_t slot = slot_of(asked), lap = lap_of(asked);
+        volatile struct copy_note *note = notes() + slot;
+        const uint32_t tag = __shfl_sync(ALL_LANES, note->tag, 0);
+        if (tag >> 2 != lap + 1) return false;
+        __threadfence_block();
+        const uint32_t kind = tag & 3, size = note->size;
+        const uint8_t *from = note->from;
+        uint8_t *to = slots() + slot * args.memory.slot_bytes;
+        uint64_t *barrier = filled() + slot;
+        if (kind == COPY_BYTES) {
+            fill_slot(to, barrier, from, size, lane());
+        } else if (kind == COPY_BOX) {
+            fill_slot_with_box(to, barrier, (const struct row_map *)from, PACK12_ROWS, size, note->row, note->column, lane());
+        } else {
+            skip_slot(barrier, lane());
         }
-        return place;
+        __syncwarp();
+        if (lane() == 0) note->taken = lap + 1;
+        asked++;
+        return true;
+    }
+
+    /* Asks for as many tiles as there are empty slots and notes. */
+    __device__ __forceinline__ void ask_for_tiles()
+    {
+#pragma unroll 1
+        while (asked - multiplied <= args.memory.more_slots && ask_for_tile()) {
+        }
     }
 
     template <class FORM>
@@ -728,7 +725,7 @@ struct token_work {
                                                    uint32_t end)
     {
         const uint8_t *from = input() + lane() / PACK12_QUAD % 2 * (STEP_BYTES / 2) + lane() % PACK12_QUAD * 16;
-        const uint32_t tile_count = stage.tile_count, column_count = stage.column_count, stride = TOKEN_WARPS;
+        const uint32_t tile_count = stage.tile_count, column_count = stage.column_count, stride = args.memory.tile_warps;
         float *out = sums(*this, stage) + (at - begin) * SUM_STRIDE;
         uint32_t band = at / tile_count, tile = at - band * tile_count;
 #ifdef TIMES
@@ -739,16 +736,21 @@ struct token_work {
         for (; at < end; at += stride, out += stride * SUM_STRIDE) {
             uint32_t set;
             const struct product_part &part = stage.parts[find_part(stage, band, set)];
-            const uint32_t place = find_place(), slot = place >> 1 & (WARP - 1);
-            wait_for_slot(filled() + slot, place & 1);
+            WATCH;
+            while (asked == multiplied && !ask_for_tile()) {
+                give_way();
+                LOOK("note", asked, stage_index);
+            }
+            const uint32_t slot = slot_of(multiplied);
+            wait_for_slot(filled() + slot, lap_of(multiplied) & 1);
             CLOCK(0);
             if (!FORM::packed && !stage.is_aligned) fill<FORM>(stage, set, part, tile, slot);
             multiply_tile<FORM>(slots() + slot * args.memory.slot_bytes, pack12_steps(column_count - tile * PACK12_COLUMNS),
                                 from + tile * (PACK12_COLUMNS / PACK12_STEP * STEP_BYTES), part.window, part.patches, lane(),
                                 out);
             __syncwarp();
-            if (lane() == 0) arrive(emptied() + slot);
-            number += stride;
+            multiplied++;
+            ask_for_tiles();
             tile += stride;
 #pragma unroll 1
             while (tile >= tile_count) tile -= tile_count, band++;
@@ -858,7 +860,7 @@ struct token_work {
         for (uint32_t begin = 0; begin < sets; begin += stage.round_sets) {
             const uint32_t end = min(begin + stage.round_sets, sets);
             if (begin) sync_workers();
-            multiply(stage, stage_index, begin * set_tiles, end * set_tiles);
+            if (warp() < args.memory.tile_warps) multiply(stage, stage_index, begin * set_tiles, end * set_tiles);
             stamp(stage_index, 2);
             sync_workers();
             stamp(stage_index, 3);

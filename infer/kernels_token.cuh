@@ -95,7 +95,8 @@ static __global__ __launch_bounds__(TOKEN_THREADS + WARP, 1) void run_token(cons
     struct token_work work(args);
     work.open();
     __syncthreads();
-    if (work.warp() == TOKEN_WARPS) return work.copy_tiles();
+    if (work.warp() == TOKEN_WARPS) return work.describe_tiles();
+    if (work.warp() < args.memory.tile_warps) work.ask_for_tiles();
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < half; i += TOKEN_THREADS) {
         find_angle((float)args.position, args.frequencies[i], args.attention_factor, &work.cosines()[i], &work.cosines()[half + i]);

@@ -195,6 +195,8 @@ static token_args make_args(const std::vector<token_stage> &stages, const launch
     args.frequencies = frequencies;
     args.memory.slot_count = launch.slot_count;
     args.memory.slot_bytes = SLOT_BYTES;
+    args.memory.more_slots = launch.slot_count > 1;
+    args.memory.tile_warps = launch.slot_count / (args.memory.more_slots + 1);
     args.memory.area_offset = launch.slot_count * SLOT_BYTES;
     args.memory.fixed_offset = args.memory.area_offset + AREA_BYTES;
     return args;
