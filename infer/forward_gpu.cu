@@ -12,6 +12,7 @@
 #include "rope.h"
 
 #include <cstdio>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
@@ -461,6 +462,22 @@ static void forward_gpu_destroy(struct cllm_forward *base)
             double sum = 0;
             for (int b = 0; b < 132; b++) sum += (double)sp[b][st][k] / 132;
             printf(" c%d %6.0f", k, sum);
+        }
+        printf("\n");
+    }
+    static unsigned sm[132];
+    cudaMemcpyFromSymbol(sm, smids, sizeof sm);
+    for (unsigned want = 3; want < 5; want++) {
+        printf("late %s:", names[want]);
+        for (int b = 0; b < 132; b++) {
+            double late = 0, var = 0; int n = 0;
+            for (unsigned st = 20 + want; st < 150; st += 5, n++) {
+                double mean = 0;
+                for (int c = 0; c < 132; c++) mean += (double)(long long)(h[c][st][2] - h[0][st][0]) / 132;
+                const double x = ((double)(long long)(h[b][st][2] - h[0][st][0]) - mean) * 1e-3;
+                late += x, var += x * x;
+            }
+            printf(" %u:%.1f/%.1f", sm[b], late / n, sqrt(var / n - late / n * late / n));
         }
         printf("\n");
     }

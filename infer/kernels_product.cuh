@@ -398,12 +398,14 @@ static __device__ __forceinline__ void multiply_tile(const uint8_t *slot, uint32
 __device__ unsigned long long spent[132][240][4];
 #define CLOCK(k) if (threadIdx.x == 0 && stage_index < 240) { long long c = clock64(); spent[blockIdx.x][stage_index][k] += c - last_clock; last_clock = c; }
 __device__ unsigned long long stamps[132][240][6];
+__device__ unsigned smids[132];
 static __device__ __forceinline__ void stamp(uint32_t stage, uint32_t k)
 {
     if (threadIdx.x == 0 && stage < 240 && blockIdx.x < 132) {
         unsigned long long t;
         asm volatile("mov.u64 %0, %globaltimer;" : "=l"(t));
         stamps[blockIdx.x][stage][k] = t;
+        if (k == 0) { unsigned m; asm volatile("mov.u32 %0, %smid;" : "=r"(m)); smids[blockIdx.x] = m; }
     }
 }
 #else
@@ -743,6 +745,9 @@ struct token_work {
             }
             const uint32_t slot = slot_of(multiplied);
             wait_for_slot(filled() + slot, lap_of(multiplied) & 1);
+#ifdef ONE_AHEAD
+            ask_for_tiles();
+#endif
             CLOCK(0);
             if (!FORM::packed && !stage.is_aligned) fill<FORM>(stage, set, part, tile, slot);
             multiply_tile<FORM>(slots() + slot * args.memory.slot_bytes, pack12_steps(column_count - tile * PACK12_COLUMNS),
@@ -750,7 +755,11 @@ struct token_work {
                                 out);
             __syncwarp();
             multiplied++;
+#ifdef ONE_AHEAD
+            if (at + stride >= end) ask_for_tiles();
+#else
             ask_for_tiles();
+#endif
             tile += stride;
 #pragma unroll 1
             while (tile >= tile_count) tile -= tile_count, band++;
