@@ -555,7 +555,7 @@ static enum cllm_status share_memory(struct forward_gpu *forward, unsigned forms
         const uint32_t bytes = slot_bytes((enum cllm_gpu_form)form);
         if (forms >> form & 1 && bytes > memory->slot_bytes) memory->slot_bytes = bytes;
     }
-    const uint64_t fixed = area + STAGE_RING * STAGE_BYTES + (TOKEN_WARPS + 2 + STAGE_RING + config->head_dim) * sizeof(float) + SLOTS_MAX * sizeof(uint64_t);
+    const uint64_t fixed = area + STAGE_RING * STAGE_BYTES + (PRIOR_SETS * PACK12_ROWS + TOKEN_WARPS + 2 + STAGE_RING + config->head_dim) * sizeof(float) + SLOTS_MAX * sizeof(uint64_t);
     const uint64_t of_slot = memory->slot_bytes + sizeof(struct copy_note);
     if (fixed + of_slot > forward->shared_bytes) {
         return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET,

@@ -59,41 +59,35 @@ static __device__ __forceinline__ void store_terms(uint8_t *row, uint32_t second
     ((__nv_bfloat16 *)(row + second_term))[dim] = __float2bfloat16_rn(value - __bfloat162float(first));
 }
 
-/* Queries, rotated and scaled, as terms. */
-static __device__ __forceinline__ void stage_queries(const struct token_work &work, const float *query,
-                                                     const struct attention_item &item, uint32_t row_bytes, uint8_t *queries)
+/* Two dimensions of a query, rotated and scaled, as terms. */
+static __device__ __forceinline__ void stage_query(const struct token_work &work, const float *query,
+                                                   const struct attention_item &item, uint32_t i, uint32_t row_bytes,
+                                                   uint8_t *queries)
 {
     const struct attention_shape &shape = work.args.attention;
-    const uint32_t half = shape.head_dim / 2;
-#pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < item.head_count * half; i += TOKEN_THREADS) {
-        const uint32_t head = i / half, pair = i % half;
-        const float2 turned = rotate_pair(work, query + (size_t)(item.first_head + head) * shape.head_dim, pair);
-        uint8_t *row = queries + head * row_bytes;
-        store_terms(row, ATTENTION_HEADS * row_bytes, pair, turned.x * shape.scale);
-        store_terms(row, ATTENTION_HEADS * row_bytes, pair + half, turned.y * shape.scale);
-    }
+    const uint32_t half = shape.head_dim / 2, head = i / half, pair = i % half;
+    const float2 turned = rotate_pair(work, query + (size_t)(item.first_head + head) * shape.head_dim, pair);
+    uint8_t *row = queries + head * row_bytes;
+    store_terms(row, ATTENTION_HEADS * row_bytes, pair, turned.x * shape.scale);
+    store_terms(row, ATTENTION_HEADS * row_bytes, pair + half, turned.y * shape.scale);
 }
 
-/* Key and value of the token itself; `saves`: puts them into the cache, too, from element `at` on. */
+/* The same of key and value of the token itself; `saves`: puts them into the cache, too, from element `at` on. */
 static __device__ __forceinline__ void stage_own(const struct token_work &work, const struct token_stage &stage, uint32_t kv_head,
-                                                 size_t at, bool saves, __nv_bfloat16 *key, __nv_bfloat16 *value)
+                                                 uint32_t i, size_t at, bool saves, __nv_bfloat16 *key, __nv_bfloat16 *value)
 {
     const uint32_t dims = work.args.attention.head_dim, half = dims / 2;
     const float *keys = work.find(stage.key) + (size_t)kv_head * dims, *values = work.find(stage.value) + (size_t)kv_head * dims;
-#pragma unroll 1
-    for (uint32_t i = threadIdx.x; i < half; i += TOKEN_THREADS) {
-        const float2 turned = rotate_pair(work, keys, i);
-        key[i] = __float2bfloat16_rn(turned.x);
-        key[i + half] = __float2bfloat16_rn(turned.y);
-        value[i] = __float2bfloat16_rn(take(values + i));
-        value[i + half] = __float2bfloat16_rn(take(values + i + half));
-        if (!saves) continue;
-        stage.keys[at + i] = key[i];
-        stage.keys[at + i + half] = key[i + half];
-        stage.values[at + i] = value[i];
-        stage.values[at + i + half] = value[i + half];
-    }
+    const float2 turned = rotate_pair(work, keys, i);
+    key[i] = __float2bfloat16_rn(turned.x);
+    key[i + half] = __float2bfloat16_rn(turned.y);
+    value[i] = __float2bfloat16_rn(take(values + i));
+    value[i + half] = __float2bfloat16_rn(take(values + i + half));
+    if (!saves) return;
+    stage.keys[at + i] = key[i];
+    stage.keys[at + i + half] = key[i + half];
+    stage.values[at + i] = value[i];
+    stage.values[at + i + half] = value[i + half];
 }
 
 /* A warp's sixteen keys and values. Lane 4 g + t has, of keys g and g + 8, eight dimensions of each 32; of values 2t, 2t + 1, 2t
@@ -327,10 +321,15 @@ static __device__ __forceinline__ void attend_span(const struct token_work &work
     sync_workers();
     __nv_bfloat16 *own_key = (__nv_bfloat16 *)(memory + 2 * ATTENTION_HEADS * query_row_bytes(STEPS));
     __nv_bfloat16 *own_value = own_key + STEPS * PACK12_STEP;
-    if (item.has_own) {
-        stage_own(work, stage, item.kv_head, cache + (size_t)own * stride, item.chunk == 0, own_key, own_value);
+    const uint32_t half = shape.head_dim / 2, pairs = item.head_count * half;
+#pragma unroll 1
+    for (uint32_t i = threadIdx.x; i < pairs + (item.has_own ? half : 0); i += TOKEN_THREADS) {
+        if (i < pairs) {
+            stage_query(work, work.find(stage.query), item, i, query_row_bytes(STEPS), memory);
+        } else {
+            stage_own(work, stage, item.kv_head, i - pairs, cache + (size_t)own * stride, item.chunk == 0, own_key, own_value);
+        }
     }
-    stage_queries(work, work.find(stage.query), item, query_row_bytes(STEPS), memory);
     sync_workers();
     struct attention_state<STEPS> state = {
     };

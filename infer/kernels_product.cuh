@@ -31,12 +31,17 @@
 #define STAGE_BATCH 4     /* loads of the input in flight in a thread */
 #define NORM_BATCH 2      /* the same with a norm */
 #define SPAN_BATCH 4      /* the same of spans */
+#ifndef SPAN_COLUMNS
+#define SPAN_COLUMNS 2    /* of which so many at a time */
+#endif
 #define STEP_BYTES 128    /* of the input in shared memory: 32 first terms, 32 second ones */
 #define LINE_BYTES 128
 #define SLOTS_MAX WARP     /* a lane each */
 #define SLOTS_OF_WARP 2   /* by measurement */
 #define STAGE_RING 8      /* stages whose descriptions are in shared memory: those from the previous one on */
 #define ADDERS 8          /* lanes that add up a row */
+#define PRIOR_SETS 4u     /* that a block keeps what is added to their rows of */
+#define TILE_COUNTER PACK12_ROWS /* behind the sums of a set's first tile: its tiles that are multiplied */
 #define SUM_STRIDE 20     /* floats between the sums of tiles: keeps those that are read together on different banks */
 #define SUM_BYTES_MAX (36 << 10) /* of a round, where a stage has several */
 
@@ -269,46 +274,81 @@ static __device__ __forceinline__ void stage_norm(const float *vector, const flo
     if (threadIdx.x % WARP == 0) warp_sums[threadIdx.x / WARP] = squares;
 }
 
-/* Up to four numbers of one head put together from the spans, in their order. */
+/* Some numbers of a head that spans are put together to, in their order. */
 template <int WIDTH>
-static __device__ __forceinline__ void merge_spans(const float *spans, const struct attention_shape &shape, uint32_t span_count,
-                                                   uint32_t column, float out[WIDTH])
+struct merged_span {
+    float values[SPAN_BATCH][WIDTH], maxima[SPAN_BATCH], sums[SPAN_BATCH]; /* of the spans that are looked at */
+    float out[WIDTH], highest, sum;
+};
+
+/* Spans from `first` on as they are now, from the given column on; whether all are written. */
+template <int WIDTH>
+static __device__ __forceinline__ bool peek_spans(const float *spans, const struct attention_shape &shape, uint32_t first,
+                                                  uint32_t span_count, uint32_t column, struct merged_span<WIDTH> &merged)
 {
     const float *of_head = spans + shape.span_scales + column / shape.head_dim * 2;
-    float highest = -INFINITY, sum = 0;
-    for (int k = 0; k < WIDTH; k++) out[k] = 0;
+    bool all = true;
+#pragma unroll
+    for (uint32_t s = 0; s < SPAN_BATCH; s++) {
+        const bool exists = first + s < span_count;
+        const size_t at = (size_t)(first + s) * shape.span_floats;
+        const float4 v = WIDTH == 4 && exists ? peek_four(spans + at + column)
+                                              : make_float4(exists ? peek(spans + at + column) : 0, 0, 0, 0);
+        for (int k = 0; k < WIDTH; k++) merged.values[s][k] = k == 0 ? v.x : k == 1 ? v.y : k == 2 ? v.z : v.w;
+        merged.maxima[s] = exists ? peek(of_head + at) : -INFINITY;
+        merged.sums[s] = exists ? peek(of_head + at + 1) : 0;
+        all = all && are_written(v) && is_written(merged.maxima[s]) && is_written(merged.sums[s]);
+    }
+    return all;
+}
+
+template <int WIDTH>
+static __device__ __forceinline__ void add_spans(struct merged_span<WIDTH> &merged)
+{
+    const float before = merged.highest;
+#pragma unroll
+    for (uint32_t s = 0; s < SPAN_BATCH; s++) merged.highest = fmaxf(merged.highest, merged.maxima[s]);
+    const float kept = expf(before - merged.highest);
+    merged.sum *= kept;
+    for (int k = 0; k < WIDTH; k++) merged.out[k] *= kept;
+#pragma unroll
+    for (uint32_t s = 0; s < SPAN_BATCH; s++) {
+        const float factor = expf(merged.maxima[s] - merged.highest);
+        merged.sum = __fmaf_rn(merged.sums[s], factor, merged.sum);
+        for (int k = 0; k < WIDTH; k++) merged.out[k] = __fmaf_rn(merged.values[s][k], factor, merged.out[k]);
+    }
+}
+
+/* COUNT times WIDTH numbers, whose columns are `stride` apart; those before `end` exist. */
+template <int WIDTH, int COUNT>
+static __device__ __forceinline__ void merge_spans(const float *spans, const struct attention_shape &shape, uint32_t span_count,
+                                                   uint32_t column, uint32_t stride, uint32_t end,
+                                                   struct merged_span<WIDTH> merged[COUNT])
+{
+#pragma unroll
+    for (int j = 0; j < COUNT; j++) {
+        merged[j].highest = -INFINITY;
+        merged[j].sum = 0;
+        for (int k = 0; k < WIDTH; k++) merged[j].out[k] = 0;
+    }
 #pragma unroll 1
     for (uint32_t first = 0; first < span_count; first += SPAN_BATCH) {
-        float values[SPAN_BATCH][WIDTH], maxima[SPAN_BATCH], sums[SPAN_BATCH], before = highest;
         bool all = false;
 #pragma unroll 1
         while (!all) {
             all = true;
 #pragma unroll
-            for (uint32_t s = 0; s < SPAN_BATCH; s++) {
-                const bool exists = first + s < span_count;
-                const size_t at = (size_t)(first + s) * shape.span_floats;
-                const float4 v = WIDTH == 4 && exists ? peek_four(spans + at + column)
-                                                      : make_float4(exists ? peek(spans + at + column) : 0, 0, 0, 0);
-                for (int k = 0; k < WIDTH; k++) values[s][k] = k == 0 ? v.x : k == 1 ? v.y : k == 2 ? v.z : v.w;
-                maxima[s] = exists ? peek(of_head + at) : -INFINITY;
-                sums[s] = exists ? peek(of_head + at + 1) : 0;
-                all = all && are_written(v) && is_written(maxima[s]) && is_written(sums[s]);
+            for (int j = 0; j < COUNT; j++) {
+                if (column + j * stride < end) all &= peek_spans<WIDTH>(spans, shape, first, span_count, column + j * stride, merged[j]);
             }
         }
 #pragma unroll
-        for (uint32_t s = 0; s < SPAN_BATCH; s++) highest = fmaxf(highest, maxima[s]);
-        const float kept = expf(before - highest);
-        sum *= kept;
-        for (int k = 0; k < WIDTH; k++) out[k] *= kept;
-#pragma unroll
-        for (uint32_t s = 0; s < SPAN_BATCH; s++) {
-            const float factor = expf(maxima[s] - highest);
-            sum = __fmaf_rn(sums[s], factor, sum);
-            for (int k = 0; k < WIDTH; k++) out[k] = __fmaf_rn(values[s][k], factor, out[k]);
-        }
+        for (int j = 0; j < COUNT; j++) add_spans<WIDTH>(merged[j]);
     }
-    for (int k = 0; k < WIDTH; k++) out[k] /= sum;
+#pragma unroll
+    for (int j = 0; j < COUNT; j++) {
+        for (int k = 0; k < WIDTH; k++) merged[j].out[k] = column + j * stride < end ? merged[j].out[k] / merged[j].sum : 0;
+    }
 }
 
 /* Stages what attention has left. */
@@ -316,20 +356,27 @@ static __device__ __forceinline__ void stage_spans(const float *spans, const str
                                                    uint32_t column_count, uint8_t *staged)
 {
     const uint32_t count = input_steps(column_count) * (PACK12_STEP / 4), span_count = cut_spans(position, shape.window).count;
+    if (shape.head_dim % 4 == 0) {
+#pragma unroll 1
+        for (uint32_t i = threadIdx.x; i < count; i += TOKEN_THREADS * SPAN_COLUMNS) {
+            struct merged_span<4> merged[SPAN_COLUMNS];
+            merge_spans<4, SPAN_COLUMNS>(spans, shape, span_count, i * 4, TOKEN_THREADS * 4, column_count, merged);
+#pragma unroll
+            for (uint32_t j = 0; j < SPAN_COLUMNS; j++) {
+                const float *x = merged[j].out;
+                if (i + j * TOKEN_THREADS < count) stage_four(make_float4(x[0], x[1], x[2], x[3]), i + j * TOKEN_THREADS, staged);
+            }
+        }
+        return;
+    }
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < count; i += TOKEN_THREADS) {
         float four[4] = {0, 0, 0, 0};
-#ifdef ONLY_PACKED
-        if (true) {
-#else
-        if (shape.head_dim % 4 == 0) {
-#endif
-            if (i * 4 < column_count) merge_spans<4>(spans, shape, span_count, i * 4, four);
-        } else {
 #pragma unroll 1
-            for (uint32_t k = 0; k < 4 && i * 4 + k < column_count; k++) {
-                merge_spans<1>(spans, shape, span_count, i * 4 + k, four + k);
-            }
+        for (uint32_t k = 0; k < 4 && i * 4 + k < column_count; k++) {
+            struct merged_span<1> merged[1];
+            merge_spans<1, 1>(spans, shape, span_count, i * 4 + k, 0, column_count, merged);
+            four[k] = merged[0].out[0];
         }
         stage_four(make_float4(four[0], four[1], four[2], four[3]), i, staged);
     }
@@ -451,9 +498,9 @@ struct token_work {
     {
         return shared_memory() + args.memory.area_offset;
     }
-    static __device__ __forceinline__ float *sums(const struct token_work &work, const struct token_stage &stage)
+    __device__ __forceinline__ float *sums(const struct token_stage &stage) const
     {
-        return (float *)(work.input() + input_bytes(stage.column_count));
+        return (float *)(input() + input_bytes(stage.column_count));
     }
     __device__ __forceinline__ uint64_t *filled() const /* barriers of slots */
     {
@@ -467,9 +514,13 @@ struct token_work {
     {
         return (uint8_t *)(notes() + args.memory.slot_count);
     }
-    __device__ __forceinline__ float *warp_sums() const
+    __device__ __forceinline__ float *priors() const
     {
         return (float *)(ring() + STAGE_RING * STAGE_BYTES);
+    }
+    __device__ __forceinline__ float *warp_sums() const
+    {
+        return priors() + PRIOR_SETS * PACK12_ROWS;
     }
     __device__ __forceinline__ volatile uint32_t *described() const /* stages before this one are in the ring */
     {
@@ -721,23 +772,84 @@ struct token_work {
         __syncwarp();
     }
 
-    /* This warp's tiles from `begin` to `end` of a stage. */
+    static __device__ __forceinline__ float finish_row(const struct product_part &part, uint32_t row, float sum, float scale)
+    {
+        return part.bias ? sum * scale + part.bias[row] : sum * scale;
+    }
+
+    /* Counts the tiles of a set that are multiplied, by a warp that has multiplied one; true: all are. */
+    static __device__ __forceinline__ bool completes_set(float *sums_of_set, uint32_t set_tiles)
+    {
+        uint32_t count = 0;
+        if (lane() == 0) {
+            __threadfence_block();
+            count = atomicAdd((uint32_t *)(sums_of_set + TILE_COUNTER), 1u) + 1;
+        }
+        count = __shfl_sync(ALL_LANES, count, 0);
+        if (count < set_tiles) return false;
+        __threadfence_block();
+        return true;
+    }
+
+    /* What a row came to; the same in all lanes that add it up. */
+    static __device__ __forceinline__ float add_up(const float *sums_of_band, uint32_t tile_count, uint32_t row)
+    {
+        const float *from = sums_of_band + row;
+        float sum = 0;
+#pragma unroll 2
+        for (uint32_t i = lane() % ADDERS; i < tile_count; i += ADDERS) sum += from[i * SUM_STRIDE];
+        for (uint32_t offset = ADDERS / 2; offset; offset /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
+        return sum;
+    }
+
+    /* Adds up a set and gives its rows away, by a warp. `number` counts the sets of the block. */
+    __device__ __forceinline__ void finish_set(const struct token_stage &stage, const float *sums_of_set, uint32_t number,
+                                               float scale) const
+    {
+        float sum = 0, other = 0;
+        uint32_t set;
+        const uint32_t part = find_part(stage, number * set_bands(stage), set), turn = lane() % ADDERS;
+        const uint32_t in_band = turn * (WARP / ADDERS) + lane() / ADDERS, row = set * PACK12_ROWS + in_band;
+#pragma unroll 1
+        for (uint32_t i = 0; i < PACK12_ROWS / (WARP / ADDERS); i++) {
+            const uint32_t added = i * (WARP / ADDERS) + lane() / ADDERS;
+            const float first = add_up(sums_of_set, stage.tile_count, added);
+            const float second = stage.step != STEP_GATE ? 0 : add_up(sums_of_set + stage.tile_count * SUM_STRIDE, stage.tile_count, added);
+            if (turn == i) sum = first, other = second;
+        }
+        if (in_band >= PACK12_ROWS || row >= stage.parts[part].row_count) return;
+        float value = finish_row(stage.parts[part], row, sum, scale);
+        if (stage.step == STEP_GATE) value = value / (1 + expf(-value)) * finish_row(stage.parts[1], row, other, scale);
+        if (stage.step == STEP_ADD) {
+            const float prior = number < PRIOR_SETS ? priors()[number * PACK12_ROWS + in_band] : __uint_as_float(UNWRITTEN);
+            value += is_written(prior) ? prior : take(find(stage.prior) + row);
+        }
+        if (stage.is_last) {
+            stage.parts[part].output[row] = value;
+        } else {
+            publish(find(stage.parts[part].output) + row, value);
+        }
+    }
+
+    /* This warp's tiles of the sets from `begin` to `end` of the block. */
     template <class FORM>
-    __device__ __forceinline__ void multiply_tiles(const struct token_stage &stage, uint32_t stage_index, uint32_t begin,
-                                                   uint32_t end)
+    __device__ __forceinline__ void multiply_sets(const struct token_stage &stage, uint32_t stage_index, uint32_t begin,
+                                                  uint32_t end, float scale)
     {
         const uint8_t *from = input() + lane() / PACK12_QUAD % 2 * (STEP_BYTES / 2) + lane() % PACK12_QUAD * 16;
         const uint32_t tile_count = stage.tile_count, column_count = stage.column_count, stride = args.memory.tile_warps;
-        float *out = sums(*this, stage) + (at - begin) * SUM_STRIDE;
+        const uint32_t bands = set_bands(stage), set_tiles = bands * tile_count;
         uint32_t band = at / tile_count, tile = at - band * tile_count;
 #ifdef TIMES
         if (threadIdx.x == 0 && stage_index < 240) for (int k = 0; k < 4; k++) spent[blockIdx.x][stage_index][k] = 0;
         long long last_clock = clock64();
 #endif
 #pragma unroll 1
-        for (; at < end; at += stride, out += stride * SUM_STRIDE) {
+        for (; at < end * set_tiles; at += stride) {
             uint32_t set;
             const struct product_part &part = stage.parts[find_part(stage, band, set)];
+            const uint32_t number = band / bands;
+            float *sums_of_set = sums(stage) + (number - begin) * set_tiles * SUM_STRIDE;
             WATCH;
             while (asked == multiplied && !ask_for_tile()) {
                 give_way();
@@ -745,21 +857,15 @@ struct token_work {
             }
             const uint32_t slot = slot_of(multiplied);
             wait_for_slot(filled() + slot, lap_of(multiplied) & 1);
-#ifdef ONE_AHEAD
-            ask_for_tiles();
-#endif
             CLOCK(0);
             if (!FORM::packed && !stage.is_aligned) fill<FORM>(stage, set, part, tile, slot);
             multiply_tile<FORM>(slots() + slot * args.memory.slot_bytes, pack12_steps(column_count - tile * PACK12_COLUMNS),
                                 from + tile * (PACK12_COLUMNS / PACK12_STEP * STEP_BYTES), part.window, part.patches, lane(),
-                                out);
+                                sums_of_set + (band - number * bands) * (tile_count * SUM_STRIDE) + tile * SUM_STRIDE);
             __syncwarp();
             multiplied++;
-#ifdef ONE_AHEAD
-            if (at + stride >= end) ask_for_tiles();
-#else
             ask_for_tiles();
-#endif
+            if (completes_set(sums_of_set, set_tiles)) finish_set(stage, sums_of_set, number, scale);
             tile += stride;
 #pragma unroll 1
             while (tile >= tile_count) tile -= tile_count, band++;
@@ -767,68 +873,34 @@ struct token_work {
         }
     }
 
-    __device__ __forceinline__ void multiply(const struct token_stage &stage, uint32_t stage_index, uint32_t begin, uint32_t end)
+    __device__ __forceinline__ void multiply(const struct token_stage &stage, uint32_t stage_index, uint32_t begin, uint32_t end,
+                                             float scale)
     {
-#ifdef ONLY_PACKED
-        return multiply_tiles<packed_form>(stage, stage_index, begin, end);
-#endif
         switch (stage.form) {
-        case CLLM_GPU_PACKED12: return multiply_tiles<packed_form>(stage, stage_index, begin, end);
-        case CLLM_GPU_F16: return multiply_tiles<f16_form>(stage, stage_index, begin, end);
-        case CLLM_GPU_F32: return multiply_tiles<f32_form>(stage, stage_index, begin, end);
-        default: return multiply_tiles<bf16_form>(stage, stage_index, begin, end);
+        case CLLM_GPU_PACKED12: return multiply_sets<packed_form>(stage, stage_index, begin, end, scale);
+        case CLLM_GPU_F16: return multiply_sets<f16_form>(stage, stage_index, begin, end, scale);
+        case CLLM_GPU_F32: return multiply_sets<f32_form>(stage, stage_index, begin, end, scale);
+        default: return multiply_sets<bf16_form>(stage, stage_index, begin, end, scale);
         }
     }
 
-    /* What a row came to; the same in all lanes that add it up. `band` counts in the round. */
-    __device__ __forceinline__ float add_up(const struct token_stage &stage, uint32_t band, uint32_t row) const
+    /* Before the first tile of so many sets is multiplied, by all that multiply. */
+    __device__ __forceinline__ void clear_counters(const struct token_stage &stage, uint32_t sets) const
     {
-        const float *from = sums(*this, stage) + band * stage.tile_count * SUM_STRIDE + row;
-        float sum = 0;
-#pragma unroll 2
-        for (uint32_t i = threadIdx.x % ADDERS; i < stage.tile_count; i += ADDERS) sum += from[i * SUM_STRIDE];
-        for (uint32_t offset = ADDERS / 2; offset; offset /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
-        return sum;
-    }
-
-    static __device__ __forceinline__ float finish_row(const struct product_part &part, uint32_t row, float sum, float scale)
-    {
-        return part.bias ? sum * scale + part.bias[row] : sum * scale;
-    }
-
-    /* What is there now of what is added to this thread's first row. */
-    __device__ __forceinline__ float peek_prior(const struct token_stage &stage, uint32_t sets) const
-    {
-        const uint32_t i = threadIdx.x / ADDERS, row = (first_set(stage) + i / PACK12_ROWS * gridDim.x) * PACK12_ROWS + i % PACK12_ROWS;
-        const bool exists = i < sets * PACK12_ROWS && threadIdx.x % ADDERS == 0 && row < stage.parts[0].row_count;
-        return stage.step == STEP_ADD && exists ? peek(find(stage.prior) + row) : __uint_as_float(UNWRITTEN);
-    }
-
-    /* Of the sets from `begin` to `end` of this block, by all that multiply. */
-    __device__ __forceinline__ void finish_sets(const struct token_stage &stage, uint32_t begin, uint32_t end, float scale,
-                                                float prior) const
-    {
-        const uint32_t bands = set_bands(stage);
+        const uint32_t set_floats = set_bands(stage) * stage.tile_count * SUM_STRIDE;
 #pragma unroll 1
-        for (uint32_t i = threadIdx.x / ADDERS; i < (end - begin) * PACK12_ROWS; i += TOKEN_THREADS / ADDERS) {
-            const uint32_t band = i / PACK12_ROWS * bands, in_band = i % PACK12_ROWS;
-            uint32_t set;
-            const uint32_t part = find_part(stage, begin * bands + band, set), row = set * PACK12_ROWS + in_band;
-            const bool exists = threadIdx.x % ADDERS == 0 && row < stage.parts[part].row_count;
-            const float sum = add_up(stage, band, in_band), other = bands == 2 ? add_up(stage, band + 1, in_band) : 0;
-            if (!exists) continue;
-            float value = finish_row(stage.parts[part], row, sum, scale);
-            if (stage.step == STEP_GATE) value = value / (1 + expf(-value)) * finish_row(stage.parts[1], row, other, scale);
-            if (stage.step == STEP_ADD) {
-                value += is_written(prior) ? prior : take(find(stage.prior) + row);
-                prior = __uint_as_float(UNWRITTEN);
-            }
-            if (stage.is_last) {
-                stage.parts[part].output[row] = value;
-            } else {
-                publish(find(stage.parts[part].output) + row, value);
-            }
+        for (uint32_t i = threadIdx.x; i < sets; i += TOKEN_THREADS) {
+            *(uint32_t *)(sums(stage) + i * set_floats + TILE_COUNTER) = 0;
         }
+    }
+
+    /* Has what is added to the first sets copied. */
+    __device__ __forceinline__ void fetch_priors(const struct token_stage &stage, uint32_t sets) const
+    {
+        const uint32_t set = threadIdx.x / 4, row = (first_set(stage) + set * gridDim.x) * PACK12_ROWS + threadIdx.x % 4 * 4;
+        if (stage.step != STEP_ADD || set >= min(sets, PRIOR_SETS)) return;
+        start_copy(priors() + threadIdx.x * 4, find(stage.prior) + row);
+        end_copies();
     }
 
     /* Stages the input; the result is what products must be multiplied by. */
@@ -841,6 +913,7 @@ struct token_work {
         } else {
             stage_spans(find(stage.spans), args.attention, args.position, stage.column_count, input());
         }
+        finish_copies_but<0>(); /* of priors */
         sync_workers();
         if (!stage.norm) return 1;
         float sum = 0;
@@ -860,23 +933,25 @@ struct token_work {
     /* By all that multiply. */
     __device__ __forceinline__ void run_product(const struct token_stage &stage, uint32_t stage_index)
     {
-        const uint32_t sets = count_sets(stage), bands = set_bands(stage), set_tiles = bands * stage.tile_count;
+        const uint32_t sets = count_sets(stage);
         if (!sets) return;
         stamp(stage_index, 0);
-        const float scale = stage_input(stage), prior = peek_prior(stage, sets);
+        clear_counters(stage, min(stage.round_sets, sets));
+        fetch_priors(stage, sets);
+        const float scale = stage_input(stage);
         stamp(stage_index, 1);
 #pragma unroll 1
         for (uint32_t begin = 0; begin < sets; begin += stage.round_sets) {
             const uint32_t end = min(begin + stage.round_sets, sets);
-            if (begin) sync_workers();
-            if (warp() < args.memory.tile_warps) multiply(stage, stage_index, begin * set_tiles, end * set_tiles);
-            stamp(stage_index, 2);
-            sync_workers();
-            stamp(stage_index, 3);
-            finish_sets(stage, begin, end, scale, begin ? __uint_as_float(UNWRITTEN) : prior);
-            stamp(stage_index, 4);
+            if (begin) {
+                sync_workers();
+                clear_counters(stage, end - begin);
+                sync_workers();
+            }
+            if (warp() < args.memory.tile_warps) multiply(stage, stage_index, begin, end, scale);
         }
-        at -= sets * set_tiles;
+        stamp(stage_index, 2);
+        at -= sets * set_bands(stage) * stage.tile_count;
     }
 };
 

@@ -511,6 +511,13 @@ static inline bool is_passed(uint64_t *barrier, uint32_t parity)
     return own.phases[barrier] % 2 != parity;
 }
 
+static inline uint32_t atomicAdd(uint32_t *to, uint32_t value)
+{
+    const uint32_t before = *to;
+    *to += value;
+    return before;
+}
+
 static inline int __popc(uint32_t value)
 {
     return __builtin_popcount(value);
