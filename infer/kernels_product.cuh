@@ -29,6 +29,7 @@
 #define NORM_WARPS 8             /* that stage a normalised input: the order of its sum must not depend on PRODUCT_WARPS */
 #define STAGE_BATCH 8            /* loads of the input in flight in a thread */
 #define NORM_BATCH 4             /* the same with a norm */
+#define SPAN_BATCH 6             /* the same of spans */
 #define STEP_BYTES 128           /* of the input in shared memory: 32 first terms, 32 second ones */
 #define LINE_FLOATS 32           /* of the cache */
 #define ADDERS 8                 /* lanes that add up a row */
@@ -186,56 +187,99 @@ static __device__ __forceinline__ struct span_cut cut_spans(uint32_t position, u
     return {begin, end, size, (all + size - 1) / size};
 }
 
-/* factors[span][head]: what a span's values are multiplied by; a warp a head. */
-static __device__ __forceinline__ void weigh_spans(const struct span_args &args, uint32_t spans, float *factors)
+/* Some columns of a head, put together from what its spans left: loads of several spans are in flight at a time. */
+template <int WIDTH>
+struct merged_spans {
+    float values[SPAN_BATCH][WIDTH];
+    float2 scales[SPAN_BATCH];
+    float out[WIDTH];
+    float highest, sum;
+};
+
+/* Asks for the spans from `first` on, from the given column on; those that there are not weigh nothing. */
+template <int WIDTH>
+static __device__ __forceinline__ void load_spans(const struct span_args &args, uint32_t first, uint32_t spans, uint32_t column,
+                                                  struct merged_spans<WIDTH> &merged)
 {
-    const uint32_t lane = threadIdx.x % WARP;
-#pragma unroll 1
-    for (uint32_t head = threadIdx.x / WARP; head < args.head_count; head += blockDim.x / WARP) {
-        const float2 scale = lane < spans ? __ldcg(args.scales + lane * args.head_count + head) : make_float2(-INFINITY, 0);
-        float highest = scale.x;
-        for (uint32_t offset = WARP / 2; offset; offset /= 2) {
-            highest = fmaxf(highest, __shfl_xor_sync(ALL_LANES, highest, offset));
+    const uint32_t head = column / args.head_dim;
+#pragma unroll
+    for (uint32_t s = 0; s < SPAN_BATCH; s++) {
+        merged.scales[s] = make_float2(-INFINITY, 0);
+        for (int k = 0; k < WIDTH; k++) merged.values[s][k] = 0;
+        if (first + s >= spans) continue;
+        const float *from = args.values + (size_t)(first + s) * args.value_stride + column;
+        merged.scales[s] = __ldcg(args.scales + (first + s) * args.head_count + head);
+        if (WIDTH == 4) {
+            const float4 four = __ldcg((const float4 *)from);
+            for (int k = 0; k < WIDTH; k++) merged.values[s][k] = k == 0 ? four.x : k == 1 ? four.y : k == 2 ? four.z : four.w;
+        } else {
+            merged.values[s][0] = __ldcg(from);
         }
-        const float factor = expf(scale.x - highest);
-        float sum = factor * scale.y;
-        for (uint32_t offset = WARP / 2; offset; offset /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
-        if (lane < spans) factors[lane * args.head_count + head] = factor / sum;
     }
 }
 
-/* Stages what attention left, put together: `factors` has room for a number for each head and span. */
-static __device__ __forceinline__ void stage_spans(const struct span_args &args, uint32_t count, float *factors, uint8_t *staged)
+template <int WIDTH>
+static __device__ __forceinline__ void add_spans(uint32_t first, uint32_t spans, struct merged_spans<WIDTH> &merged)
 {
-    const uint32_t spans = cut_spans(__ldcg(args.position), args.window).count;
-    weigh_spans(args, spans, factors);
-    __syncthreads();
+    const float before = merged.highest;
+#pragma unroll
+    for (uint32_t s = 0; s < SPAN_BATCH; s++) merged.highest = fmaxf(merged.highest, merged.scales[s].x);
+    if (first) {
+        const float kept = expf(before - merged.highest);
+        merged.sum *= kept;
+        for (int k = 0; k < WIDTH; k++) merged.out[k] *= kept;
+    }
+#pragma unroll
+    for (uint32_t s = 0; s < SPAN_BATCH; s++) {
+        if (first + s >= spans) break;
+        const float factor = expf(merged.scales[s].x - merged.highest);
+        merged.sum = __fmaf_rn(merged.scales[s].y, factor, merged.sum);
+        for (int k = 0; k < WIDTH; k++) merged.out[k] = __fmaf_rn(merged.values[s][k], factor, merged.out[k]);
+    }
+}
+
+template <int WIDTH>
+static __device__ __forceinline__ void merge_spans(const struct span_args &args, uint32_t spans, uint32_t column, float out[WIDTH])
+{
+    struct merged_spans<WIDTH> merged;
+    merged.highest = -INFINITY;
+    merged.sum = 0;
+    for (int k = 0; k < WIDTH; k++) merged.out[k] = 0;
+#pragma unroll 1
+    for (uint32_t first = 0; first < spans; first += SPAN_BATCH) {
+        load_spans<WIDTH>(args, first, spans, column, merged);
+        add_spans<WIDTH>(first, spans, merged);
+    }
+    const float factor = 1 / merged.sum;
+    for (int k = 0; k < WIDTH; k++) out[k] = merged.out[k] * factor;
+}
+
+/* Stages what attention left in so many spans. */
+static __device__ __forceinline__ void stage_spans(const struct span_args &args, uint32_t spans, uint32_t count, uint8_t *staged)
+{
+    const uint32_t columns = args.head_count * args.head_dim;
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
-        const float *of_head[4];
-        for (uint32_t k = 0; k < 4; k++) of_head[k] = factors + min((i * 4 + k) / args.head_dim, args.head_count - 1);
-        float4 x = make_float4(0, 0, 0, 0);
-#pragma unroll 4
-        for (uint32_t s = 0; s < spans; s++) {
-            const float4 value = __ldcg((const float4 *)(args.values + (size_t)s * args.value_stride) + i);
-            x.x = __fmaf_rn(value.x, of_head[0][s * args.head_count], x.x);
-            x.y = __fmaf_rn(value.y, of_head[1][s * args.head_count], x.y);
-            x.z = __fmaf_rn(value.z, of_head[2][s * args.head_count], x.z);
-            x.w = __fmaf_rn(value.w, of_head[3][s * args.head_count], x.w);
+        float four[4] = {0, 0, 0, 0};
+        if (args.head_dim % 4 == 0) {
+            if (i * 4 < columns) merge_spans<4>(args, spans, i * 4, four);
+        } else {
+#pragma unroll 1
+            for (uint32_t k = 0; k < 4 && i * 4 + k < columns; k++) merge_spans<1>(args, spans, i * 4 + k, four + k);
         }
-        stage_four(x, i, staged);
+        stage_four(make_float4(four[0], four[1], four[2], four[3]), i, staged);
     }
 }
 
-/* Stages the input; the result is what products must be multiplied by. `factors`: memory that sums of tiles will take. */
-static __device__ __forceinline__ float stage_input(const struct product_args &args, uint8_t *staged, float *warp_sums,
-                                                    float *factors)
+/* Stages the input, a vector or what attention left in so many spans; the result is what products must be multiplied by. */
+static __device__ __forceinline__ float stage_input(const struct product_args &args, uint32_t spans, uint8_t *staged,
+                                                    float *warp_sums)
 {
     const uint32_t count = input_steps(args.column_count) * (PACK12_STEP / 4);
     if (args.norm) {
         stage_norm(args, count, staged, warp_sums);
-    } else if (args.spans.values) {
-        stage_spans(args.spans, count, factors, staged);
+    } else if (spans) {
+        stage_spans(args.spans, spans, count, staged);
     } else {
         stage_plain(args, count, staged);
     }
@@ -494,10 +538,11 @@ static __global__ __launch_bounds__(PRODUCT_WARPS *WARP, 1) void multiply(const 
     }
     uint32_t part, row;
     const float *output = args.stage == STAGE_ADD ? work.find_output(threadIdx.x / ADDERS, part, row) : NULL;
+    const uint32_t spans = args.spans.values ? cut_spans(__ldcg(args.spans.position), args.spans.window).count : 0;
     wait_for_previous_grid();
     let_next_grid_start();
     const float prior = output ? __ldcg(output) : 0;
-    const float scale = stage_input(args, staged, warp_sums, work.sums);
+    const float scale = stage_input(args, spans, staged, warp_sums);
     for (uint32_t begin = 0; begin < sets; begin += args.round_sets) {
         const uint32_t end = min(begin + args.round_sets, sets);
         if (begin) __syncthreads();
