@@ -130,12 +130,19 @@ static __host__ __device__ __forceinline__ uint32_t attention_bytes(uint32_t ste
     return input > output ? input : output;
 }
 
-/* Two dimensions of a head after rotation by the position (Su et al. 2021, "RoFormer"): i and head_dim / 2 + i turn together. */
-static __device__ __forceinline__ float2 rotate_pair(const struct attention_args &args, const float *head, uint32_t i)
+/* Two dimensions of a head that are rotated by the position (Su et al. 2021, "RoFormer"): i and head_dim / 2 + i turn together. */
+struct head_pair {
+    float low, high, cosine, sine;
+};
+
+static __device__ __forceinline__ struct head_pair load_pair(const struct attention_args &args, const float *head, uint32_t i)
 {
-    const float low = __ldcg(head + i), high = __ldcg(head + i + args.head_dim / 2);
-    const float cosine = __ldcg(args.cosines + i), sine = __ldcg(args.sines + i);
-    return make_float2(low * cosine - high * sine, high * cosine + low * sine);
+    return {__ldcg(head + i), __ldcg(head + i + args.head_dim / 2), __ldcg(args.cosines + i), __ldcg(args.sines + i)};
+}
+
+static __device__ __forceinline__ float2 rotate(const struct head_pair &pair)
+{
+    return make_float2(pair.low * pair.cosine - pair.high * pair.sine, pair.high * pair.cosine + pair.low * pair.sine);
 }
 
 static __device__ __forceinline__ void store_terms(uint8_t *row, uint32_t second_term, uint32_t dim, float value)
@@ -145,39 +152,74 @@ static __device__ __forceinline__ void store_terms(uint8_t *row, uint32_t second
     ((__nv_bfloat16 *)(row + second_term))[dim] = __float2bfloat16_rn(value - __bfloat162float(first));
 }
 
-/* Queries, rotated and scaled, as terms. */
-static __device__ __forceinline__ void stage_queries(const struct attention_args &args, uint32_t first_head, uint32_t head_count,
-                                                     uint32_t row_bytes, uint8_t *queries)
+/* The query heads of a block. */
+struct query_heads {
+    uint32_t first;
+    uint32_t count;
+    uint32_t row_bytes; /* of one in shared memory */
+};
+
+/* The i-th pair of the queries, if there are so many. */
+static __device__ __forceinline__ struct head_pair load_query(const struct attention_args &args, const struct query_heads &heads,
+                                                              uint32_t i)
 {
     const uint32_t half = args.head_dim / 2;
-    for (uint32_t i = threadIdx.x; i < head_count * half; i += blockDim.x) {
-        const uint32_t head = i / half, pair = i % half;
-        const float2 turned = rotate_pair(args, args.query + (size_t)(first_head + head) * args.head_dim, pair);
-        uint8_t *row = queries + head * row_bytes;
-        store_terms(row, ATTENTION_HEADS * row_bytes, pair, turned.x * args.scale);
-        store_terms(row, ATTENTION_HEADS * row_bytes, pair + half, turned.y * args.scale);
-    }
+    if (i >= heads.count * half) return {};
+    return load_pair(args, args.query + (size_t)(heads.first + i / half) * args.head_dim, i % half);
 }
 
-/* Key and value of the token itself; `saves`: puts them into the cache, too, from element `at` on. */
-static __device__ __forceinline__ void stage_own(const struct attention_args &args, uint32_t kv_head, uint32_t stride, size_t at,
-                                                 bool saves, __nv_bfloat16 *key, __nv_bfloat16 *value)
+/* Rotated and scaled, as terms. */
+static __device__ __forceinline__ void stage_query(const struct attention_args &args, const struct query_heads &heads, uint32_t i,
+                                                   const struct head_pair &pair, uint8_t *queries)
 {
     const uint32_t half = args.head_dim / 2;
-    const float *keys = args.key + (size_t)kv_head * args.head_dim, *values = args.value + (size_t)kv_head * args.head_dim;
-    for (uint32_t i = threadIdx.x; i < stride; i += blockDim.x) {
-        if (i >= args.head_dim) key[i] = value[i] = __float2bfloat16_rn(0);
-        if (i >= half) continue;
-        const float2 turned = rotate_pair(args, keys, i);
-        key[i] = __float2bfloat16_rn(turned.x);
-        key[i + half] = __float2bfloat16_rn(turned.y);
-        value[i] = __float2bfloat16_rn(__ldcg(values + i));
-        value[i + half] = __float2bfloat16_rn(__ldcg(values + i + half));
-        if (!saves) continue;
-        args.keys[at + i] = key[i];
-        args.keys[at + i + half] = key[i + half];
-        args.values[at + i] = value[i];
-        args.values[at + i + half] = value[i + half];
+    if (i >= heads.count * half) return;
+    const float2 turned = rotate(pair);
+    uint8_t *row = queries + i / half * heads.row_bytes;
+    store_terms(row, ATTENTION_HEADS * heads.row_bytes, i % half, turned.x * args.scale);
+    store_terms(row, ATTENTION_HEADS * heads.row_bytes, i % half + half, turned.y * args.scale);
+}
+
+/* Key and value of the token itself, in shared memory and from element `at` of the cache on. */
+struct own_row {
+    uint32_t kv_head;
+    bool exists; /* in this block's span */
+    bool saves;  /* this block puts it into the cache */
+    size_t at;
+    __nv_bfloat16 *key;
+    __nv_bfloat16 *value;
+};
+
+/* Stages pair i, whose key is given; zeros behind the dimensions of the head are there already. */
+static __device__ __forceinline__ void stage_own(const struct attention_args &args, const struct own_row &own, uint32_t i,
+                                                 const struct head_pair &pair, const float2 &value)
+{
+    const uint32_t half = args.head_dim / 2;
+    const float2 turned = rotate(pair);
+    own.key[i] = __float2bfloat16_rn(turned.x);
+    own.key[i + half] = __float2bfloat16_rn(turned.y);
+    own.value[i] = __float2bfloat16_rn(value.x);
+    own.value[i + half] = __float2bfloat16_rn(value.y);
+    if (!own.saves) return;
+    args.keys[own.at + i] = own.key[i];
+    args.keys[own.at + i + half] = own.key[i + half];
+    args.values[own.at + i] = own.value[i];
+    args.values[own.at + i + half] = own.value[i + half];
+}
+
+/* What the grid before has left is staged, after one wait for memory where a thread has one pair of each. */
+static __device__ __forceinline__ void stage_inputs(const struct attention_args &args, const struct query_heads &heads,
+                                                    const struct own_row &own, uint8_t *queries)
+{
+    const uint32_t half = args.head_dim / 2;
+    const float *key = args.key + (size_t)own.kv_head * args.head_dim, *value = args.value + (size_t)own.kv_head * args.head_dim;
+    struct head_pair query = load_query(args, heads, threadIdx.x);
+    for (uint32_t i = threadIdx.x; own.exists && i < half; i += blockDim.x) {
+        stage_own(args, own, i, load_pair(args, key, i), make_float2(__ldcg(value + i), __ldcg(value + i + half)));
+    }
+    stage_query(args, heads, threadIdx.x, query, queries);
+    for (uint32_t i = threadIdx.x + blockDim.x; i < heads.count * half; i += blockDim.x) {
+        stage_query(args, heads, i, load_query(args, heads, i), queries);
     }
 }
 
@@ -414,9 +456,8 @@ static __global__ __launch_bounds__(ATTENTION_WARPS *WARP, 1) void attend(const 
     if (!works) return;
     __nv_bfloat16 *own_key = (__nv_bfloat16 *)(memory + 2 * ATTENTION_HEADS * query_row_bytes(STEPS));
     __nv_bfloat16 *own_value = own_key + STEPS * PACK12_STEP;
-    const size_t own_place = cache + (size_t)own * stride;
-    if (stop == cut.end) stage_own(args, kv_head, STEPS * PACK12_STEP, own_place, chunk == 0, own_key, own_value);
-    stage_queries(args, first_head, head_count, query_row_bytes(STEPS), memory);
+    stage_inputs(args, {first_head, head_count, query_row_bytes(STEPS)},
+                 {kv_head, stop == cut.end, chunk == 0, cache + (size_t)own * stride, own_key, own_value}, memory);
     __syncthreads();
     struct attention_state<STEPS> state = {
     };
