@@ -145,10 +145,11 @@ $(BENCH): %: %.o $(LIB)
 $(B)/%.o: %.c $(B)/flags
 	$(call say,CC)
 	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(ISA) -MMD -MP -c -o $@ $<
-# Kernels see memory through pointers of many types, and their hints are the device compiler's.
+# Kernels see memory through pointers of many types, their hints are the device compiler's, and a test is of some of them.
 $(B)/%.o: %.cc $(B)/flags
 	$(call say,CXX)
-	$(Q)mkdir -p $(@D) && $(CXX) -std=c++17 -O2 -g -Wall -Wextra -Wno-unknown-pragmas -Wno-maybe-uninitialized -fno-strict-aliasing \
+	$(Q)mkdir -p $(@D) && $(CXX) -std=c++17 -O2 -g -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-function \
+	    -Wno-maybe-uninitialized -fno-strict-aliasing \
 	    $(if $(WERROR),-Werror) $(addprefix -I,$(FOLDERS)) -isystem $(CUDA_HOME)/include -MMD -MP -c -o $@ $<
 $(B)/%.o: %.cu $(B)/flags
 	$(call say,NVCC)

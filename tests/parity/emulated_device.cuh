@@ -1,5 +1,5 @@
 /* emulated_device.cuh - enough of a CUDA device to run blocks of threads on the CPU, one block after the other:
- * kernels_product.cuh includes this instead of kernels_device.cuh.
+ * kernels include this instead of kernels_device.cuh.
  *
  * Threads are contexts that take turns and give way where they wait for others. What a copy brings arrives only when somebody
  * waits for it, and what the slot held is destroyed when it is asked for: reading too early or too late is seen. A warp that
@@ -75,7 +75,7 @@ inline block now;
 
 [[noreturn]] inline void stop(const char *why)
 {
-    fprintf(stderr, "emulated device: block %u, thread %zu: %s\n", now.index.x, now.current, why);
+    fprintf(stderr, "emulated device: block %u, %u, thread %zu: %s\n", now.index.x, now.index.y, now.current, why);
     abort();
 }
 
@@ -130,14 +130,14 @@ inline void run_thread()
 }
 
 /* Runs a grid; `backwards`: threads get their first turn in descending order. */
-inline void run(unsigned block_count, unsigned thread_count, bool backwards, const std::function<void()> &kernel)
+inline void run(dim3 grid, unsigned thread_count, bool backwards, const std::function<void()> &kernel)
 {
-    now.grid = dim3(block_count);
+    now.grid = grid;
     now.size = dim3(thread_count);
     now.kernel = kernel;
     now.threads.resize(thread_count);
-    for (unsigned b = 0; b < block_count; b++) {
-        now.index = {b, 0, 0};
+    for (unsigned b = 0; b < grid.x * grid.y; b++) {
+        now.index = {b % grid.x, b / grid.x, 0};
         now.warps.assign(thread_count / WARP, warp());
         now.arrived = 0;
         now.copies.clear();
@@ -246,6 +246,13 @@ static inline float __uint_as_float(uint32_t bits)
     float value;
     memcpy(&value, &bits, sizeof value);
     return value;
+}
+
+static inline uint32_t __float_as_uint(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
 }
 
 static inline float __fmaf_rn(float a, float b, float c)
