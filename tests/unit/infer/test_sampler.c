@@ -290,6 +290,77 @@ static void test_selection_is_that_of_the_definition(void **state)
     }
 }
 
+/* The filters by their definition: sorts, and adds up in double precision. */
+static int more_likely(const void *left, const void *right)
+{
+    const float l = *(const float *)left, r = *(const float *)right;
+    return l > r ? -1 : l < r;
+}
+
+/* How many of the sorted logits pass, if top_p is reached by `factor` times what it says. */
+static uint32_t count_passing(const float *sorted, uint32_t count, const struct cllm_sampler_options *options, double factor)
+{
+    const uint32_t limit = options->top_k && options->top_k < count ? options->top_k : count;
+    double sum = 0, reached = 0;
+    uint32_t passing = 0;
+    for (uint32_t i = 0; i < limit; i++) sum += exp((double)sorted[i] - sorted[0]);
+    for (; passing < limit; passing++) {
+        const double share = exp((double)sorted[passing] - sorted[0]);
+        if (passing && (share < options->min_p || (options->top_p < 1 && reached >= options->top_p * sum * factor))) break;
+        reached += share;
+    }
+    return passing;
+}
+
+/* What is drawn is among those that pass, and where they are few each of them comes. */
+static void check_filters(const float *logits, uint32_t count, struct cllm_sampler_options options)
+{
+    enum { DRAWS = 3000, FEW = 100 };
+    float *sorted = malloc(count * sizeof *sorted);
+    int *times = calloc(count, sizeof *times);
+    memcpy(sorted, logits, count * sizeof *sorted);
+    qsort(sorted, count, sizeof *sorted, more_likely);
+    const uint32_t least = count_passing(sorted, count, &options, 1 - 1e-4);
+    const uint32_t most = count_passing(sorted, count, &options, 1 + 1e-4);
+    options.temperature = 1000; /* all that are left are about as likely */
+    struct cllm_sampler *sampler = create(options, count);
+    for (int i = 0; i < (least < FEW ? DRAWS : 100); i++) times[cllm_sampler_choose(sampler, logits)]++;
+    for (uint32_t id = 0; id < count; id++) {
+        if (times[id]) assert_true(logits[id] >= sorted[most - 1]);
+        if (!times[id] && least < FEW) assert_true(logits[id] <= sorted[least - 1]);
+    }
+    cllm_sampler_destroy(sampler);
+    free(times);
+    free(sorted);
+}
+
+static void test_filters_are_those_of_the_definition(void **state)
+{
+    (void)state;
+    enum { COUNT = 3000 };
+    static const struct cllm_sampler_options cases[] = {
+        {1, 1, 0, 1, 1, 0},       {1, 0.9, 0, 1, 2, 0},    {1, 0.3, 0, 1, 3, 0},     {1, 1, 0.05, 1, 4, 0},
+        {1, 0.95, 0.05, 1, 5, 0}, {1, 1, 0.9, 1, 6, 0},    {1, 0.99999, 0, 1, 7, 0}, {1, 0.95, 0.05, 1, 8, 40},
+        {1, 0.5, 0, 1, 9, 500},   {1, 0.01, 0, 1, 10, 64}, {1, 1, 0, 1, 11, 63},     {1, 1, 1e-12, 1, 12, 2999},
+        {1, 1, 0.5, 1, 13, 200}};
+    static const float spreads[] = {0.01f, 1, 4, 60};
+    float *logits = malloc(COUNT * sizeof *logits);
+    uint32_t random = 5;
+    for (size_t c = 0; c < 4 * sizeof cases / sizeof *cases; c++) {
+        const uint32_t count = c % 3 ? COUNT - (uint32_t)c : (uint32_t)c + 1;
+        for (uint32_t i = 0; i < count; i++) {
+            float sum = 0;
+            for (int k = 0; k < 4; k++) {
+                random = random * 1664525 + 1013904223;
+                sum += (float)(random >> 8) * 0x1p-24f;
+            }
+            logits[i] = (sum - 2) * spreads[c / (sizeof cases / sizeof *cases)];
+        }
+        check_filters(logits, count, cases[c % (sizeof cases / sizeof *cases)]);
+    }
+    free(logits);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -307,6 +378,7 @@ int main(void)
         cmocka_unit_test(test_repeat_penalty_works_on_both_signs),
         cmocka_unit_test(test_top_k_of_many_with_ties),
         cmocka_unit_test(test_selection_is_that_of_the_definition),
+        cmocka_unit_test(test_filters_are_those_of_the_definition),
         cmocka_unit_test(test_bad_options_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
