@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <zstd.h>
 
+#define WINDOW_MAX (UINT64_C(1) << 31) /* FORMAT.md 7 */
+
 struct cllm_compressor {
     ZSTD_CCtx *encoder; /* made on first use: most readers never compress */
     ZSTD_DCtx *decoder;
@@ -47,6 +49,14 @@ size_t cllm_frame_bytes(const void *bytes, size_t byte_count)
     return ZSTD_isError(frame_bytes) ? 0 : frame_bytes;
 }
 
+/* RFC 8878, 3.1.1.1.2: the window of a frame whose header is whole; 0 where it is the content, whose size is checked apart. */
+static uint64_t frame_window(const uint8_t *frame)
+{
+    const bool is_single_segment = frame[4] & 0x20;
+    const uint64_t base = UINT64_C(1) << (10 + (frame[5] >> 3));
+    return is_single_segment ? 0 : base + base / 8 * (frame[5] & 7);
+}
+
 enum cllm_status cllm_decompress(struct cllm_compressor *compressor, const void *frame, size_t frame_bytes, void *out,
                                  size_t decoded_bytes, struct cllm_error *err)
 {
@@ -54,6 +64,10 @@ enum cllm_status cllm_decompress(struct cllm_compressor *compressor, const void 
     if (!compressor->decoder) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for a zstd state");
     if (frame_bytes == 0 || cllm_frame_bytes(frame, frame_bytes) != frame_bytes) {
         return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "%zu stored bytes are not exactly one zstd frame", frame_bytes);
+    }
+    if (frame_window(frame) > WINDOW_MAX) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "zstd frame with a window of %llu bytes, expected at most %llu",
+                         (unsigned long long)frame_window(frame), (unsigned long long)WINDOW_MAX);
     }
     /* One-shot decoding writes into `out` alone and needs no window buffer of its own. */
     size_t produced = ZSTD_decompressDCtx(compressor->decoder, out, decoded_bytes, frame, frame_bytes);

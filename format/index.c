@@ -65,13 +65,13 @@ static enum cllm_status parse_counts(struct parser *parser)
     index->tensor_count = cllm_cursor_u32(cursor);
     index->file_count = cllm_cursor_u32(cursor);
     if (cursor->overrun) return fail_short(parser, "its counts");
-    if (index->file_count == 0) return fail_corrupt(parser, "number of files", 0, "expected at least", 1);
     if (index->data_count > CLLM_DATA_COUNT_MAX || index->tensor_count > CLLM_TENSOR_COUNT_MAX ||
         index->file_count > CLLM_FILE_COUNT_MAX) {
         return cllm_fail(parser->err, CLLM_E_LIMIT, cursor->offset,
                          "index claims %u data objects, %u tensors, %u files; limits are %u, %u, %u", index->data_count,
                          index->tensor_count, index->file_count, CLLM_DATA_COUNT_MAX, CLLM_TENSOR_COUNT_MAX, CLLM_FILE_COUNT_MAX);
     }
+    if (index->file_count == 0) return fail_corrupt(parser, "number of files", 0, "expected at least", 1);
     uint64_t least = (uint64_t)index->data_count * CLLM_DATA_RECORD_BYTES +
                      (uint64_t)index->tensor_count * CLLM_TENSOR_RECORD_BYTES +
                      (uint64_t)index->file_count * CLLM_FILE_RECORD_BYTES;
@@ -322,6 +322,20 @@ static enum cllm_status check_references(struct parser *parser)
     return status;
 }
 
+/* Whoever reads the index may add up the sizes of its files. */
+static enum cllm_status check_total(struct parser *parser)
+{
+    const struct cllm_index *index = parser->index;
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < index->file_count; i++) {
+        if (cllm_add(total, index->files[i].bytes, &total)) continue;
+        return cllm_fail(parser->err, CLLM_E_LIMIT, parser->cursor.offset,
+                         "file %u of %u: all files together are more than the limit of %llu bytes", i + 1, index->file_count,
+                         (unsigned long long)UINT64_MAX);
+    }
+    return CLLM_OK;
+}
+
 static enum cllm_status parse_manifest(struct parser *parser, size_t manifest_bytes)
 {
     struct cllm_index *index = parser->index;
@@ -346,7 +360,7 @@ static enum cllm_status parse_manifest(struct parser *parser, size_t manifest_by
     status = check_references(parser);
     if (!status) status = check_tensor_names(parser);
     if (!status) status = check_file_names(parser);
-    return status;
+    return status ? status : check_total(parser);
 }
 
 /* ------------------------------------------------------------------------------------------------------------ layout */

@@ -39,6 +39,7 @@ MAX_FILES = 2**20
 MAX_TABLES_PER_OBJECT = 65535
 MAX_TABLES = 2**20
 MAX_RANK = 64
+MAX_WINDOW = 2**31  # §7
 MAX_CODE_BITS = 11  # §6.2
 
 # §12
@@ -288,8 +289,7 @@ def zstd_frame_bytes(data):
 def decode_zstd(data, decoded_bytes):
     """§7, §12 form 1: exactly one frame, no dictionary, exactly decoded_bytes.
 
-    The frame's size may or may not be in its header. A window above 2^27 bytes is refused if the size is not, as libzstd's
-    streaming decoder does; the document says nothing about windows.
+    The frame's size may or may not be in its header.
     """
     try:
         require(zstd_frame_bytes(data) == len(data), CORRUPT, "not exactly one zstd frame")
@@ -297,7 +297,8 @@ def decode_zstd(data, decoded_bytes):
         require(frame.dict_id == 0, CORRUPT, "zstd frame that needs a dictionary")
         known = frame.content_size != zstandard.CONTENTSIZE_UNKNOWN
         require(not known or frame.content_size == decoded_bytes, CORRUPT, "zstd frame of another size")
-        decoded = zstandard.ZstdDecompressor().decompress(data, max_output_size=decoded_bytes)
+        require(frame.window_size <= MAX_WINDOW, CORRUPT, f"zstd frame with a window of {frame.window_size} bytes")
+        decoded = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompress(data, max_output_size=decoded_bytes)
     except zstandard.ZstdError as error:
         raise Rejected(CORRUPT, f"zstd: {error}") from None
     require(len(decoded) == decoded_bytes, CORRUPT, f"zstd frame of {len(decoded)} bytes, expected {decoded_bytes}")
@@ -415,6 +416,7 @@ def parse_manifest(manifest):
     cursor.finish()
     check_files(files, objects)
     check_tensors(tensors, files, objects)
+    require(sum(record.size for record in files) < 1 << 64, LIMIT, "all files together are above 2^64 - 1 bytes")
     return objects, tensors, files
 
 

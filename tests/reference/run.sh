@@ -156,6 +156,11 @@ else
 fi
 
 fixtures good
+for fixture in fixtures/good-*.cllm; do
+    name=${fixture#fixtures/good-}
+    digest=$(sha256sum <"$fixture")
+    expect "FORMAT.md 16 lists ${name%.cllm}" 0 "| ${name%.cllm} *" grep "${digest%% *}" spec/FORMAT.md
+done
 fixtures bad
 fixtures unsupported
 summary

@@ -610,7 +610,7 @@ static void make_frame_of(const struct fixture *fixture, const char *path)
 #define FRAME_OF_THEN_ZEROS(byte_count, zeros) make_frame_of, 0, 0, zeros, 0, byte_count
 #define FRAME_OF_TWICE(byte_count) make_frame_of, 0, 0, 0, 1, byte_count
 
-/* Frames by hand (RFC 8878): single segment, content size 140, one block. */
+/* Frames by hand (RFC 8878): single segment, content size 140, one block, if not said otherwise. */
 static void make_frame_by_hand(const struct fixture *fixture, const char *path)
 {
     static const struct {
@@ -626,6 +626,7 @@ static void make_frame_by_hand(const struct fixture *fixture, const char *path)
         {13, {0x27, 0xB5, 0x2F, 0xFD, 0x20, 140, 0x80, 0x00, 140, 'x', 0xC0, 0, 0}},  /* 7: the format of zstd 0.7 */
         {14, {0x28, 0xB5, 0x2F, 0xFD, 0x24, 140, 0x63, 0x04, 0x00, 'x', 0, 0, 0, 0}}, /* 8: content checksum */
         {10, {0x28, 0xB5, 0x2F, 0xFD, 0x20, 141, 0x63, 0x04, 0x00, 'x'}},             /* 9: content size */
+        {10, {0x28, 0xB5, 0x2F, 0xFD, 0x00, 0xA9, 0x63, 0x04, 0x00, 'x'}},            /* 10: a window of 2^31 + 2^28, no size */
     };
     replace_zstd_chunk(path, frames[fixture->value].bytes, frames[fixture->value].byte_count);
 }
@@ -1104,6 +1105,7 @@ const struct fixture bad_fixtures[] = {
     V("bad-zstd-legacy", "corrupt", "A good frame in the format of zstd 0.7, which RFC 8878 does not have.", FRAME_BY_HAND(7)),
     V("bad-zstd-content-checksum", "corrupt", "A frame with a content checksum that is wrong.", FRAME_BY_HAND(8)),
     V("bad-zstd-content-size", "corrupt", "A frame with a content size that is wrong.", FRAME_BY_HAND(9)),
+    V("bad-zstd-window", "corrupt", "A frame with a window above 2^31 bytes.", FRAME_BY_HAND(10)),
     V("bad-zstd-block-type", "corrupt", "A frame with a block of the reserved type.", FRAME_BY_HAND(4)),
     V("bad-zstd-reserved-bit", "corrupt", "A frame with the reserved bit of its header set.", FRAME_BY_HAND(6)),
     V("bad-float-planes", "corrupt", "A float chunk that ends within its planes.", FLOAT_CUT_TO(90)),

@@ -121,6 +121,31 @@ static void test_index_rejects_a_file_size_that_overflows(void **state)
     free(bytes);
 }
 
+/* Two files of 2^63 bytes, each of 8,192 times one data object of 2^50. */
+static void test_index_rejects_files_that_overflow_together(void **state)
+{
+    (void)state;
+    enum { PARTS = 8192 };
+    const size_t file_bytes = CLLM_FILE_RECORD_BYTES + 1 + 4 * (size_t)PARTS;
+    const size_t manifest_bytes = CLLM_COUNTS_BYTES + CLLM_DATA_RECORD_BYTES + 2 * file_bytes;
+    uint8_t *bytes = calloc(manifest_bytes, 1);
+    struct cllm_error err;
+    cllm_store_le32(bytes, 1);
+    cllm_store_le32(bytes + 8, 2);
+    cllm_store_le64(bytes + 12, UINT64_C(1) << 50);
+    cllm_store_le32(bytes + 20, 1u << 24);
+    for (unsigned i = 0; i < 2; i++) {
+        uint8_t *file = bytes + CLLM_COUNTS_BYTES + CLLM_DATA_RECORD_BYTES + i * file_bytes;
+        cllm_store_le64(file, UINT64_C(1) << 63);
+        cllm_store_le32(file + 40, PARTS);
+        cllm_store_le16(file + 44, 1);
+        file[46] = (uint8_t)('a' + i);
+    }
+    assert_int_equal(parse(bytes, manifest_bytes, manifest_bytes, 64, &err), CLLM_E_LIMIT);
+    assert_non_null(strstr(err.message, "all files together"));
+    free(bytes);
+}
+
 static void test_index_claims_are_checked_before_memory_is_taken(void **state)
 {
     (void)state;
@@ -210,6 +235,7 @@ int main(void)
         cmocka_unit_test(test_index_rejects_every_truncation),
         cmocka_unit_test(test_index_rejects_another_payload_end),
         cmocka_unit_test(test_index_rejects_a_file_size_that_overflows),
+        cmocka_unit_test(test_index_rejects_files_that_overflow_together),
         cmocka_unit_test(test_index_claims_are_checked_before_memory_is_taken),
         cmocka_unit_test(test_index_rejects_chunks_that_are_not_there),
         cmocka_unit_test(test_data_starts_where_the_format_says),
