@@ -123,6 +123,14 @@ static int run(const struct cpack_options *options, char mode, const char *const
     return mode == 'd' ? cpack_restore(options, operands[0]) : cpack_pack(options, operands[0]);
 }
 
+/* What CPACK_THREADS says counts where -T is not given, and does not matter to whoever asks for help. */
+static enum cllm_status read_environment(struct cllm_common_options *common, struct cllm_error *err)
+{
+    const char *threads = getenv("CPACK_THREADS");
+    if (!threads || !*threads || common->threads_given || common->help || common->version) return CLLM_OK;
+    return cllm_parse_threads("CPACK_THREADS", threads, &common->thread_count, err);
+}
+
 int main(int argc, char **argv)
 {
     struct cpack_options options = {0};
@@ -130,10 +138,8 @@ int main(int argc, char **argv)
     char mode = 0;
     cllm_message_start(argv[0]);
     cllm_signals_catch();
-    const char *threads = getenv("CPACK_THREADS");
-    enum cllm_status status = CLLM_OK;
-    if (threads && *threads) status = cllm_parse_threads("CPACK_THREADS", threads, &options.common.thread_count, &err);
-    if (!status) status = parse_options(argc, argv, &options, &mode, &err);
+    enum cllm_status status = parse_options(argc, argv, &options, &mode, &err);
+    if (!status) status = read_environment(&options.common, &err);
     cllm_message_configure(options.common.quiet_level, options.common.json);
     if (status) return cllm_finish(cllm_fatal_usage("%s", err.message));
     if (options.common.help) cllm_print_help(help);

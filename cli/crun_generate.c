@@ -29,6 +29,8 @@ struct running {
     size_t prompt_count;
     uint32_t *ids; /* generated so far */
     size_t id_count, id_capacity;
+    char *held; /* of the prompt's text, what the detokenizer gives away with the first generated ids */
+    size_t held_bytes, held_seen;
     char *text; /* generated so far; kept for --json only */
     size_t text_bytes, text_capacity;
     bool as_ids; /* print ids */
@@ -53,8 +55,10 @@ static bool proceed(void *user)
     return cllm_signal_caught() == 0;
 }
 
-static enum cllm_status emit_text(struct running *running, const char *text, size_t text_bytes, struct cllm_error *err)
+/* Text of the generated ids, as it is printed. */
+static enum cllm_status put_text(struct running *running, const char *text, size_t text_bytes, struct cllm_error *err)
 {
+    if (text_bytes == 0) return CLLM_OK;
     if (!running->options->common.json) return cllm_stdout_write(text, text_bytes, err);
     void *moved = running->text;
     enum cllm_status status = grow(&moved, &running->text_capacity, running->text_bytes + text_bytes, 1, err);
@@ -63,6 +67,21 @@ static enum cllm_status emit_text(struct running *running, const char *text, siz
     memcpy(running->text + running->text_bytes, text, text_bytes);
     running->text_bytes += text_bytes;
     return CLLM_OK;
+}
+
+/* What the detokenizer gives away, but for what it had held back of the prompt. That may turn out to be another text: an
+ * unfinished character that the first generated id completes; then nothing is left out. */
+static enum cllm_status emit_text(struct running *running, const char *text, size_t text_bytes, struct cllm_error *err)
+{
+    const size_t before = running->held_seen;
+    size_t used = 0;
+    while (used < text_bytes && before + used < running->held_bytes && text[used] == running->held[before + used]) used++;
+    running->held_seen += used;
+    if (used == text_bytes || running->held_seen == running->held_bytes)
+        return put_text(running, text + used, text_bytes - used, err);
+    running->held_seen = running->held_bytes;
+    const enum cllm_status status = put_text(running, running->held, before, err);
+    return status ? status : put_text(running, text, text_bytes, err);
 }
 
 static enum cllm_status emit_token(void *user, uint32_t id, bool is_end, struct cllm_error *err)
@@ -134,11 +153,22 @@ static enum cllm_status check_prompt(const struct running *running, struct cllm_
 static enum cllm_status start_text(struct running *running, struct cllm_error *err)
 {
     const char *text;
-    size_t text_bytes;
+    size_t text_bytes, given_bytes = 0, all_bytes = 0;
+    char *all = NULL;
     enum cllm_status status = cllm_detokenizer_create(running->tokenizer, true, &running->detokenizer, err);
     for (size_t i = 0; !status && i < running->prompt_count; i++) {
         status = cllm_detokenizer_push(running->detokenizer, running->prompt_ids[i], &text, &text_bytes, err);
+        if (!status) given_bytes += text_bytes;
     }
+    if (!status) {
+        status =
+            cllm_tokenizer_decode(running->tokenizer, running->prompt_ids, running->prompt_count, true, &all, &all_bytes, err);
+    }
+    if (!status && all_bytes > given_bytes) {
+        running->held_bytes = all_bytes - given_bytes;
+        memmove(all, all + given_bytes, running->held_bytes);
+    }
+    running->held = all;
     return status;
 }
 
@@ -151,6 +181,7 @@ static enum cllm_status prepare(struct running *running, struct cllm_error *err)
     const bool needs_tokenizer = !options->prompt_ids || !options->print_ids;
     if (!status && needs_tokenizer) status = crun_load_tokenizer(options, running->reader, &running->tokenizer, err);
     if (!status) status = crun_read_prompt(options, running->tokenizer, &running->prompt_ids, &running->prompt_count, err);
+    if (!status && !proceed(running)) status = cllm_fail(err, CLLM_E_INTERRUPTED, CLLM_NO_OFFSET, "interrupted");
     if (!status) status = check_prompt(running, err);
     if (status) return status;
     running->as_ids = options->print_ids || !running->tokenizer;
@@ -188,6 +219,18 @@ static enum cllm_status choose_seed(const struct crun_options *options, uint64_t
         return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "the system gives no random seed; see --seed");
     }
     *seed_out = seed;
+    return CLLM_OK;
+}
+
+/* The logits replace what is there: none of the inputs. */
+static enum cllm_status check_dump(const struct crun_options *options, struct cllm_error *err)
+{
+    const char *const inputs[] = {options->model, options->tokenizer, options->prompt_file};
+    for (size_t i = 0; options->dump_logits && i < sizeof inputs / sizeof *inputs; i++) {
+        if (!inputs[i] || !cllm_is_same_file(options->dump_logits, inputs[i])) continue;
+        return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "--dump-logits %s: this is one of the inputs",
+                         cllm_shown(options->dump_logits));
+    }
     return CLLM_OK;
 }
 
@@ -245,7 +288,8 @@ static enum cllm_status run(struct running *running, struct crun_result *result,
     const struct crun_engine_options engine = crun_engine_options_of(running->options);
     uint32_t context_size = 0;
     struct cllm_sampler_options sampler = running->options->sampler;
-    enum cllm_status status = prepare(running, err);
+    enum cllm_status status = check_dump(running->options, err);
+    if (!status) status = prepare(running, err);
     if (!status) status = choose_context(running, &context_size, err);
     if (!status) status = choose_seed(running->options, &sampler.seed, err);
     if (!status) status = cllm_sampler_create(&sampler, running->model->config.vocab_size, &running->sampler, err);
@@ -281,6 +325,7 @@ int crun_generate(const struct crun_options *options)
     cllm_model_destroy(running.model);
     cllm_reader_close(running.reader);
     free(running.text);
+    free(running.held);
     free(running.ids);
     free(running.prompt_ids);
     free(running.dump_row);

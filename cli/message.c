@@ -207,6 +207,8 @@ int cllm_fatal(enum cllm_status status, const char *format, ...)
 
 int cllm_fatal_error(const struct cllm_error *err)
 {
+    /* whoever waited for input or output when the signal came says that this failed */
+    if (err->status == CLLM_E_IO && cllm_signal_caught()) return cllm_fatal(CLLM_E_INTERRUPTED, "interrupted");
     return cllm_fatal(err->status, "%s", err->message);
 }
 

@@ -146,7 +146,7 @@ static enum cllm_status fail_option(int option, char *const *argv, struct cllm_e
 enum cllm_status cllm_common_option(int option, char *const *argv, struct cllm_common_options *common, struct cllm_error *err)
 {
     switch (option) {
-    case 'T': return cllm_parse_threads("-T", optarg, &common->thread_count, err);
+    case 'T': common->threads_given = true; return cllm_parse_threads("-T", optarg, &common->thread_count, err);
     case 'q': common->quiet_level++; return CLLM_OK;
     case 'v': common->verbose_level++; return CLLM_OK;
     case 'V': common->version = true; return CLLM_OK;

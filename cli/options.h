@@ -11,6 +11,7 @@ struct cllm_common_options {
     unsigned thread_count;  /* -T; 0: as many as the process may use */
     unsigned quiet_level;   /* -q, -qq */
     unsigned verbose_level; /* -v, -vv */
+    bool threads_given;     /* -T was */
     bool json;
     bool no_progress;
     bool help;

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 const char *cllm_size_text(uint64_t byte_count, char out[32])
@@ -101,8 +102,16 @@ enum cllm_status cllm_stdout_write(const void *bytes, size_t byte_count, struct 
         if (written < 0) return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot write to standard output: %s", strerror(errno));
         p += written;
         byte_count -= (size_t)written;
+        /* a signal cuts a write short, where the reader has stopped reading: the next one would wait for it */
+        if (byte_count > 0 && cllm_signal_caught()) return cllm_fail(err, CLLM_E_INTERRUPTED, CLLM_NO_OFFSET, "interrupted");
     }
     return CLLM_OK;
+}
+
+bool cllm_is_same_file(const char *left, const char *right)
+{
+    struct stat a, b;
+    return stat(left, &a) == 0 && stat(right, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 int cllm_finish(int exit_code)

@@ -23,7 +23,10 @@ json_t *cllm_json_digest(const uint8_t digest[CLLM_DIGEST_BYTES]);
  * IO. */
 enum cllm_status cllm_json_print(json_t *document, struct cllm_error *err) CLLM_MUST_USE;
 
-/* Writes bytes to standard output, past stdio, whole. Fails with IO. */
+/* Whether both paths lead to one file; false where one does not exist. */
+bool cllm_is_same_file(const char *left, const char *right);
+
+/* Writes bytes to standard output, past stdio, whole. Fails with IO, and INTERRUPTED. */
 enum cllm_status cllm_stdout_write(const void *bytes, size_t byte_count, struct cllm_error *err) CLLM_MUST_USE;
 
 /* The end of main: flushes standard output; a failure there (full disk, closed pipe) turns success into exit code 9. After a

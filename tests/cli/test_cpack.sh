@@ -42,6 +42,8 @@ expect "-l with -o is a usage error" 2 "$CPACK" -l ckpt -o x.cllm
 expect "bad thread count is a usage error" 2 "$CPACK" -T many ckpt -o x.cllm
 expect "negative thread count is a usage error" 2 "$CPACK" -T -1 ckpt -o x.cllm
 expect "bad CPACK_THREADS is a usage error" 2 env CPACK_THREADS=x "$CPACK" ckpt -o x.cllm
+expect "CPACK_THREADS does not matter beside -T" 0 env CPACK_THREADS=x "$CPACK" -T 1 one -o threads.cllm
+expect "nor where help is asked for" 0 env CPACK_THREADS=x "$CPACK" --help
 expect "--json with -o - is a usage error" 2 "$CPACK" --json ckpt -o -
 expect "--file without -d is a usage error" 2 "$CPACK" --file x ckpt -o x.cllm
 expect "usage error as JSON" 2 "$CPACK" --json

@@ -272,6 +272,17 @@ says "statistics have the speed" 'generate +3 tokens .* tokens/s' stderr
 says "statistics have the seed" 'seed 77' stderr
 check "statistics leave standard output alone" test "$(wc -w <stdout)" = 3
 
+# A decoder with byte fallback holds bytes back until it knows what follows: those of the prompt are not generated text.
+cat >bytes.json <<'JSON'
+{"model":{"type":"BPE","byte_fallback":true,"unk_token":"?","vocab":{"?":0,"<0x0A>":1,"a":2,"<0xC3>":3,"<0xA9>":4},"merges":[]},
+"decoder":{"type":"Sequence","decoders":[{"type":"ByteFallback"},{"type":"Fuse"}]},
+"added_tokens":[],"normalizer":null,"pre_tokenizer":null,"post_processor":null}
+JSON
+for prompt in $'a\n' $'a\n\n' 'aé' 'a'; do
+    expect "prompt with bytes at its end" 0 "$CRUN" --json base.cllm --tokenizer bytes.json -p "$prompt" -n 9 --seed 3 --temp 5
+    is_json "its end is not generated text" stdout "d['text']==''.join('?\\na'[i] if i<3 else '' for i in d['ids']) or set(d['ids'])&{3,4}"
+done
+
 # The first id that greedy generation gives becomes an end token.
 end=${generated%% *}
 packed end_list "eos_token_id=[39,$end]"
@@ -297,6 +308,12 @@ mkdir readonly
 expect "unwritable logits are an I/O error" 9 "$CRUN" base.cllm --prompt-ids 1 -n 1 --dump-logits absent/x.f32
 expect "failure after opening the logits" 2 "$CRUN" base.cllm --prompt-ids 99 -n 1 --dump-logits readonly/x.f32
 is_empty "leaves no half-written logits" readonly
+cp base.cllm own.cllm
+expect "logits do not replace the model" 2 "$CRUN" own.cllm --prompt-ids 1 -n 1 --dump-logits ./own.cllm
+check "which is as it was" cmp own.cllm base.cllm
+expect "a signal while the prompt is waited for" 143 \
+    sh -c 'sleep 2 | timeout --preserve-status -s TERM 0.5 "$0" base.cllm --tokenizer bytes.json -n 1' "$CRUN"
+says "is no failure to read" 'interrupted' stderr
 run sh -c '"$0" "$@" >/dev/full' "$CRUN" base.cllm --prompt-ids 1 -n 1 --print-ids
 check "a full disk is an I/O error" test "$code" = 9
 
