@@ -3,6 +3,7 @@
 
 #include "digest.h"
 #include "message.h"
+#include "progress.h"
 #include "report.h"
 
 #include <stdio.h>
@@ -63,9 +64,11 @@ static uint64_t count_bytes(const struct cllm_index *index)
 
 /* -------------------------------------------------------------------------------------------------------------- text */
 
+/* Each loop ends at a signal: lines that follow would wait for a reader that may have stopped reading. */
+
 static void print_chunks(const struct cllm_data *data)
 {
-    for (uint32_t i = 0; i < data->chunk_count; i++) {
+    for (uint32_t i = 0; i < data->chunk_count && !cllm_signal_caught(); i++) {
         const struct cllm_chunk *chunk = &data->chunks[i];
         printf("    chunk %u: %s, %u -> %u bytes at %llu, XXH3 %016llx\n", i, form_names[known_form(chunk->form)],
                chunk->decoded_bytes, chunk->stored_bytes, (unsigned long long)chunk->stored_offset,
@@ -77,7 +80,7 @@ static void print_tensors(const struct cllm_index *index, unsigned verbose_level
 {
     char codec[32], size[32], shape[160], name[1024], hex[2 * CLLM_DIGEST_BYTES + 1];
     if (index->tensor_count > 0) printf("%-8s %-18s %-10s %11s %7s  %s\n", "DTYPE", "SHAPE", "CODEC", "STORED", "RATIO", "NAME");
-    for (uint32_t i = 0; i < index->tensor_count; i++) {
+    for (uint32_t i = 0; i < index->tensor_count && !cllm_signal_caught(); i++) {
         const struct cllm_tensor *tensor = &index->tensors[i];
         const struct cllm_data *data = &index->data[tensor->data_index];
         shape_text(tensor, shape, sizeof shape);
@@ -101,7 +104,7 @@ static void print_container(const char *path, const struct cllm_index *index, un
            index->file_count, cllm_size_text(byte_count, before), cllm_size_text(index->container_bytes, after),
            percent(index->container_bytes, byte_count), cllm_digest_hex(index->root, hex));
     print_tensors(index, verbose_level);
-    for (uint32_t i = 0; i < index->file_count; i++) {
+    for (uint32_t i = 0; i < index->file_count && !cllm_signal_caught(); i++) {
         const struct cllm_file *file = &index->files[i];
         printf("file %s, %llu bytes", cllm_shown(file->name), (unsigned long long)file->bytes);
         if (verbose_level > 0) printf(", %u parts, SHA-256 %s", file->part_count, cllm_digest_hex(file->sha256, hex));
@@ -160,7 +163,7 @@ int cpack_list(const struct cpack_options *options, const char *const *container
     int exit_code = CLLM_EXIT_OK;
     json_t *documents = json_array();
     struct cllm_error err = {0};
-    for (int i = 0; i < container_count; i++) {
+    for (int i = 0; i < container_count && !cllm_signal_caught(); i++) {
         struct cllm_reader *reader = NULL;
         if (cllm_reader_open(containers[i], &reader, &err)) {
             exit_code = cllm_exit_worse(exit_code, cllm_fatal_error(&err));
@@ -170,7 +173,9 @@ int cpack_list(const struct cpack_options *options, const char *const *container
         else print_container(containers[i], cllm_reader_index(reader), options->common.verbose_level);
         cllm_reader_close(reader);
     }
-    if (options->common.json && json_array_size(documents) > 0) {
+    if (cllm_signal_caught()) {
+        exit_code = cllm_fatal(CLLM_E_INTERRUPTED, "interrupted");
+    } else if (options->common.json && json_array_size(documents) > 0) {
         json_t *document = json_pack("{s:s, s:O}", "message_type", "list", "containers", documents);
         if (cllm_json_print(document, &err)) exit_code = cllm_exit_worse(exit_code, cllm_fatal_error(&err));
     }

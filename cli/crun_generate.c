@@ -307,8 +307,9 @@ static enum cllm_status run(struct running *running, struct crun_result *result,
     result->ids = running->ids;
     result->text = running->detokenizer ? running->text ? running->text : "" : NULL;
     result->text_bytes = running->text_bytes;
+    if (running->options->common.json) return crun_print_json(result, err); /* it has the statistics, too */
     if (running->options->stats) crun_print_stats(result);
-    return running->options->common.json ? crun_print_json(result, err) : CLLM_OK;
+    return CLLM_OK;
 }
 
 int crun_generate(const struct crun_options *options)

@@ -6,6 +6,7 @@
 #include "progress.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,10 +85,14 @@ enum cllm_status cllm_json_print(json_t *document, struct cllm_error *err)
     char *line = document ? json_dumps(document, JSON_COMPACT) : NULL;
     json_decref(document);
     if (!line) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for the JSON output");
-    int printed = puts(line);
+    enum cllm_status status = CLLM_OK;
+    if (fflush(stdout))
+        status = cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot write to standard output: %s", strerror(errno));
+    const size_t line_bytes = strlen(line);
+    line[line_bytes] = '\n'; /* in one piece, where it is short, for those who share the output */
+    if (!status) status = cllm_stdout_write(line, line_bytes + 1, err);
     free(line);
-    if (printed < 0) return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot write to standard output: %s", strerror(errno));
-    return CLLM_OK;
+    return status;
 }
 
 enum cllm_status cllm_stdout_write(const void *bytes, size_t byte_count, struct cllm_error *err)
@@ -114,14 +119,25 @@ bool cllm_is_same_file(const char *left, const char *right)
     return stat(left, &a) == 0 && stat(right, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+/* Whether what stdio has can be written without waiting: a pipe takes as much as its buffer is large, or says no. */
+static bool is_stdout_ready(void)
+{
+    struct pollfd stdout_poll = {STDOUT_FILENO, POLLOUT, 0};
+    return poll(&stdout_poll, 1, 0) == 1 && stdout_poll.revents & POLLOUT;
+}
+
 int cllm_finish(int exit_code)
 {
+    const int caught = cllm_signal_caught();
     errno = 0;
-    if ((fflush(stdout) != 0 || ferror(stdout)) && exit_code == CLLM_EXIT_OK) {
-        exit_code =
-            cllm_fatal(CLLM_E_IO, "cannot write to standard output: %s", errno ? strerror(errno) : "an earlier write failed");
+    const bool is_written = (!caught || is_stdout_ready()) && fflush(stdout) == 0 && !ferror(stdout);
+    const int flush_error = errno;
+    if (!is_written && exit_code == CLLM_EXIT_OK && caught) {
+        exit_code = cllm_fatal(CLLM_E_INTERRUPTED, "interrupted"); /* a write for a reader that had stopped reading */
+    } else if (!is_written && exit_code == CLLM_EXIT_OK) {
+        exit_code = cllm_fatal(CLLM_E_IO, "cannot write to standard output: %s",
+                               flush_error ? strerror(flush_error) : "an earlier write failed");
     }
-    int caught = cllm_signal_caught();
     if (caught && exit_code == CLLM_EXIT_SIGNALLED + caught) {
         signal(caught, SIG_DFL);
         raise(caught);

@@ -20,7 +20,7 @@ void cllm_json_set_name(json_t *object, const char *key, const char *name, size_
 json_t *cllm_json_digest(const uint8_t digest[CLLM_DIGEST_BYTES]);
 
 /* Writes the document as one line to standard output and drops the reference. Accepts null (out of memory). Fails with NOMEM,
- * IO. */
+ * IO, INTERRUPTED. */
 enum cllm_status cllm_json_print(json_t *document, struct cllm_error *err) CLLM_MUST_USE;
 
 /* Whether both paths lead to one file; false where one does not exist. */

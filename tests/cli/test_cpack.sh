@@ -86,6 +86,14 @@ done
 check "thread count does not change the bytes" sh -c 'for n in 1 2 3 8; do cmp t$n.cllm dir.cllm || exit 1; done'
 run env CPACK_THREADS=2 "$CPACK" ckpt -o env.cllm
 check "CPACK_THREADS does not change the bytes" cmp env.cllm dir.cllm
+mkfifo stalled
+for arguments in "-l --json" "-lvv"; do
+    (exec 9<stalled; sleep 3) &
+    # shellcheck disable=SC2016,SC2046 # for sh; many names
+    expect "a signal ends cpack $arguments, though nobody reads" 143 \
+        sh -c 'timeout --preserve-status -s TERM 0.7 "$@" >stalled' sh "$CPACK" $arguments $(yes dir.cllm | head -400)
+    wait
+done
 
 # --------------------------------------------------------------------------------------------------------------- one file
 
