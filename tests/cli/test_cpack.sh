@@ -89,7 +89,7 @@ check "CPACK_THREADS does not change the bytes" cmp env.cllm dir.cllm
 mkfifo stalled
 for arguments in "-l --json" "-lvv"; do
     (exec 9<stalled; sleep 3) &
-    # shellcheck disable=SC2016,SC2046 # for sh; many names
+    # shellcheck disable=SC2016,SC2046,SC2086 # for sh; many names, two options
     expect "a signal ends cpack $arguments, though nobody reads" 143 \
         sh -c 'timeout --preserve-status -s TERM 0.7 "$@" >stalled' sh "$CPACK" $arguments $(yes dir.cllm | head -400)
     wait

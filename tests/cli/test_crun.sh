@@ -311,6 +311,7 @@ is_empty "leaves no half-written logits" readonly
 cp base.cllm own.cllm
 expect "logits do not replace the model" 2 "$CRUN" own.cllm --prompt-ids 1 -n 1 --dump-logits ./own.cllm
 check "which is as it was" cmp own.cllm base.cllm
+# shellcheck disable=SC2016 # for sh
 expect "a signal while the prompt is waited for" 143 \
     sh -c 'sleep 2 | timeout --preserve-status -s TERM 0.5 "$0" base.cllm --tokenizer bytes.json -n 1' "$CRUN"
 says "is no failure to read" 'interrupted' stderr

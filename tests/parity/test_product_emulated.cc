@@ -3,7 +3,7 @@
  * order in which threads run is one of many, and tensor cores round otherwise: tests/parity/test_gpu_forward.c is the judge of a
  * real device. */
 #include "emulated_device.cuh"
-#include "emulated_matrices.h"
+#include "emulated_matrices.cuh"
 
 #include "kernels_product.cuh"
 

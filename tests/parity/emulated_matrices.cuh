@@ -1,4 +1,4 @@
-/* emulated_matrices.h - matrices of every form for the tests on the emulated device, made element by element. */
+/* emulated_matrices.cuh - matrices of every form for the tests on the emulated device, made element by element. */
 #ifndef CLLM_EMULATED_MATRICES_H
 #define CLLM_EMULATED_MATRICES_H
 
