@@ -26,7 +26,8 @@ struct restoring {
     const struct cllm_engine *engine; /* decodes what it takes; or null */
     uint64_t engine_bytes;            /* that came from it */
     struct cllm_meter meter;
-    int directory_fd; /* the target */
+    struct stat container; /* which file it was when it was opened */
+    int directory_fd;      /* the target */
 };
 
 static enum cllm_status write_to_output(void *user, const void *bytes, size_t byte_count, struct cllm_error *err)
@@ -69,6 +70,11 @@ static enum cllm_status restore_to_output(struct restoring *restoring, const str
     return status;
 }
 
+static bool is_same_file(const struct stat *left, const struct stat *right)
+{
+    return left->st_dev == right->st_dev && left->st_ino == right->st_ino;
+}
+
 /* ------------------------------------------------------------------------------------------------- into a directory */
 
 /* Opens the folder of `name` below the target, making what is missing if `create`; otherwise a missing one gives -1. */
@@ -104,7 +110,8 @@ static const char *last_part(const char *name)
     return slash ? slash + 1 : name;
 }
 
-/* Nothing must be there that the restored file would replace; with -f only a regular file. */
+/* Nothing must be there that the restored file would replace; with -f only a regular file, and never the container: what could
+ * be restored again would be gone, and with --rm the restored file as well. */
 static enum cllm_status check_free(const struct restoring *restoring, const struct cllm_file *file, struct cllm_error *err)
 {
     struct stat info;
@@ -114,6 +121,8 @@ static enum cllm_status check_free(const struct restoring *restoring, const stru
     bool exists = fstatat(fd, last_part(file->name), &info, AT_SYMLINK_NOFOLLOW) == 0;
     close(fd);
     if (!exists) return CLLM_OK;
+    if (is_same_file(&info, &restoring->container))
+        return fail_at(err, CLLM_E_USAGE, file->name, "the output is the container; nothing was restored");
     if (!restoring->options->force)
         return fail_at(err, CLLM_E_EXISTS, file->name, "exists and is not overwritten; nothing was restored");
     if (S_ISREG(info.st_mode)) return CLLM_OK;
@@ -242,10 +251,10 @@ static enum cllm_status report_success(const struct restoring *restoring, const 
     return CLLM_OK;
 }
 
-static bool is_same_file(const char *left, const char *right)
+static bool are_same_file(const char *left, const char *right)
 {
     struct stat a, b;
-    return stat(left, &a) == 0 && stat(right, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    return stat(left, &a) == 0 && stat(right, &b) == 0 && is_same_file(&a, &b);
 }
 
 static int check_request(const struct cpack_options *options, const char *container)
@@ -257,8 +266,21 @@ static int check_request(const struct cpack_options *options, const char *contai
     if (to_stdout && !options->file_name) return cllm_fatal_usage("-o - needs --file NAME: only one file fits standard output");
     if (to_stdout && options->common.json) return cllm_fatal_usage("--json and -o - both want standard output");
     if (to_stdout && isatty(STDOUT_FILENO)) return cllm_fatal_usage("a file is not written to a terminal; use -o FILE or a pipe");
-    if (!to_stdout && is_same_file(options->output, container)) return cllm_fatal_usage("the output is the container");
+    if (!to_stdout && are_same_file(options->output, container)) return cllm_fatal_usage("the output is the container");
     return 0;
+}
+
+/* For --rm. What has taken the container's place meanwhile is nothing that was restored, so it stays. */
+static enum cllm_status remove_container(const struct restoring *restoring, const char *container, struct cllm_error *err)
+{
+    struct stat found;
+    const bool is_there = stat(container, &found) == 0;
+    if (is_there && !is_same_file(&found, &restoring->container)) {
+        return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "%s is not removed: found another file there, expected the container",
+                         cllm_shown(container));
+    }
+    if (is_there && unlink(container) == 0) return CLLM_OK;
+    return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot remove %s: %s", cllm_shown(container), strerror(errno));
 }
 
 int cpack_restore(const struct cpack_options *options, const char *container)
@@ -267,10 +289,13 @@ int cpack_restore(const struct cpack_options *options, const char *container)
     if (exit_code) return exit_code;
     struct cllm_reader *reader = NULL;
     struct cllm_error err = {0};
+    struct restoring restoring = {.options = options};
+    (void)stat(container, &restoring.container); /* where that fails, so does the opening, which says why */
     enum cllm_status status = cllm_reader_open(container, &reader, &err);
     if (status) return cllm_fatal_error(&err);
 
-    struct restoring restoring = {.options = options, .reader = reader, .index = cllm_reader_index(reader)};
+    restoring.reader = reader;
+    restoring.index = cllm_reader_index(reader);
     if (cllm_engine_open(&options->device, &container, 1, &restoring.engine, &err)) {
         cllm_reader_close(reader);
         return cllm_fatal_error(&err);
@@ -281,8 +306,6 @@ int cpack_restore(const struct cpack_options *options, const char *container)
     if (!status && strcmp(options->output, "-") != 0) status = report_success(&restoring, container, &err);
     cllm_reader_close(reader);
     cllm_engine_close(restoring.engine);
-    if (!status && options->remove_source && unlink(container) != 0) {
-        status = cllm_fail(&err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot remove %s: %s", cllm_shown(container), strerror(errno));
-    }
+    if (!status && options->remove_source) status = remove_container(&restoring, container, &err);
     return status ? cllm_fatal_error(&err) : CLLM_EXIT_OK;
 }

@@ -244,6 +244,20 @@ check "replaced files are equal" diff -r ckpt partly
 printf file >afile
 expect "target is a file" 10 "$CPACK" -d dir.cllm -o afile
 expect "target is the container" 2 "$CPACK" -f -d one.cllm --file config.json -o one.cllm
+mkdir self self/links
+cp one/model.safetensors self.bin
+run "$CPACK" --opaque self.bin -o self/self.bin
+before=$(sha256sum <self/self.bin)
+ln self/self.bin self/hard.cllm
+ln -s ../self.bin self/links/soft.cllm
+for given in self/self.bin self/hard.cllm self/links/soft.cllm; do
+    for options in "" --rm -f "-f --rm"; do
+        # shellcheck disable=SC2086 # options are words
+        expect "restored file would be the container: ${given#self/} $options" 2 "$CPACK" -d $options $given -o self
+    done
+done
+says "restored file would be the container: is said" 'self.bin: the output is the container; nothing was restored' stderr
+check "container in the way is untouched" test "$(sha256sum <self/self.bin)" = "$before" -a "$(ls self)" = "$(printf 'hard.cllm\nlinks\nself.bin')"
 
 # ---------------------------------------------------------------------------------------------------------------- removal
 
