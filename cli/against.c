@@ -17,6 +17,7 @@
 
 #define READ_BYTES (UINT32_C(1) << 20)
 #define LIST_BYTES_MAX (UINT32_C(64) << 20)
+#define FOLDER_DEPTH_MAX 16u /* as CLLM_SOURCE_DEPTH_MAX, where packing ends */
 
 /* One line of a list: digest and name. */
 struct listed {
@@ -67,6 +68,60 @@ static const struct cllm_file *find_file(const struct cllm_index *index, const c
         if (strcmp(index->files[i].name, name) == 0) return &index->files[i];
     }
     return NULL;
+}
+
+/* ------------------------------------------------------------------------------------------- weights not in the container */
+
+static void find_extra_below(struct comparison *c, int parent_fd, const char *folder, unsigned depth);
+
+/* An entry of the open `directory`, which is called `folder` below the one to compare with. */
+static void visit_entry(struct comparison *c, DIR *directory, const char *folder, const char *entry_name, unsigned depth)
+{
+    struct stat info;
+    char *name = NULL;
+    if (asprintf(&name, "%s%s%s", folder, *folder ? "/" : "", entry_name) < 0) {
+        note_problem(c, CLLM_E_NOMEM, "out of memory for the name of a file");
+        return;
+    }
+    if (fstatat(dirfd(directory), entry_name, &info, AT_SYMLINK_NOFOLLOW) != 0) {
+        note_problem(c, CLLM_E_IO, "cannot look at %s: %s", cllm_shown(name), strerror(errno));
+    } else if (S_ISDIR(info.st_mode)) {
+        find_extra_below(c, dirfd(directory), name, depth + 1);
+    } else if (is_weights(name) && !find_file(c->index, name)) {
+        note_problem(c, CLLM_E_DIGEST, "%s is there, but not in the container", cllm_shown(name));
+    }
+    free(name);
+}
+
+static void visit_entries(struct comparison *c, DIR *directory, const char *folder, unsigned depth)
+{
+    const struct dirent *entry;
+    while (errno = 0, (entry = readdir(directory))) {
+        if (entry->d_name[0] != '.') visit_entry(c, directory, folder, entry->d_name, depth);
+    }
+    if (errno) note_problem(c, CLLM_E_IO, "cannot list %s: %s", cllm_shown(*folder ? folder : c->against->path), strerror(errno));
+}
+
+/* Goes where packing a directory goes: into folders, but not through links to folders nor to names that start with '.'. */
+static void find_extra_below(struct comparison *c, int parent_fd, const char *folder, unsigned depth)
+{
+    const char *shown = *folder ? folder : c->against->path;
+    const char *slash = strrchr(folder, '/');
+    if (depth > FOLDER_DEPTH_MAX) {
+        note_problem(c, CLLM_E_LIMIT, "%s is %u directories deep, at most %u are allowed", cllm_shown(shown), depth,
+                     FOLDER_DEPTH_MAX);
+        return;
+    }
+    const char *last_part = !*folder ? "." : slash ? slash + 1 : folder;
+    int fd = openat(parent_fd, last_part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *directory = fd >= 0 ? fdopendir(fd) : NULL;
+    if (!directory) {
+        note_problem(c, CLLM_E_IO, "cannot list %s: %s", cllm_shown(shown), strerror(errno));
+        if (fd >= 0) close(fd);
+        return;
+    }
+    visit_entries(c, directory, folder, depth);
+    closedir(directory);
 }
 
 /* ----------------------------------------------------------------------------------------------------- original files */
@@ -144,23 +199,6 @@ static enum cllm_status compare_file(struct comparison *c, const struct cllm_fil
     return status;
 }
 
-static void find_extra_weights(struct comparison *c)
-{
-    int fd = openat(c->directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *directory = fd >= 0 ? fdopendir(fd) : NULL;
-    if (!directory) {
-        note_problem(c, CLLM_E_IO, "cannot list %s: %s", cllm_shown(c->against->path), strerror(errno));
-        if (fd >= 0) close(fd);
-        return;
-    }
-    for (struct dirent *entry; (entry = readdir(directory));) {
-        if (is_weights(entry->d_name) && !find_file(c->index, entry->d_name)) {
-            note_problem(c, CLLM_E_DIGEST, "%s is there, but not in the container", cllm_shown(entry->d_name));
-        }
-    }
-    closedir(directory);
-}
-
 /* The recorded file that the original called `name` stands for: of that name, or else the only one with weights. */
 static const struct cllm_file *match_original(const struct cllm_index *index, const char *name)
 {
@@ -193,7 +231,7 @@ static enum cllm_status compare_files(struct comparison *c, const char *folder, 
         enum cllm_status status = compare_file(c, file, original && file == original ? original_name : file->name);
         if (status) return status;
     }
-    if (!original_name) find_extra_weights(c);
+    if (!original_name) find_extra_below(c, c->directory_fd, "", 0);
     return CLLM_OK;
 }
 

@@ -1,10 +1,12 @@
 /* cpack_restore.c - a container back into files.
  *
- * Each file appears under its name only when its SHA-256 is that of the container. The folders below the target directory are
- * walked one by one without following symbolic links, so that no name leads out of it. */
+ * Files appear under their names only when the SHA-256 of every one is that of the container, so that no failure leaves a part of
+ * a checkpoint, or one mixed with what was there. The folders below the target directory are walked one by one without following
+ * symbolic links, so that no name leads out of it. */
 #include "cpack.h"
 
 #include "cllm_decode.h"
+#include "layout.h"
 #include "message.h"
 #include "output.h"
 #include "progress.h"
@@ -15,9 +17,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+
+#define OPEN_FILES_SPARE 16u /* besides the outputs: descriptors that come and go while files are restored */
+
+/* A file of the container that has no name yet. */
+struct pending {
+    struct cllm_output *output;
+    const char *made; /* in the file's name: the first folder that was missing and has been made; or null */
+};
 
 struct restoring {
     const struct cpack_options *options;
@@ -26,7 +37,8 @@ struct restoring {
     const struct cllm_engine *engine; /* decodes what it takes; or null */
     uint64_t engine_bytes;            /* that came from it */
     struct cllm_meter meter;
-    int directory_fd; /* the target */
+    struct stat container; /* which file it was when it was opened */
+    int directory_fd;      /* the target */
 };
 
 static enum cllm_status write_to_output(void *user, const void *bytes, size_t byte_count, struct cllm_error *err)
@@ -55,24 +67,16 @@ static enum cllm_status restore_to_sink(struct restoring *restoring, const struc
     return cllm_restore_file(restoring->reader, file, sink, &options, err);
 }
 
-/* Restores into an output, which is committed or discarded. */
-static enum cllm_status restore_to_output(struct restoring *restoring, const struct cllm_file *file, struct cllm_output *output,
-                                          struct cllm_error *err)
+static bool is_same_file(const struct stat *left, const struct stat *right)
 {
-    const struct cllm_sink sink = {write_to_output, output};
-    enum cllm_status status = cllm_output_reserve(output, file->bytes, err);
-    if (!status) {
-        status = restore_to_sink(restoring, file, &sink, err);
-    }
-    if (!status) return cllm_output_commit(output, err);
-    cllm_output_discard(output);
-    return status;
+    return left->st_dev == right->st_dev && left->st_ino == right->st_ino;
 }
 
 /* ------------------------------------------------------------------------------------------------- into a directory */
 
-/* Opens the folder of `name` below the target, making what is missing if `create`; otherwise a missing one gives -1. */
-static enum cllm_status open_parent(const struct restoring *restoring, const char *name, bool create, int *fd_out,
+/* Opens the folder of `name` below the target. What is missing is made, and `*made_out` becomes the first such part of `name`;
+ * where `made_out` is null, a missing one gives -1. */
+static enum cllm_status open_parent(const struct restoring *restoring, const char *name, const char **made_out, int *fd_out,
                                     struct cllm_error *err)
 {
     char part[256]; /* the reader allows 255 bytes */
@@ -80,9 +84,12 @@ static enum cllm_status open_parent(const struct restoring *restoring, const cha
     int fd = openat(restoring->directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     for (const char *slash; fd >= 0 && (slash = strchr(name, '/')); name = slash + 1) {
         snprintf(part, sizeof part, "%.*s", (int)(slash - name), name);
-        if (create && mkdirat(fd, part, 0777) != 0 && errno != EEXIST) {
+        if (made_out && mkdirat(fd, part, 0777) == 0) {
+            if (!*made_out) *made_out = name;
+        } else if (made_out && errno != EEXIST) {
+            int error = errno;
             close(fd);
-            return fail_at(err, CLLM_E_IO, part, strerror(errno));
+            return fail_at(err, CLLM_E_IO, part, strerror(error));
         }
         int next = openat(fd, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         int error = errno;
@@ -93,7 +100,7 @@ static enum cllm_status open_parent(const struct restoring *restoring, const cha
             return fail_at(err, CLLM_E_EXISTS, part, "a symbolic link or file is where a folder is needed; it is not followed");
         }
     }
-    if (fd < 0 && (errno != ENOENT || create)) return fail_at(err, CLLM_E_IO, name, strerror(errno));
+    if (fd < 0 && (errno != ENOENT || made_out)) return fail_at(err, CLLM_E_IO, name, strerror(errno));
     *fd_out = fd;
     return CLLM_OK;
 }
@@ -104,20 +111,32 @@ static const char *last_part(const char *name)
     return slash ? slash + 1 : name;
 }
 
-/* Nothing must be there that the restored file would replace; with -f only a regular file. */
+/* Nothing must be there that the restored file would replace; with -f only a regular file, and never the container: what could
+ * be restored again would be gone, and with --rm the restored file as well. */
 static enum cllm_status check_free(const struct restoring *restoring, const struct cllm_file *file, struct cllm_error *err)
 {
     struct stat info;
     int fd;
-    enum cllm_status status = open_parent(restoring, file->name, false, &fd, err);
+    enum cllm_status status = open_parent(restoring, file->name, NULL, &fd, err);
     if (status || fd < 0) return status;
     bool exists = fstatat(fd, last_part(file->name), &info, AT_SYMLINK_NOFOLLOW) == 0;
     close(fd);
     if (!exists) return CLLM_OK;
+    if (is_same_file(&info, &restoring->container))
+        return fail_at(err, CLLM_E_USAGE, file->name, "the output is the container; nothing was restored");
     if (!restoring->options->force)
         return fail_at(err, CLLM_E_EXISTS, file->name, "exists and is not overwritten; nothing was restored");
     if (S_ISREG(info.st_mode)) return CLLM_OK;
     return fail_at(err, CLLM_E_EXISTS, file->name, "exists and is no regular file; nothing was restored");
+}
+
+static enum cllm_status check_all_free(const struct restoring *restoring, struct cllm_error *err)
+{
+    enum cllm_status status = CLLM_OK;
+    for (uint32_t i = 0; i < restoring->index->file_count && !status; i++) {
+        status = check_free(restoring, &restoring->index->files[i], err);
+    }
+    return status;
 }
 
 static enum cllm_status check_space(const struct restoring *restoring, uint64_t needed_bytes, struct cllm_error *err)
@@ -131,39 +150,131 @@ static enum cllm_status check_space(const struct restoring *restoring, uint64_t 
                      cllm_size_text(free_bytes, found), cllm_size_text(needed_bytes, needed));
 }
 
-static enum cllm_status restore_below(struct restoring *restoring, const struct cllm_file *file, struct cllm_error *err)
+/* All outputs are open until the last file is verified, each with its folder. The limit of a process is often far below what it
+ * may be raised to, and is raised for this one. */
+static enum cllm_status allow_open_files(const struct restoring *restoring, struct cllm_error *err)
 {
-    struct cllm_output *output = NULL;
+    const rlim_t others = (rlim_t)restoring->directory_fd + 1 + OPEN_FILES_SPARE; /* descriptors are given from the lowest */
+    const rlim_t needed = others + 2 * (rlim_t)restoring->index->file_count;
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= needed) return CLLM_OK;
+    if (limit.rlim_max < needed) {
+        return cllm_fail(err, CLLM_E_LIMIT, CLLM_NO_OFFSET,
+                         "found %u files, expected at most %llu with %llu open files (ulimit -Hn)", restoring->index->file_count,
+                         (unsigned long long)(limit.rlim_max > others ? (limit.rlim_max - others) / 2 : 0),
+                         (unsigned long long)limit.rlim_max);
+    }
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit); /* where it is not raised, opening the outputs says so */
+    return CLLM_OK;
+}
+
+/* Starts the file's output, and has its space. */
+static enum cllm_status open_pending(const struct restoring *restoring, const struct cllm_file *file, struct pending *pending,
+                                     struct cllm_error *err)
+{
     char *path = NULL;
     int fd;
-    enum cllm_status status = open_parent(restoring, file->name, true, &fd, err);
+    enum cllm_status status = open_parent(restoring, file->name, &pending->made, &fd, err);
     if (status) return status;
     if (asprintf(&path, "%s/%s", restoring->options->output, file->name) < 0) {
         path = NULL;
         status = cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory");
     }
-    if (!status) status = cllm_output_create_at(fd, path, restoring->options->force, &output, err);
-    if (!status) status = restore_to_output(restoring, file, output, err);
+    if (!status) status = cllm_output_create_at(fd, path, restoring->options->force, &pending->output, err);
+    if (!status) status = cllm_output_reserve(pending->output, file->bytes, err);
     close(fd);
     free(path);
+    return status;
+}
+
+/* A commit syncs as well, but then other files have their names already: what a disk refuses must be known before. */
+static enum cllm_status sync_early(const struct cllm_output *output, const char *name, struct cllm_error *err)
+{
+    int fd = open(cllm_output_readable_path(output), O_RDONLY | O_CLOEXEC);
+    bool failed = fd < 0 || fsync(fd) != 0;
+    int error = errno;
+    if (fd >= 0) close(fd);
+    if (!failed) return CLLM_OK;
+    return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot sync %s: %s", cllm_shown(name), strerror(error));
+}
+
+static enum cllm_status fill_pending(struct restoring *restoring, const struct cllm_file *file, const struct pending *pending,
+                                     struct cllm_error *err)
+{
+    const struct cllm_sink sink = {write_to_output, pending->output};
+    enum cllm_status status = restore_to_sink(restoring, file, &sink, err);
+    if (!status) status = sync_early(pending->output, file->name, err);
     restoring->meter.before_bytes += file->bytes;
+    return status;
+}
+
+/* Gives all files their names. What can be known to fail is looked at before the first of them. */
+static enum cllm_status commit_all(const struct restoring *restoring, struct pending *pending, struct cllm_error *err)
+{
+    const uint32_t file_count = restoring->index->file_count;
+    if (cllm_signal_caught()) return cllm_fail(err, CLLM_E_INTERRUPTED, CLLM_NO_OFFSET, "interrupted");
+    enum cllm_status status = check_all_free(restoring, err);
+    for (uint32_t i = 0; i < file_count && !status; i++) {
+        status = cllm_output_commit(pending[i].output, err);
+        pending[i].output = NULL;
+        if (status) cllm_fail_context(err, status, "restored %u of %u files", i, file_count);
+    }
+    return status;
+}
+
+/* Removes the folders of `name` from `made` on, if they are empty. */
+static void remove_made(const struct restoring *restoring, const char *name, const char *made)
+{
+    char folder[CLLM_FILE_NAME_BYTES_MAX + 1];
+    snprintf(folder, sizeof folder, "%s", name);
+    for (char *slash; made && (slash = strrchr(folder, '/')) && slash - folder > made - name;) {
+        int fd;
+        *slash = 0;
+        if (open_parent(restoring, folder, NULL, &fd, NULL) || fd < 0) continue;
+        unlinkat(fd, last_part(folder), AT_REMOVEDIR);
+        close(fd);
+    }
+}
+
+/* After a failure: no temporary file stays, and no folder that was made for one. */
+static void discard_all(const struct restoring *restoring, struct pending *pending)
+{
+    for (uint32_t i = restoring->index->file_count; i-- > 0;) {
+        cllm_output_discard(pending[i].output);
+        remove_made(restoring, restoring->index->files[i].name, pending[i].made);
+    }
+}
+
+static enum cllm_status restore_pending(struct restoring *restoring, struct pending *pending, struct cllm_error *err)
+{
+    const struct cllm_index *index = restoring->index;
+    enum cllm_status status = allow_open_files(restoring, err);
+    for (uint32_t i = 0; i < index->file_count && !status; i++) {
+        status = open_pending(restoring, &index->files[i], &pending[i], err);
+    }
+    for (uint32_t i = 0; i < index->file_count && !status; i++) {
+        status = fill_pending(restoring, &index->files[i], &pending[i], err);
+    }
+    if (!status) status = commit_all(restoring, pending, err);
+    if (status) discard_all(restoring, pending);
     return status;
 }
 
 static enum cllm_status restore_all(struct restoring *restoring, struct cllm_error *err)
 {
     const struct cllm_index *index = restoring->index;
-    uint64_t needed_bytes = 0;
-    enum cllm_status status = CLLM_OK;
-    for (uint32_t i = 0; i < index->file_count && !status; i++) {
-        needed_bytes += index->files[i].bytes; /* the reader has checked that the sum fits */
-        status = check_free(restoring, &index->files[i], err);
+    enum cllm_status status = check_all_free(restoring, err);
+    restoring->meter.all_bytes = 0;
+    for (uint32_t i = 0; i < index->file_count; i++) {
+        restoring->meter.all_bytes += index->files[i].bytes; /* the reader has checked that the sum fits */
     }
-    if (!status) status = check_space(restoring, needed_bytes, err);
-    restoring->meter.all_bytes = needed_bytes;
-    for (uint32_t i = 0; i < index->file_count && !status; i++) {
-        status = restore_below(restoring, &index->files[i], err);
-    }
+    if (!status) status = check_space(restoring, restoring->meter.all_bytes, err);
+    if (status) return status;
+    struct pending *pending = calloc((size_t)index->file_count + 1, sizeof *pending);
+    if (!pending) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %u files", index->file_count);
+    status = restore_pending(restoring, pending, err);
+    free(pending);
     return status;
 }
 
@@ -198,7 +309,12 @@ static enum cllm_status restore_one(struct restoring *restoring, struct cllm_err
     }
     struct cllm_output *output = NULL;
     enum cllm_status status = cllm_output_create(options->output, options->force, &output, err);
-    return status ? status : restore_to_output(restoring, file, output, err);
+    const struct cllm_sink sink = {write_to_output, output};
+    if (!status) status = cllm_output_reserve(output, file->bytes, err);
+    if (!status) status = restore_to_sink(restoring, file, &sink, err);
+    if (!status) return cllm_output_commit(output, err);
+    cllm_output_discard(output);
+    return status;
 }
 
 /* ------------------------------------------------------------------------------------------------------------ reports */
@@ -242,10 +358,10 @@ static enum cllm_status report_success(const struct restoring *restoring, const 
     return CLLM_OK;
 }
 
-static bool is_same_file(const char *left, const char *right)
+static bool are_same_file(const char *left, const char *right)
 {
     struct stat a, b;
-    return stat(left, &a) == 0 && stat(right, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    return stat(left, &a) == 0 && stat(right, &b) == 0 && is_same_file(&a, &b);
 }
 
 static int check_request(const struct cpack_options *options, const char *container)
@@ -257,8 +373,21 @@ static int check_request(const struct cpack_options *options, const char *contai
     if (to_stdout && !options->file_name) return cllm_fatal_usage("-o - needs --file NAME: only one file fits standard output");
     if (to_stdout && options->common.json) return cllm_fatal_usage("--json and -o - both want standard output");
     if (to_stdout && isatty(STDOUT_FILENO)) return cllm_fatal_usage("a file is not written to a terminal; use -o FILE or a pipe");
-    if (!to_stdout && is_same_file(options->output, container)) return cllm_fatal_usage("the output is the container");
+    if (!to_stdout && are_same_file(options->output, container)) return cllm_fatal_usage("the output is the container");
     return 0;
+}
+
+/* For --rm. What has taken the container's place meanwhile is nothing that was restored, so it stays. */
+static enum cllm_status remove_container(const struct restoring *restoring, const char *container, struct cllm_error *err)
+{
+    struct stat found;
+    const bool is_there = stat(container, &found) == 0;
+    if (is_there && !is_same_file(&found, &restoring->container)) {
+        return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "%s is not removed: found another file there, expected the container",
+                         cllm_shown(container));
+    }
+    if (is_there && unlink(container) == 0) return CLLM_OK;
+    return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot remove %s: %s", cllm_shown(container), strerror(errno));
 }
 
 int cpack_restore(const struct cpack_options *options, const char *container)
@@ -267,10 +396,13 @@ int cpack_restore(const struct cpack_options *options, const char *container)
     if (exit_code) return exit_code;
     struct cllm_reader *reader = NULL;
     struct cllm_error err = {0};
+    struct restoring restoring = {.options = options};
+    (void)stat(container, &restoring.container); /* where that fails, so does the opening, which says why */
     enum cllm_status status = cllm_reader_open(container, &reader, &err);
     if (status) return cllm_fatal_error(&err);
 
-    struct restoring restoring = {.options = options, .reader = reader, .index = cllm_reader_index(reader)};
+    restoring.reader = reader;
+    restoring.index = cllm_reader_index(reader);
     if (cllm_engine_open(&options->device, &container, 1, &restoring.engine, &err)) {
         cllm_reader_close(reader);
         return cllm_fatal_error(&err);
@@ -281,8 +413,6 @@ int cpack_restore(const struct cpack_options *options, const char *container)
     if (!status && strcmp(options->output, "-") != 0) status = report_success(&restoring, container, &err);
     cllm_reader_close(reader);
     cllm_engine_close(restoring.engine);
-    if (!status && options->remove_source && unlink(container) != 0) {
-        status = cllm_fail(&err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot remove %s: %s", cllm_shown(container), strerror(errno));
-    }
+    if (!status && options->remove_source) status = remove_container(&restoring, container, &err);
     return status ? cllm_fatal_error(&err) : CLLM_EXIT_OK;
 }

@@ -209,8 +209,7 @@ mkdir full
 expect "full disk" 9 bash -c 'ulimit -f 16; "$0" "$1" -o full/x.cllm' "$CPACK" ckpt
 is_empty "full disk leaves nothing" full
 expect "full disk while restoring" 9 bash -c 'ulimit -f 16; "$0" -d dir.cllm -o full/out' "$CPACK"
-check "full disk while restoring leaves no partial file" test "$(find full -name 'model-00002*' | wc -l)" -eq 0
-rm -rf full/out
+is_empty "full disk while restoring leaves nothing" full
 expect "standard output is full" 9 bash -c '"$0" -l dir.cllm >/dev/full' "$CPACK"
 expect "standard output is full for a container" 9 bash -c '"$0" ckpt -o - >/dev/full' "$CPACK"
 expect "standard output is full for JSON" 9 bash -c '"$0" -l --json dir.cllm >/dev/full' "$CPACK"
@@ -254,6 +253,61 @@ check "replaced files are equal" diff -r ckpt partly
 printf file >afile
 expect "target is a file" 10 "$CPACK" -d dir.cllm -o afile
 expect "target is the container" 2 "$CPACK" -f -d one.cllm --file config.json -o one.cllm
+mkdir self self/links
+cp one/model.safetensors self.bin
+run "$CPACK" --opaque self.bin -o self/self.bin
+before=$(sha256sum <self/self.bin)
+ln self/self.bin self/hard.cllm
+ln -s ../self.bin self/links/soft.cllm
+for given in self/self.bin self/hard.cllm self/links/soft.cllm; do
+    for options in "" --rm -f "-f --rm"; do
+        # shellcheck disable=SC2086 # options are words
+        expect "restored file would be the container: ${given#self/} $options" 2 "$CPACK" -d $options $given -o self
+    done
+done
+says "restored file would be the container: is said" 'self.bin: the output is the container; nothing was restored' stderr
+check "container in the way is untouched" test "$(sha256sum <self/self.bin)" = "$before" -a "$(ls self)" = "$(printf 'hard.cllm\nlinks\nself.bin')"
+
+# --------------------------------------------------------------------------------------------------------- all or nothing
+
+# Several files, of which the second cannot be restored: one bit of its tensor differs.
+mkdir -p tree/sub/deep tree/z
+safetensors tree/a.safetensors a:BF16:100x50
+safetensors tree/sub/deep/b.safetensors b:BF16:100x50 more:U8:77
+safetensors tree/z/c.safetensors c:F32:9 more:U8:5 most:U8:3
+echo '{"model_type":"llama"}' >tree/config.json
+expect "folders pack" 0 "$CPACK" tree -o tree.cllm
+cat >flip.py <<'PYTHON'
+import json, subprocess, sys
+listed = json.loads(subprocess.run([sys.argv[1], "-l", "--json", "tree.cllm"], stdout=subprocess.PIPE, check=True).stdout)
+tensor, = [t for t in listed["containers"][0]["tensors"] if t["name"] == "b"]
+assert tensor["file"] == 1, tensor
+damaged = bytearray(open("tree.cllm", "rb").read())
+damaged[tensor["stored_offset"] + tensor["stored_bytes"] // 2] ^= 1
+open("flipped.cllm", "wb").write(damaged)
+PYTHON
+check "one bit of the second file differs" $PYTHON flip.py "$CPACK"
+expect "damage in the second file" 4 "$CPACK" -d flipped.cllm -o flipped.out
+check "damage in the second file leaves no folder" test ! -e flipped.out
+mkdir -p old/sub && cp tree/a.safetensors old && printf old >>old/a.safetensors && printf old >old/config.json && printf own >old/sub/own
+cp -r old old.before
+expect "damage in the second file over old files" 4 "$CPACK" -d -f flipped.cllm -o old
+check "old files stay as they were, alone" diff -r old.before old
+check "folders that were there stay, those made for it do not" test "$(cd old && find . -type d | sort | xargs)" = ". ./sub"
+expect "--rm with damage" 4 "$CPACK" -d -f --rm flipped.cllm -o old
+check "--rm with damage keeps the container and the old files" sh -c 'test -e flipped.cllm && diff -r old.before old'
+expect "sound files over old ones" 0 "$CPACK" -d -f tree.cllm -o old
+check "sound files have replaced the old ones" sh -c 'rm old/sub/own && diff -r tree old'
+
+mkdir many
+for i in $(seq 50); do echo "$i" >"many/$i.txt"; done
+cp one/model.safetensors many
+expect "51 files pack" 0 "$CPACK" many -o many.cllm
+expect "soft limit of open files is raised" 0 bash -c 'ulimit -Sn 40; "$0" -d many.cllm -o many.out' "$CPACK"
+check "51 files are equal" diff -r many many.out
+expect "hard limit of open files" 8 bash -c 'ulimit -n 60; "$0" -d many.cllm -o limit.out' "$CPACK"
+says "hard limit of open files is said" 'found 51 files, expected at most [0-9]+ with 60 open files' stderr
+check "hard limit of open files leaves nothing" test ! -e limit.out
 
 # ---------------------------------------------------------------------------------------------------------------- removal
 
@@ -283,29 +337,79 @@ with open("big.safetensors", "wb") as out:
         out.write(block[i:] + block[:i])
 PYTHON
 mkdir sig
-# signalled NAME SIGNAL CODE: sends the signal once the unfinished output is open
-signalled() {
-    rm -rf sig/*
-    "$CPACK" -T 1 big.safetensors -o sig/x.cllm >stdout 2>stderr &
-    local pid=$!
+# started COMMAND...: starts it and waits until an unfinished output in sig/ is open; its process is $pid
+started() {
+    "$@" >stdout 2>stderr &
+    pid=$!
     for _ in $(seq 500); do
-        readlink /proc/$pid/fd/* 2>/dev/null | grep -q "$WORK/sig/." && break
+        readlink /proc/$pid/fd/* 2>/dev/null | grep -q "$WORK/sig/.*[.#]" && break
         sleep 0.01
     done
+}
+# signalled NAME SIGNAL CODE COMMAND...: sends the signal while the command is at work. False where that had ended before.
+signalled() {
+    local name=$1 signal=$2 expected=$3
+    shift 3
+    started "$@"
     sleep 0.05
-    kill -"$2" $pid 2>/dev/null
+    kill -"$signal" $pid 2>/dev/null
     { wait $pid; } 2>/dev/null
     code=$?
     if [ $code -eq 0 ]; then
-        skip "$1" "packing had ended before the signal"
-        return
+        skip "$name" "it had ended before the signal"
+        return 1
     fi
-    if [ $code -eq "$3" ]; then ok "$1 gives exit code $3"; else not_ok "$1" "exit code $code, expected $3" "$(cat stderr)"; fi
-    is_empty "$1 leaves nothing" sig
+    if [ $code -eq "$expected" ]; then
+        ok "$name gives exit code $expected"
+    else
+        not_ok "$name" "exit code $code, expected $expected" "$(cat stderr)"
+    fi
 }
-signalled SIGTERM TERM 143
-signalled SIGHUP HUP 129
-"$CPACK" -T 1 big.safetensors -o sig/y.cllm >stdout 2>stderr &
+signalled SIGTERM TERM 143 "$CPACK" -T 1 big.safetensors -o sig/x.cllm && is_empty "SIGTERM leaves nothing" sig
+rm -rf sig/*
+signalled SIGHUP HUP 129 "$CPACK" -T 1 big.safetensors -o sig/x.cllm && is_empty "SIGHUP leaves nothing" sig
+rm -rf sig/*
+
+mkdir -p big/sub && mv big.safetensors big && cp one/model.safetensors big/sub && cp one/config.json big
+"$CPACK" -q big -o big.cllm
+signalled "SIGTERM while restoring" TERM 143 "$CPACK" -T 1 -d big.cllm -o sig/out && is_empty "SIGTERM while restoring leaves nothing" sig
+rm -rf sig/*
+mkdir sig/out && printf old >sig/out/config.json
+signalled "SIGTERM while replacing" TERM 143 "$CPACK" -T 1 -d -f big.cllm -o sig/out &&
+    check "SIGTERM while replacing changes nothing" test "$(cd sig/out && find . | sort | xargs):$(cat sig/out/config.json)" = ". ./config.json:old"
+rm -rf sig/*
+# stopped COMMAND...: as started, and stops it there; false where it had ended before
+stopped() {
+    started "$@"
+    sleep 0.02 # until the other outputs are open, too
+    kill -STOP $pid 2>/dev/null && ! grep -q '^State:.*Z' /proc/$pid/status
+}
+continued() { kill -CONT $pid; { wait $pid; } 2>/dev/null; code=$?; }
+if stopped "$CPACK" -T 1 -d big.cllm -o sig/out; then
+    printf mine >sig/out/config.json
+    continued
+    check "file that appears while restoring" test $code -eq 10
+    check "file that appears while restoring stays, alone" test "$(cd sig/out && find . | sort | xargs):$(cat sig/out/config.json)" = ". ./config.json:mine"
+else
+    skip "file that appears while restoring" "it had ended before"
+fi
+rm -rf sig/*
+# root without its privileges, so that a folder can be closed to it
+plain=()
+[ "$(id -u)" -ne 0 ] || plain=(setpriv --inh-caps=-all --bounding-set=-all)
+if "${plain[@]}" test -w locked 2>/dev/null || ! "${plain[@]}" true 2>/dev/null; then
+    skip "names that cannot be given" "root may write everywhere"
+elif stopped "${plain[@]}" "$CPACK" -T 1 -d big.cllm -o sig/out; then
+    chmod a-w sig/out/sub
+    continued
+    check "name that cannot be given" test $code -eq 9
+    says "name that cannot be given says how many were" 'restored 1 of 3 files: cannot give its name to sig/out/sub/model.safetensors' stderr
+    check "files that have their names stay, whole" sh -c 'cmp big/big.safetensors sig/out/big.safetensors && test "$(find sig/out -type f | wc -l)" -eq 1'
+else
+    skip "names that cannot be given" "it had ended before"
+fi
+rm -rf sig/*
+"$CPACK" -T 1 big/big.safetensors -o sig/y.cllm >stdout 2>stderr &
 pid=$!
 sleep 0.15
 kill -USR1 $pid 2>/dev/null

@@ -93,6 +93,25 @@ mkdir missing && cp ckpt/model.safetensors missing
 against "a missing file" 7 'config.json is missing' missing
 cp -r ckpt extra && cp ckpt/model.safetensors extra/model2.safetensors
 against "an extra .safetensors" 4 'model2.safetensors is there, but not in the container' extra
+mkdir deep deep/sub && cp ckpt/* deep && cp ckpt/model.safetensors deep/sub/b.safetensors
+against "an extra .safetensors in a folder" 4 'sub/b.safetensors is there, but not in the container' deep
+"$CPACK" -q deep -o deep.cllm
+mkdir -p deep/.cache deep/sub/.trash outside
+cp ckpt/model.safetensors outside
+cp ckpt/model.safetensors deep/.hidden.safetensors
+cp ckpt/model.safetensors deep/.cache
+cp ckpt/model.safetensors deep/sub/.trash
+ln -s ../../outside deep/sub/link
+mkdir deep/folder.safetensors
+expect "--against a folder with what packing leaves out" 0 "$CVERIFY" deep.cllm --against deep
+says "--against a folder compares the files in it" '; 3 files equal to deep; ' stdout
+mkdir -p deep/sub/a/b && ln -s ../../b.safetensors deep/sub/a/b/c.safetensors
+expect "--against a folder with an extra link to a file" 4 "$CVERIFY" deep.cllm --against deep
+says "--against a folder with an extra link names it" 'sub/a/b/c.safetensors is there, but not in the container' stderr
+cp -r ckpt deeper && mkdir -p "deeper/$(printf 'd/%.0s' $(seq 17))"
+against "a folder deeper than packing goes" 8 '(d/){16}d is 17 directories deep, at most 16 are allowed' deeper
+rmdir "deeper/$(printf 'd/%.0s' $(seq 17))"
+against "a folder as deep as packing goes" 0 '; 2 files equal to deeper; ' deeper
 mkdir -p isdir/config.json && cp ckpt/model.safetensors isdir
 against "a directory instead of a file" 9 'config.json: not a regular file' isdir
 mkdir fifo && cp ckpt/model.safetensors fifo && mkfifo fifo/config.json
