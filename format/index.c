@@ -503,6 +503,7 @@ static enum cllm_status parse_chunk(struct parser *parser, const struct cllm_dat
     if (chunk->form <= CLLM_FORM_SPARSE && (chunk->table_index != 0 || mask_step != 0)) {
         return fail_corrupt(parser, "code table of a chunk that uses none", chunk->table_index + mask_step, "expected", 0);
     }
+    chunk->mask_table_index = (uint16_t)(chunk->table_index + mask_step); /* of a form that is not known: as it came */
     return CLLM_OK;
 }
 
@@ -671,7 +672,8 @@ static void emit_layout(struct emitter *emitter, const struct cllm_index *index)
             const struct cllm_chunk *chunk = &data->chunks[k];
             emit_uint(emitter, chunk->stored_bytes, 4);
             emit_uint(emitter, chunk->form, 1);
-            emit_uint(emitter, chunk->form == CLLM_FORM_SPARSE ? (unsigned)chunk->mask_table_index - chunk->table_index : 0, 1);
+            /* forms that are not known may have any step */
+            emit_uint(emitter, chunk->form < CLLM_FORM_SPARSE ? 0 : (unsigned)chunk->mask_table_index - chunk->table_index, 1);
             emit_uint(emitter, chunk->table_index, 2);
             emit_uint(emitter, chunk->checksum, 8);
         }
