@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PAYLOAD_BYTES_MAX (UINT64_C(1) << 30) /* of all jobs at a time */
+
 struct job {
     struct cllm_run_buffers buffers;
     const struct cllm_file *file;
@@ -308,12 +310,27 @@ static enum cllm_status finish_run(void *user, void *job_memory, struct cllm_err
 
 /* ---------------------------------------------------------------------------------------------------------------- all */
 
+/* A job has a chunk as it is stored, as it was, and room to put it together. cpack writes chunks of 1 MiB at most, the format
+ * allows 16: then there are fewer jobs than would keep all threads busy. */
+static unsigned count_jobs(const struct walk *walk, unsigned thread_count)
+{
+    const unsigned wanted = cllm_pipeline_job_count(thread_count);
+    uint64_t largest = 1;
+    for (uint32_t i = 0; i < walk->index->data_count; i++) {
+        const struct cllm_data *data = &walk->index->data[i];
+        const uint64_t bytes = data->chunk_count > 1 ? data->chunk_bytes : data->decoded_bytes;
+        if (bytes > largest) largest = bytes;
+    }
+    const uint64_t affordable = PAYLOAD_BYTES_MAX / (3 * largest);
+    return wanted < affordable ? wanted : (unsigned)affordable;
+}
+
 static enum cllm_status run_pipeline(struct walk *walk, struct cllm_error *err)
 {
     const struct cllm_engine *engine = walk->options->engine;
     const unsigned thread_count = cllm_thread_count(walk->options->thread_count);
     walk->hash_apart = cllm_sha256_apart(thread_count);
-    const unsigned job_count = engine ? engine->lane_count : cllm_pipeline_job_count(thread_count);
+    const unsigned job_count = engine ? engine->lane_count : count_jobs(walk, thread_count);
     struct job *jobs = calloc(job_count, sizeof *jobs);
     void **pointers = calloc(job_count, sizeof *pointers);
     enum cllm_status status = jobs && pointers ? CLLM_OK : fail_memory(err);
