@@ -234,19 +234,33 @@ static enum cllm_status read_yarn(const json_t *scaling, struct cllm_rope_config
     return read_real(scaling, (struct real_field){"attention_factor", 1e-3, 1e3, attention_factor}, &rope->attention_factor, err);
 }
 
-/* The fields come as rope_theta and rope_scaling, or all in rope_parameters (transformers 5). */
+/* The fields come as rope_theta and rope_scaling, or all in rope_parameters (transformers 5). Where a file has both, the
+ * reference takes a rope_scaling that is not empty and nothing of rope_parameters, not even its rope_theta. Null: the file has
+ * neither. */
+static enum cllm_status find_scaling(const json_t *root, const json_t **scaling_out, struct cllm_error *err)
+{
+    static const char *const keys[] = {"rope_parameters", "rope_scaling"}; /* the later wins */
+    const char *key = NULL;
+    *scaling_out = NULL;
+    for (int i = 0; i < 2; i++) {
+        const json_t *field = find_field(root, keys[i]);
+        if (field && !json_is_object(field)) return fail_field(err, keys[i], field, "an object");
+        if (json_object_size(field) == 0) continue;
+        key = keys[i];
+        *scaling_out = field;
+    }
+    if (!json_is_object(json_object_get(*scaling_out, "full_attention"))) return CLLM_OK;
+    return fail_unsupported(err, key, "one per kind of layer", "one for all layers");
+}
+
 static enum cllm_status read_rope(const json_t *root, uint32_t position_limit, struct cllm_rope_config *rope,
                                   struct cllm_error *err)
 {
     static const struct real_field theta = {"rope_theta", 1, 1e15, 10000};
-    const char *key = find_field(root, "rope_parameters") ? "rope_parameters" : "rope_scaling";
-    const json_t *scaling = find_field(root, key);
-    if (scaling && !json_is_object(scaling)) return fail_field(err, key, scaling, "an object");
-    if (json_is_object(json_object_get(scaling, "full_attention"))) {
-        return fail_unsupported(err, key, "one per kind of layer", "one for all layers");
-    }
+    const json_t *scaling;
     *rope = (struct cllm_rope_config){.attention_factor = 1};
-    enum cllm_status status = read_real(find_field(scaling, theta.key) ? scaling : root, theta, &rope->theta, err);
+    enum cllm_status status = find_scaling(root, &scaling, err);
+    if (!status) status = read_real(find_field(scaling, theta.key) ? scaling : root, theta, &rope->theta, err);
     if (!status) status = check_whole_rotary(scaling, err);
     if (!status) status = read_rope_type(scaling, &rope->type, err);
     if (status || rope->type == CLLM_ROPE_DEFAULT) return status;

@@ -130,7 +130,7 @@ static void test_rope_spellings_agree(void **state)
         MODEL(",\"rope_theta\":500000.0,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0}"),
         MODEL(",\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":4,\"rope_theta\":500000}"),
         MODEL(",\"rope_theta\":500000,\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":4}"),
-        MODEL(",\"rope_theta\":1,\"rope_scaling\":{\"type\":\"yarn\"},"
+        MODEL(",\"rope_theta\":1,\"rope_scaling\":{},"
               "\"rope_parameters\":{\"rope_type\":\"linear\",\"type\":\"yarn\",\"factor\":4,\"rope_theta\":500000}"),
     };
     for (size_t i = 0; i < sizeof spellings / sizeof *spellings; i++) {
@@ -138,6 +138,21 @@ static void test_rope_spellings_agree(void **state)
         assert_int_equal(config.rope.type, CLLM_ROPE_LINEAR);
         assert_true(config.rope.theta == 500000 && config.rope.factor == 4 && config.rope.attention_factor == 1);
     }
+}
+
+static void test_rope_scaling_displaces_rope_parameters(void **state)
+{
+    (void)state;
+    assert_accepts(MODEL(",\"rope_theta\":500000,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4},"
+                         "\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":8,\"rope_theta\":7}"));
+    assert_true(config.rope.theta == 500000 && config.rope.factor == 4);
+    assert_accepts(MODEL(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":4},\"rope_parameters\":{\"rope_theta\":7}"));
+    assert_true(config.rope.theta == 10000 && config.rope.factor == 4);
+    assert_accepts(MODEL(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":4,\"rope_theta\":9},"
+                         "\"rope_parameters\":{\"rope_theta\":7,\"partial_rotary_factor\":0.5}"));
+    assert_true(config.rope.theta == 9);
+    assert_accepts(MODEL(",\"rope_scaling\":null,\"rope_parameters\":{\"rope_theta\":7}"));
+    assert_true(config.rope.theta == 7);
 }
 
 static void test_rope_types(void **state)
@@ -171,6 +186,7 @@ static void test_rope_refusals(void **state)
                    "high_freq_factor");
     assert_refuses(ROPE("\"rope_type\":7"), CLLM_E_CORRUPT, "rope_type");
     assert_refuses(MODEL(",\"rope_scaling\":[]"), CLLM_E_CORRUPT, "rope_scaling");
+    assert_refuses(MODEL(",\"rope_scaling\":{\"factor\":4},\"rope_parameters\":7"), CLLM_E_CORRUPT, "rope_parameters");
     assert_refuses(MODEL(",\"rope_theta\":-1"), CLLM_E_CORRUPT, "rope_theta");
     assert_refuses(MODEL(",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}"), CLLM_E_UNSUPPORTED, "layer");
 }
@@ -300,6 +316,7 @@ int main(void)
         cmocka_unit_test(test_unknown_architecture_is_named_with_the_known),
         cmocka_unit_test(test_variants_are_refused_by_name),
         cmocka_unit_test(test_rope_spellings_agree),
+        cmocka_unit_test(test_rope_scaling_displaces_rope_parameters),
         cmocka_unit_test(test_rope_types),
         cmocka_unit_test(test_rope_refusals),
         cmocka_unit_test(test_end_ids_of_both_files_are_joined),
