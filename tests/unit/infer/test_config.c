@@ -83,20 +83,56 @@ static void test_explicit_fields(void **state)
 static void test_architecture_by_model_type(void **state)
 {
     (void)state;
-    assert_accepts("{\"model_type\":\"qwen2\"," SIZES "}");
+    assert_accepts("{\"model_type\":\"qwen2\"," SIZES ",\"num_key_value_heads\":4}");
     assert_string_equal(config.architecture, "Qwen2ForCausalLM");
     assert_true(config.qkv_bias && !config.attention_output_bias);
 }
 
+#define MISTRAL(fields) "{\"architectures\":[\"MistralForCausalLM\"]," SIZES ",\"num_key_value_heads\":4" fields "}"
+
 static void test_mistral_sliding_window(void **state)
 {
     (void)state;
-    assert_accepts("{\"architectures\":[\"MistralForCausalLM\"]," SIZES ",\"sliding_window\":4096}");
+    assert_accepts(MISTRAL(",\"sliding_window\":512"));
+    assert_int_equal(config.sliding_window, 512);
+    assert_accepts(MISTRAL(",\"sliding_window\":null"));
+    assert_int_equal(config.sliding_window, 0);
+    assert_accepts(MISTRAL());
     assert_int_equal(config.sliding_window, 4096);
-    assert_accepts("{\"architectures\":[\"MistralForCausalLM\"]," SIZES ",\"sliding_window\":null}");
+    assert_refuses(MISTRAL(",\"sliding_window\":0"), CLLM_E_CORRUPT, "sliding_window");
+}
+
+static void test_other_architectures_have_no_window(void **state)
+{
+    (void)state;
+    assert_accepts("{\"architectures\":[\"Qwen2ForCausalLM\"]," SIZES
+                   ",\"num_key_value_heads\":4,\"sliding_window\":4096,\"use_sliding_window\":false}");
     assert_int_equal(config.sliding_window, 0);
-    assert_accepts("{\"architectures\":[\"Qwen2ForCausalLM\"]," SIZES ",\"sliding_window\":4096,\"use_sliding_window\":false}");
+    assert_accepts(MODEL(",\"sliding_window\":4096"));
     assert_int_equal(config.sliding_window, 0);
+}
+
+#define HEADS(name, count, fields)                                                                                               \
+    "{\"architectures\":[\"" name "\"]," SIZES_WITHOUT_HEADS ",\"head_dim\":16,\"num_attention_heads\":" #count fields "}"
+#define NO_KV_HEADS ",\"num_key_value_heads\":null"
+
+static void test_missing_kv_heads_depend_on_the_architecture(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model;
+        uint32_t kv_head_count;
+    } cases[] = {
+        {HEADS("LlamaForCausalLM", 64, ), 64},  {HEADS("LlamaForCausalLM", 64, NO_KV_HEADS), 64},
+        {HEADS("MistralForCausalLM", 64, ), 8}, {HEADS("MistralForCausalLM", 64, NO_KV_HEADS), 64},
+        {HEADS("Qwen2ForCausalLM", 64, ), 32},  {HEADS("Qwen2ForCausalLM", 64, NO_KV_HEADS), 64},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_accepts(cases[i].model);
+        assert_int_equal(config.kv_head_count, cases[i].kv_head_count);
+    }
+    assert_refuses(HEADS("Qwen2ForCausalLM", 28, ), CLLM_E_CORRUPT, "found nothing, which means 32, expected a divisor");
+    assert_refuses(HEADS("MistralForCausalLM", 4, ), CLLM_E_CORRUPT, "found nothing, which means 8, expected a divisor");
 }
 
 static void test_unknown_architecture_is_named_with_the_known(void **state)
@@ -313,6 +349,8 @@ int main(void)
         cmocka_unit_test(test_explicit_fields),
         cmocka_unit_test(test_architecture_by_model_type),
         cmocka_unit_test(test_mistral_sliding_window),
+        cmocka_unit_test(test_other_architectures_have_no_window),
+        cmocka_unit_test(test_missing_kv_heads_depend_on_the_architecture),
         cmocka_unit_test(test_unknown_architecture_is_named_with_the_known),
         cmocka_unit_test(test_variants_are_refused_by_name),
         cmocka_unit_test(test_rope_spellings_agree),
