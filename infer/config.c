@@ -259,6 +259,16 @@ static enum cllm_status find_scaling(const json_t *root, const json_t **scaling_
     return fail_unsupported(err, key, "one per kind of layer", "one for all layers");
 }
 
+/* As the reference: dynamic scaling knows the longest text alone; for the others, what stands beside the scaling comes first. */
+static enum cllm_status read_original_length(const json_t *root, const json_t *scaling, uint32_t position_limit,
+                                             struct cllm_rope_config *rope, struct cllm_error *err)
+{
+    const struct integer_field field = {"original_max_position_embeddings", COUNT_MAX_POSITIONS, position_limit};
+    rope->original_length = position_limit;
+    if (rope->type != CLLM_ROPE_LLAMA3 && rope->type != CLLM_ROPE_YARN) return CLLM_OK;
+    return read_integer(find_field(root, field.key) ? root : scaling, field, &rope->original_length, err);
+}
+
 static enum cllm_status read_rope(const json_t *root, uint32_t position_limit, struct cllm_rope_config *rope,
                                   struct cllm_error *err)
 {
@@ -270,12 +280,8 @@ static enum cllm_status read_rope(const json_t *root, uint32_t position_limit, s
     if (!status) status = check_whole_rotary(scaling, err);
     if (!status) status = read_rope_type(scaling, &rope->type, err);
     if (status || rope->type == CLLM_ROPE_DEFAULT) return status;
-    status = read_real(scaling, (struct real_field){"factor", 1e-3, 1e6, NAN}, &rope->factor, err);
-    if (!status) {
-        status =
-            read_integer(scaling, (struct integer_field){"original_max_position_embeddings", COUNT_MAX_POSITIONS, position_limit},
-                         &rope->original_length, err);
-    }
+    status = read_original_length(root, scaling, position_limit, rope, err);
+    if (!status) status = read_real(scaling, (struct real_field){"factor", 1e-3, 1e6, NAN}, &rope->factor, err);
     if (!status && rope->type == CLLM_ROPE_LLAMA3) status = read_llama3(scaling, rope, err);
     if (!status && rope->type == CLLM_ROPE_YARN) status = read_yarn(scaling, rope, err);
     return status;

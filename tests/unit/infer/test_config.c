@@ -210,6 +210,38 @@ static void test_rope_types(void **state)
     assert_true(config.rope.attention_factor == 1.5 && !config.rope.truncate);
 }
 
+#define LLAMA3 "\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4"
+#define LENGTHS(fields) MODEL(",\"max_position_embeddings\":8192" fields)
+#define ORIGINAL(length) ",\"original_max_position_embeddings\":" #length
+
+static void test_original_length_beside_the_scaling_comes_first(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model;
+        uint32_t original_length;
+    } cases[] = {
+        {LENGTHS(ORIGINAL(1024) ",\"rope_scaling\":{" LLAMA3 ORIGINAL(2048) "}"), 1024},
+        {LENGTHS(ORIGINAL(1024) ",\"rope_parameters\":{" LLAMA3 ORIGINAL(2048) "}"), 1024},
+        {LENGTHS(ORIGINAL(1024) ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4" ORIGINAL(2048) "}"), 1024},
+        {LENGTHS(ORIGINAL(1024) ",\"rope_scaling\":{" LLAMA3 "}"), 1024},
+        {LENGTHS(ORIGINAL(null) ",\"rope_scaling\":{" LLAMA3 ORIGINAL(2048) "}"), 2048},
+        {LENGTHS(",\"rope_scaling\":{" LLAMA3 "}"), 8192},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_accepts(cases[i].model);
+        assert_int_equal(config.rope.original_length, cases[i].original_length);
+    }
+    assert_refuses(LENGTHS(ORIGINAL(0) ",\"rope_scaling\":{" LLAMA3 "}"), CLLM_E_CORRUPT, "original_max_position_embeddings");
+}
+
+static void test_dynamic_ignores_the_original_length(void **state)
+{
+    (void)state;
+    assert_accepts(LENGTHS(ORIGINAL(1024) ",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2" ORIGINAL(2048) "}"));
+    assert_int_equal(config.rope.original_length, 8192);
+}
+
 static void test_rope_refusals(void **state)
 {
     (void)state;
@@ -356,6 +388,8 @@ int main(void)
         cmocka_unit_test(test_rope_spellings_agree),
         cmocka_unit_test(test_rope_scaling_displaces_rope_parameters),
         cmocka_unit_test(test_rope_types),
+        cmocka_unit_test(test_original_length_beside_the_scaling_comes_first),
+        cmocka_unit_test(test_dynamic_ignores_the_original_length),
         cmocka_unit_test(test_rope_refusals),
         cmocka_unit_test(test_end_ids_of_both_files_are_joined),
         cmocka_unit_test(test_bad_end_ids_are_refused),
