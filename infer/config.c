@@ -19,26 +19,32 @@ enum {
     COUNT_MAX_POSITIONS = 1 << 28,
 };
 
-/* What is fixed by the architecture and not said in config.json. */
+/* What is fixed by the architecture and not said in config.json, and what the reference takes where config.json lacks the key. */
 static const struct architecture {
     const char *name;
     const char *model_type;
     bool qkv_bias;
-    bool has_sliding_window; /* `sliding_window` alone switches it on */
+    uint32_t missing_window;   /* without `sliding_window`; 0: the architecture has none whatever that says */
+    uint32_t missing_kv_heads; /* without `num_key_value_heads`; 0: as many as heads */
 } architectures[] = {
-    {"LlamaForCausalLM", "llama", false, false},
-    {"MistralForCausalLM", "mistral", false, true},
-    {"Qwen2ForCausalLM", "qwen2", true, false},
+    {"LlamaForCausalLM", "llama", false, 0, 0},
+    {"MistralForCausalLM", "mistral", false, 4096, 8},
+    {"Qwen2ForCausalLM", "qwen2", true, 0, 32},
 };
 enum { ARCHITECTURE_COUNT = sizeof architectures / sizeof *architectures };
 
 /* ---------------------------------------------------------------------------------------------------------- fields */
 
-/* A missing field and an explicit null are the same. */
+/* A missing field and an explicit null are the same; the few fields where they differ ask has_key. */
 static const json_t *find_field(const json_t *object, const char *key)
 {
     const json_t *value = json_object_get(object, key);
     return json_is_null(value) ? NULL : value;
+}
+
+static bool has_key(const json_t *object, const char *key)
+{
+    return json_object_get(object, key) != NULL;
 }
 
 static enum cllm_status fail_field(struct cllm_error *err, const char *key, const json_t *found, const char *expected)
@@ -234,28 +240,48 @@ static enum cllm_status read_yarn(const json_t *scaling, struct cllm_rope_config
     return read_real(scaling, (struct real_field){"attention_factor", 1e-3, 1e3, attention_factor}, &rope->attention_factor, err);
 }
 
-/* The fields come as rope_theta and rope_scaling, or all in rope_parameters (transformers 5). */
+/* The fields come as rope_theta and rope_scaling, or all in rope_parameters (transformers 5). Where a file has both, the
+ * reference takes a rope_scaling that is not empty and nothing of rope_parameters, not even its rope_theta. Null: the file has
+ * neither. */
+static enum cllm_status find_scaling(const json_t *root, const json_t **scaling_out, struct cllm_error *err)
+{
+    static const char *const keys[] = {"rope_parameters", "rope_scaling"}; /* the later wins */
+    const char *key = NULL;
+    *scaling_out = NULL;
+    for (int i = 0; i < 2; i++) {
+        const json_t *field = find_field(root, keys[i]);
+        if (field && !json_is_object(field)) return fail_field(err, keys[i], field, "an object");
+        if (json_object_size(field) == 0) continue;
+        key = keys[i];
+        *scaling_out = field;
+    }
+    if (!json_is_object(json_object_get(*scaling_out, "full_attention"))) return CLLM_OK;
+    return fail_unsupported(err, key, "one per kind of layer", "one for all layers");
+}
+
+/* As the reference: dynamic scaling knows the longest text alone; for the others, what stands beside the scaling comes first. */
+static enum cllm_status read_original_length(const json_t *root, const json_t *scaling, uint32_t position_limit,
+                                             struct cllm_rope_config *rope, struct cllm_error *err)
+{
+    const struct integer_field field = {"original_max_position_embeddings", COUNT_MAX_POSITIONS, position_limit};
+    rope->original_length = position_limit;
+    if (rope->type != CLLM_ROPE_LLAMA3 && rope->type != CLLM_ROPE_YARN) return CLLM_OK;
+    return read_integer(find_field(root, field.key) ? root : scaling, field, &rope->original_length, err);
+}
+
 static enum cllm_status read_rope(const json_t *root, uint32_t position_limit, struct cllm_rope_config *rope,
                                   struct cllm_error *err)
 {
     static const struct real_field theta = {"rope_theta", 1, 1e15, 10000};
-    const char *key = find_field(root, "rope_parameters") ? "rope_parameters" : "rope_scaling";
-    const json_t *scaling = find_field(root, key);
-    if (scaling && !json_is_object(scaling)) return fail_field(err, key, scaling, "an object");
-    if (json_is_object(json_object_get(scaling, "full_attention"))) {
-        return fail_unsupported(err, key, "one per kind of layer", "one for all layers");
-    }
+    const json_t *scaling;
     *rope = (struct cllm_rope_config){.attention_factor = 1};
-    enum cllm_status status = read_real(find_field(scaling, theta.key) ? scaling : root, theta, &rope->theta, err);
+    enum cllm_status status = find_scaling(root, &scaling, err);
+    if (!status) status = read_real(find_field(scaling, theta.key) ? scaling : root, theta, &rope->theta, err);
     if (!status) status = check_whole_rotary(scaling, err);
     if (!status) status = read_rope_type(scaling, &rope->type, err);
     if (status || rope->type == CLLM_ROPE_DEFAULT) return status;
-    status = read_real(scaling, (struct real_field){"factor", 1e-3, 1e6, NAN}, &rope->factor, err);
-    if (!status) {
-        status =
-            read_integer(scaling, (struct integer_field){"original_max_position_embeddings", COUNT_MAX_POSITIONS, position_limit},
-                         &rope->original_length, err);
-    }
+    status = read_original_length(root, scaling, position_limit, rope, err);
+    if (!status) status = read_real(scaling, (struct real_field){"factor", 1e-3, 1e6, NAN}, &rope->factor, err);
     if (!status && rope->type == CLLM_ROPE_LLAMA3) status = read_llama3(scaling, rope, err);
     if (!status && rope->type == CLLM_ROPE_YARN) status = read_yarn(scaling, rope, err);
     return status;
@@ -338,19 +364,30 @@ static enum cllm_status read_sizes(const json_t *root, struct cllm_config *confi
     return status;
 }
 
-static enum cllm_status read_heads(const json_t *root, struct cllm_config *config, struct cllm_error *err)
+/* Null is as many as heads in every architecture, a missing key need not be. */
+static enum cllm_status read_kv_heads(const json_t *root, const struct architecture *architecture, struct cllm_config *config,
+                                      struct cllm_error *err)
 {
-    const struct integer_field kv_heads = {"num_key_value_heads", COUNT_MAX_HEADS, config->head_count};
+    struct integer_field field = {"num_key_value_heads", COUNT_MAX_HEADS, config->head_count};
+    const bool assumed = architecture->missing_kv_heads && !has_key(root, field.key);
+    if (assumed) field.fallback = architecture->missing_kv_heads;
+    enum cllm_status status = read_integer(root, field, &config->kv_head_count, err);
+    if (status || config->head_count % config->kv_head_count == 0) return status;
+    return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET,
+                     MODEL_FILE ": %s: found %s%u, expected a divisor of num_attention_heads", field.key,
+                     assumed ? "nothing, which means " : "", config->kv_head_count);
+}
+
+static enum cllm_status read_heads(const json_t *root, const struct architecture *architecture, struct cllm_config *config,
+                                   struct cllm_error *err)
+{
     const struct integer_field head_dim = {"head_dim", SIZE_MAX_HEAD, config->hidden_size / config->head_count};
     if (!find_field(root, head_dim.key) && config->hidden_size % config->head_count != 0) {
         return fail_field(err, "num_attention_heads", find_field(root, "num_attention_heads"), "a divisor of hidden_size");
     }
-    enum cllm_status status = read_integer(root, kv_heads, &config->kv_head_count, err);
+    enum cllm_status status = read_kv_heads(root, architecture, config, err);
     if (!status) status = read_integer(root, head_dim, &config->head_dim, err);
     if (status) return status;
-    if (config->head_count % config->kv_head_count != 0) {
-        return fail_field(err, kv_heads.key, find_field(root, kv_heads.key), "a divisor of num_attention_heads");
-    }
     if (config->head_dim % 2 != 0 || config->head_dim > SIZE_MAX_HEAD) {
         return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, MODEL_FILE ": head_dim: found %u, expected an even number up to %d",
                          config->head_dim, SIZE_MAX_HEAD);
@@ -365,8 +402,10 @@ static enum cllm_status read_window(const json_t *root, const struct architectur
     enum cllm_status status = read_bool(root, "use_sliding_window", &layers_differ, err);
     if (status) return status;
     if (layers_differ) return fail_unsupported(err, "use_sliding_window", "true", "false");
-    if (!architecture->has_sliding_window || !find_field(root, "sliding_window")) return CLLM_OK;
-    return read_integer(root, (struct integer_field){"sliding_window", COUNT_MAX_POSITIONS, 0}, &config->sliding_window, err);
+    if (!architecture->missing_window) return CLLM_OK;
+    const struct integer_field field = {"sliding_window", COUNT_MAX_POSITIONS, architecture->missing_window};
+    if (has_key(root, field.key) && !find_field(root, field.key)) return CLLM_OK; /* null: every layer sees all */
+    return read_integer(root, field, &config->sliding_window, err);
 }
 
 static enum cllm_status read_model(const json_t *root, struct cllm_config *config, struct cllm_error *err)
@@ -379,7 +418,7 @@ static enum cllm_status read_model(const json_t *root, struct cllm_config *confi
     config->qkv_bias = architecture->qkv_bias;
     status = check_variants(root, err);
     if (!status) status = read_sizes(root, config, err);
-    if (!status) status = read_heads(root, config, err);
+    if (!status) status = read_heads(root, architecture, config, err);
     if (!status) status = read_window(root, architecture, config, err);
     if (!status) status = read_real(root, (struct real_field){"rms_norm_eps", 0, 1, 1e-6}, &epsilon, err);
     if (!status) status = read_rope(root, config->position_limit, &config->rope, err);

@@ -21,7 +21,7 @@ struct cllm_rope_config {
     double beta_fast;         /* yarn */
     double beta_slow;         /* yarn */
     double attention_factor;  /* multiplies cosine and sine; 1 but for yarn */
-    uint32_t original_length; /* positions that the unscaled frequencies were trained for: dynamic, llama3, yarn */
+    uint32_t original_length; /* positions that the unscaled frequencies are for; position_limit but for llama3, yarn */
     bool truncate;            /* yarn: round the ends of the ramp to whole dimensions */
 };
 

@@ -83,20 +83,56 @@ static void test_explicit_fields(void **state)
 static void test_architecture_by_model_type(void **state)
 {
     (void)state;
-    assert_accepts("{\"model_type\":\"qwen2\"," SIZES "}");
+    assert_accepts("{\"model_type\":\"qwen2\"," SIZES ",\"num_key_value_heads\":4}");
     assert_string_equal(config.architecture, "Qwen2ForCausalLM");
     assert_true(config.qkv_bias && !config.attention_output_bias);
 }
 
+#define MISTRAL(fields) "{\"architectures\":[\"MistralForCausalLM\"]," SIZES ",\"num_key_value_heads\":4" fields "}"
+
 static void test_mistral_sliding_window(void **state)
 {
     (void)state;
-    assert_accepts("{\"architectures\":[\"MistralForCausalLM\"]," SIZES ",\"sliding_window\":4096}");
+    assert_accepts(MISTRAL(",\"sliding_window\":512"));
+    assert_int_equal(config.sliding_window, 512);
+    assert_accepts(MISTRAL(",\"sliding_window\":null"));
+    assert_int_equal(config.sliding_window, 0);
+    assert_accepts(MISTRAL());
     assert_int_equal(config.sliding_window, 4096);
-    assert_accepts("{\"architectures\":[\"MistralForCausalLM\"]," SIZES ",\"sliding_window\":null}");
+    assert_refuses(MISTRAL(",\"sliding_window\":0"), CLLM_E_CORRUPT, "sliding_window");
+}
+
+static void test_other_architectures_have_no_window(void **state)
+{
+    (void)state;
+    assert_accepts("{\"architectures\":[\"Qwen2ForCausalLM\"]," SIZES
+                   ",\"num_key_value_heads\":4,\"sliding_window\":4096,\"use_sliding_window\":false}");
     assert_int_equal(config.sliding_window, 0);
-    assert_accepts("{\"architectures\":[\"Qwen2ForCausalLM\"]," SIZES ",\"sliding_window\":4096,\"use_sliding_window\":false}");
+    assert_accepts(MODEL(",\"sliding_window\":4096"));
     assert_int_equal(config.sliding_window, 0);
+}
+
+#define HEADS(name, count, fields)                                                                                               \
+    "{\"architectures\":[\"" name "\"]," SIZES_WITHOUT_HEADS ",\"head_dim\":16,\"num_attention_heads\":" #count fields "}"
+#define NO_KV_HEADS ",\"num_key_value_heads\":null"
+
+static void test_missing_kv_heads_depend_on_the_architecture(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model;
+        uint32_t kv_head_count;
+    } cases[] = {
+        {HEADS("LlamaForCausalLM", 64, ), 64},  {HEADS("LlamaForCausalLM", 64, NO_KV_HEADS), 64},
+        {HEADS("MistralForCausalLM", 64, ), 8}, {HEADS("MistralForCausalLM", 64, NO_KV_HEADS), 64},
+        {HEADS("Qwen2ForCausalLM", 64, ), 32},  {HEADS("Qwen2ForCausalLM", 64, NO_KV_HEADS), 64},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_accepts(cases[i].model);
+        assert_int_equal(config.kv_head_count, cases[i].kv_head_count);
+    }
+    assert_refuses(HEADS("Qwen2ForCausalLM", 28, ), CLLM_E_CORRUPT, "found nothing, which means 32, expected a divisor");
+    assert_refuses(HEADS("MistralForCausalLM", 4, ), CLLM_E_CORRUPT, "found nothing, which means 8, expected a divisor");
 }
 
 static void test_unknown_architecture_is_named_with_the_known(void **state)
@@ -130,7 +166,7 @@ static void test_rope_spellings_agree(void **state)
         MODEL(",\"rope_theta\":500000.0,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4.0}"),
         MODEL(",\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":4,\"rope_theta\":500000}"),
         MODEL(",\"rope_theta\":500000,\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":4}"),
-        MODEL(",\"rope_theta\":1,\"rope_scaling\":{\"type\":\"yarn\"},"
+        MODEL(",\"rope_theta\":1,\"rope_scaling\":{},"
               "\"rope_parameters\":{\"rope_type\":\"linear\",\"type\":\"yarn\",\"factor\":4,\"rope_theta\":500000}"),
     };
     for (size_t i = 0; i < sizeof spellings / sizeof *spellings; i++) {
@@ -138,6 +174,21 @@ static void test_rope_spellings_agree(void **state)
         assert_int_equal(config.rope.type, CLLM_ROPE_LINEAR);
         assert_true(config.rope.theta == 500000 && config.rope.factor == 4 && config.rope.attention_factor == 1);
     }
+}
+
+static void test_rope_scaling_displaces_rope_parameters(void **state)
+{
+    (void)state;
+    assert_accepts(MODEL(",\"rope_theta\":500000,\"rope_scaling\":{\"type\":\"linear\",\"factor\":4},"
+                         "\"rope_parameters\":{\"rope_type\":\"linear\",\"factor\":8,\"rope_theta\":7}"));
+    assert_true(config.rope.theta == 500000 && config.rope.factor == 4);
+    assert_accepts(MODEL(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":4},\"rope_parameters\":{\"rope_theta\":7}"));
+    assert_true(config.rope.theta == 10000 && config.rope.factor == 4);
+    assert_accepts(MODEL(",\"rope_scaling\":{\"type\":\"linear\",\"factor\":4,\"rope_theta\":9},"
+                         "\"rope_parameters\":{\"rope_theta\":7,\"partial_rotary_factor\":0.5}"));
+    assert_true(config.rope.theta == 9);
+    assert_accepts(MODEL(",\"rope_scaling\":null,\"rope_parameters\":{\"rope_theta\":7}"));
+    assert_true(config.rope.theta == 7);
 }
 
 static void test_rope_types(void **state)
@@ -159,6 +210,38 @@ static void test_rope_types(void **state)
     assert_true(config.rope.attention_factor == 1.5 && !config.rope.truncate);
 }
 
+#define LLAMA3 "\"rope_type\":\"llama3\",\"factor\":8,\"low_freq_factor\":1,\"high_freq_factor\":4"
+#define LENGTHS(fields) MODEL(",\"max_position_embeddings\":8192" fields)
+#define ORIGINAL(length) ",\"original_max_position_embeddings\":" #length
+
+static void test_original_length_beside_the_scaling_comes_first(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model;
+        uint32_t original_length;
+    } cases[] = {
+        {LENGTHS(ORIGINAL(1024) ",\"rope_scaling\":{" LLAMA3 ORIGINAL(2048) "}"), 1024},
+        {LENGTHS(ORIGINAL(1024) ",\"rope_parameters\":{" LLAMA3 ORIGINAL(2048) "}"), 1024},
+        {LENGTHS(ORIGINAL(1024) ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4" ORIGINAL(2048) "}"), 1024},
+        {LENGTHS(ORIGINAL(1024) ",\"rope_scaling\":{" LLAMA3 "}"), 1024},
+        {LENGTHS(ORIGINAL(null) ",\"rope_scaling\":{" LLAMA3 ORIGINAL(2048) "}"), 2048},
+        {LENGTHS(",\"rope_scaling\":{" LLAMA3 "}"), 8192},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_accepts(cases[i].model);
+        assert_int_equal(config.rope.original_length, cases[i].original_length);
+    }
+    assert_refuses(LENGTHS(ORIGINAL(0) ",\"rope_scaling\":{" LLAMA3 "}"), CLLM_E_CORRUPT, "original_max_position_embeddings");
+}
+
+static void test_dynamic_ignores_the_original_length(void **state)
+{
+    (void)state;
+    assert_accepts(LENGTHS(ORIGINAL(1024) ",\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2" ORIGINAL(2048) "}"));
+    assert_int_equal(config.rope.original_length, 8192);
+}
+
 static void test_rope_refusals(void **state)
 {
     (void)state;
@@ -171,6 +254,7 @@ static void test_rope_refusals(void **state)
                    "high_freq_factor");
     assert_refuses(ROPE("\"rope_type\":7"), CLLM_E_CORRUPT, "rope_type");
     assert_refuses(MODEL(",\"rope_scaling\":[]"), CLLM_E_CORRUPT, "rope_scaling");
+    assert_refuses(MODEL(",\"rope_scaling\":{\"factor\":4},\"rope_parameters\":7"), CLLM_E_CORRUPT, "rope_parameters");
     assert_refuses(MODEL(",\"rope_theta\":-1"), CLLM_E_CORRUPT, "rope_theta");
     assert_refuses(MODEL(",\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\"}}"), CLLM_E_UNSUPPORTED, "layer");
 }
@@ -297,10 +381,15 @@ int main(void)
         cmocka_unit_test(test_explicit_fields),
         cmocka_unit_test(test_architecture_by_model_type),
         cmocka_unit_test(test_mistral_sliding_window),
+        cmocka_unit_test(test_other_architectures_have_no_window),
+        cmocka_unit_test(test_missing_kv_heads_depend_on_the_architecture),
         cmocka_unit_test(test_unknown_architecture_is_named_with_the_known),
         cmocka_unit_test(test_variants_are_refused_by_name),
         cmocka_unit_test(test_rope_spellings_agree),
+        cmocka_unit_test(test_rope_scaling_displaces_rope_parameters),
         cmocka_unit_test(test_rope_types),
+        cmocka_unit_test(test_original_length_beside_the_scaling_comes_first),
+        cmocka_unit_test(test_dynamic_ignores_the_original_length),
         cmocka_unit_test(test_rope_refusals),
         cmocka_unit_test(test_end_ids_of_both_files_are_joined),
         cmocka_unit_test(test_bad_end_ids_are_refused),
