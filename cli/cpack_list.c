@@ -39,13 +39,15 @@ static const char *codec_text(const struct cllm_data *data, char out[32])
     return out;
 }
 
-static void shape_text(const struct cllm_tensor *tensor, char *out, size_t out_bytes)
+#define SHAPE_BYTES (64 * 21 + 3) /* FORMAT.md 11: up to 64 extents, each of 20 digits at most and a comma */
+
+static void shape_text(const struct cllm_tensor *tensor, char out[SHAPE_BYTES])
 {
-    size_t used = (size_t)snprintf(out, out_bytes, "[");
-    for (uint32_t i = 0; i < tensor->rank && used + 24 < out_bytes; i++) {
-        used += (size_t)snprintf(out + used, out_bytes - used, "%s%llu", i ? "," : "", (unsigned long long)tensor->shape[i]);
+    size_t used = (size_t)snprintf(out, SHAPE_BYTES, "[");
+    for (uint32_t i = 0; i < tensor->rank; i++) {
+        used += (size_t)snprintf(out + used, SHAPE_BYTES - used, "%s%llu", i ? "," : "", (unsigned long long)tensor->shape[i]);
     }
-    snprintf(out + used, out_bytes - used, "]");
+    snprintf(out + used, SHAPE_BYTES - used, "]");
 }
 
 static double percent(uint64_t part, uint64_t whole)
@@ -78,12 +80,12 @@ static void print_chunks(const struct cllm_data *data)
 
 static void print_tensors(const struct cllm_index *index, unsigned verbose_level)
 {
-    char codec[32], size[32], shape[160], name[1024], hex[2 * CLLM_DIGEST_BYTES + 1];
+    char codec[32], size[32], shape[SHAPE_BYTES], name[1024], hex[2 * CLLM_DIGEST_BYTES + 1];
     if (index->tensor_count > 0) printf("%-8s %-18s %-10s %11s %7s  %s\n", "DTYPE", "SHAPE", "CODEC", "STORED", "RATIO", "NAME");
     for (uint32_t i = 0; i < index->tensor_count && !cllm_signal_caught(); i++) {
         const struct cllm_tensor *tensor = &index->tensors[i];
         const struct cllm_data *data = &index->data[tensor->data_index];
-        shape_text(tensor, shape, sizeof shape);
+        shape_text(tensor, shape);
         printf("%-8s %-18s %-10s %11s %6.2f%%  %s\n", cllm_shown(tensor->dtype), shape, codec_text(data, codec),
                cllm_size_text(data->stored_bytes, size), percent(data->stored_bytes, data->decoded_bytes),
                cllm_escape(tensor->name, tensor->name_bytes, name, sizeof name));

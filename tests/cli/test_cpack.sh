@@ -86,6 +86,8 @@ done
 check "thread count does not change the bytes" sh -c 'for n in 1 2 3 8; do cmp t$n.cllm dir.cllm || exit 1; done'
 run env CPACK_THREADS=2 "$CPACK" ckpt -o env.cllm
 check "CPACK_THREADS does not change the bytes" cmp env.cllm dir.cllm
+run "$CPACK" -l "$ROOT/fixtures/good-ranks.cllm"
+check "a shape of 64 dimensions is listed whole" grep -qE '\[([0-9]+,){63}[0-9]+\]' stdout
 mkfifo stalled
 for arguments in "-l --json" "-lvv"; do
     (exec 9<stalled; sleep 3) &
