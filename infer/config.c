@@ -269,6 +269,17 @@ static enum cllm_status read_original_length(const json_t *root, const json_t *s
     return read_integer(find_field(root, field.key) ? root : scaling, field, &rope->original_length, err);
 }
 
+/* Yarn's may be null, though not missing: it is then what the lengths say. */
+static enum cllm_status read_factor(const json_t *scaling, uint32_t position_limit, struct cllm_rope_config *rope,
+                                    struct cllm_error *err)
+{
+    struct real_field field = {"factor", 1e-3, 1e6, NAN};
+    if (rope->type == CLLM_ROPE_YARN && has_key(scaling, field.key)) {
+        field.fallback = (double)position_limit / rope->original_length;
+    }
+    return read_real(scaling, field, &rope->factor, err);
+}
+
 static enum cllm_status read_rope(const json_t *root, uint32_t position_limit, struct cllm_rope_config *rope,
                                   struct cllm_error *err)
 {
@@ -281,7 +292,7 @@ static enum cllm_status read_rope(const json_t *root, uint32_t position_limit, s
     if (!status) status = read_rope_type(scaling, &rope->type, err);
     if (status || rope->type == CLLM_ROPE_DEFAULT) return status;
     status = read_original_length(root, scaling, position_limit, rope, err);
-    if (!status) status = read_real(scaling, (struct real_field){"factor", 1e-3, 1e6, NAN}, &rope->factor, err);
+    if (!status) status = read_factor(scaling, position_limit, rope, err);
     if (!status && rope->type == CLLM_ROPE_LLAMA3) status = read_llama3(scaling, rope, err);
     if (!status && rope->type == CLLM_ROPE_YARN) status = read_yarn(scaling, rope, err);
     return status;

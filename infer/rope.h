@@ -19,6 +19,7 @@ struct cllm_rope_extent {
  * In single precision, as the reference computes them, f[i] = theta^(-2i/d); then
  *   linear   f / factor
  *   dynamic  theta' = theta * (factor * length / original - (factor - 1))^(d/(d-2)), where length > original
+ *            (the longest text that the model was made for, see config.h)
  *   llama3   wavelengths above original/low_freq_factor are divided by factor, those below original/high_freq_factor kept,
  *            linear in 1/wavelength between
  *   yarn     Peng et al. 2023: dimensions that turn more than beta_fast times over the original length are kept, those that turn

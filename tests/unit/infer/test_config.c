@@ -242,6 +242,19 @@ static void test_dynamic_ignores_the_original_length(void **state)
     assert_int_equal(config.rope.original_length, 8192);
 }
 
+static void test_null_factor_of_yarn_is_the_ratio_of_the_lengths(void **state)
+{
+    (void)state;
+    assert_accepts(LENGTHS(",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":null" ORIGINAL(2048) "}"));
+    assert_true(config.rope.factor == 4);
+    assert_float_equal(config.rope.attention_factor, 1.1386294361, 1e-9);
+    assert_accepts(LENGTHS(ORIGINAL(1024) ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":null" ORIGINAL(2048) "}"));
+    assert_true(config.rope.factor == 8);
+    assert_float_equal(config.rope.attention_factor, 1.2079441542, 1e-9);
+    assert_refuses(LENGTHS(",\"rope_scaling\":{\"rope_type\":\"yarn\"" ORIGINAL(2048) "}"), CLLM_E_CORRUPT, "factor");
+    assert_refuses(LENGTHS(",\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":null}"), CLLM_E_CORRUPT, "factor");
+}
+
 static void test_rope_refusals(void **state)
 {
     (void)state;
@@ -390,6 +403,7 @@ int main(void)
         cmocka_unit_test(test_rope_types),
         cmocka_unit_test(test_original_length_beside_the_scaling_comes_first),
         cmocka_unit_test(test_dynamic_ignores_the_original_length),
+        cmocka_unit_test(test_null_factor_of_yarn_is_the_ratio_of_the_lengths),
         cmocka_unit_test(test_rope_refusals),
         cmocka_unit_test(test_end_ids_of_both_files_are_joined),
         cmocka_unit_test(test_bad_end_ids_are_refused),

@@ -1,4 +1,5 @@
-/* Rotary frequencies against the formulas evaluated in double precision by an independent program. */
+/* Rotary frequencies against the formulas evaluated in double precision by an independent program, and from config.json on
+ * against those that the functions of transformers 5.24 give. */
 #include "rope.h"
 
 #include <math.h>
@@ -7,6 +8,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdint.h>
+#include <string.h>
 #include <cmocka.h>
 
 struct expected {
@@ -80,6 +82,57 @@ static void test_yarn_ramp(void **state)
           {46, 8.334508951e-05});
 }
 
+/* A description's frequencies with heads of 64; `fields` end a config.json. */
+static void check_description(const char *fields, uint32_t length, const struct expected *expected, size_t count)
+{
+    char json[768];
+    struct cllm_config config;
+    struct cllm_error err;
+    snprintf(json, sizeof json,
+             "{\"model_type\":\"llama\",\"hidden_size\":256,\"num_hidden_layers\":1,\"intermediate_size\":1,\"vocab_size\":1,"
+             "\"num_attention_heads\":4,%s}",
+             fields);
+    const struct cllm_json_text text = {json, strlen(json)};
+    if (cllm_config_parse(text, (struct cllm_json_text){0}, &config, &err)) fail_msg("%s\n%s", json, err.message);
+    check(&config.rope, (struct cllm_rope_extent){64, length}, expected, count);
+}
+
+#define CHECK_DESCRIPTION(fields, length, ...)                                                                                   \
+    do {                                                                                                                         \
+        const struct expected expected[] = {__VA_ARGS__};                                                                        \
+        check_description(fields, length, expected, sizeof expected / sizeof *expected);                                         \
+    } while (0)
+
+static void test_dynamic_description_agrees_with_the_reference(void **state)
+{
+    (void)state;
+    static const char dynamic[] = "\"max_position_embeddings\":2048,\"original_max_position_embeddings\":512,\"rope_scaling\":"
+                                  "{\"type\":\"dynamic\",\"factor\":2,\"original_max_position_embeddings\":1024}";
+    CHECK_DESCRIPTION(dynamic, 1500, {1, 7.498942018e-01}, {16, 9.999999776e-03}, {31, 1.333521504e-04});
+    CHECK_DESCRIPTION(dynamic, 2048, {1, 7.498942018e-01}, {16, 9.999999776e-03}, {31, 1.333521504e-04});
+    CHECK_DESCRIPTION(dynamic, 2049, {1, 7.498705983e-01}, {16, 9.994963184e-03}, {31, 1.332220418e-04});
+    CHECK_DESCRIPTION(dynamic, 6000, {1, 7.126105428e-01}, {16, 4.422174767e-03}, {31, 2.744224184e-05});
+}
+
+static void test_original_length_of_a_description_agrees_with_the_reference(void **state)
+{
+    (void)state;
+#define LENGTHS "\"max_position_embeddings\":8192,\"rope_theta\":"
+#define ROOT ",\"original_max_position_embeddings\":1024"
+#define LLAMA3                                                                                                                   \
+    ",\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0,"               \
+    "\"original_max_position_embeddings\":2048}"
+#define YARN ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":null,\"original_max_position_embeddings\":2048}"
+    CHECK_DESCRIPTION(LENGTHS "500000" LLAMA3, 1, {1, 6.636012793e-01}, {10, 1.656044088e-02}, {12, 3.840582911e-03},
+                      {14, 4.452376743e-04}, {31, 3.767322596e-07});
+    CHECK_DESCRIPTION(LENGTHS "500000" ROOT LLAMA3, 1, {1, 6.636012793e-01}, {10, 1.027611550e-02}, {12, 1.312569482e-03},
+                      {14, 4.014307633e-04}, {31, 3.767322596e-07});
+    CHECK_DESCRIPTION(LENGTHS "10000" YARN, 1, {1, 7.498942018e-01}, {10, 4.974557459e-02}, {16, 5.384615157e-03},
+                      {25, 1.874735462e-04}, {31, 3.333803761e-05});
+    CHECK_DESCRIPTION(LENGTHS "10000" ROOT YARN, 1, {1, 7.498942018e-01}, {10, 3.730917722e-02}, {16, 2.596153878e-03},
+                      {25, 9.373677312e-05}, {31, 1.666901881e-05});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -87,6 +140,8 @@ int main(void)
         cmocka_unit_test(test_dynamic_depends_on_length),
         cmocka_unit_test(test_llama3_scales_long_waves),
         cmocka_unit_test(test_yarn_ramp),
+        cmocka_unit_test(test_dynamic_description_agrees_with_the_reference),
+        cmocka_unit_test(test_original_length_of_a_description_agrees_with_the_reference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
