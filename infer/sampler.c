@@ -188,7 +188,7 @@ static double sum_shares(const float *logits, uint32_t count, float highest)
 {
     double sum = 0;
     for (uint32_t first = 0; first < count; first += BLOCK) {
-        float block[BLOCK];
+        float block[BLOCK] = {0};
         const uint32_t filled = count - first < BLOCK ? count - first : BLOCK;
         for (uint32_t i = 0; i < filled; i++) block[i] = logits[first + i] - highest;
         for (uint32_t i = filled; i < BLOCK; i++) block[i] = -INFINITY;
