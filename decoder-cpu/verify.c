@@ -135,6 +135,7 @@ static void *run_walker(void *argument)
                                               .owner = &owner,
                                               .engine = all->options->quick ? NULL : all->options->engine,
                                               .thread_count = all->threads_each,
+                                              .walk_count = all->walker_count,
                                               .quick = all->options->quick,
                                               .once = all->options->quick || all->options->engine};
     enum cllm_status status = cllm_walk(&options, &report, &error);
@@ -179,7 +180,9 @@ static void plan_walkers(struct verifying *all)
     if (largest_bytes > 0 && !all->options->quick && !all->options->engine) {
         worthwhile = all->total_bytes / largest_bytes + (all->total_bytes % largest_bytes >= largest_bytes / 2 + 1);
     }
+    const unsigned affordable = cllm_walk_jobs_max(all->index);
     all->walker_count = worthwhile < thread_count ? (unsigned)worthwhile : thread_count;
+    if (all->walker_count > affordable) all->walker_count = affordable;
     all->threads_each = (thread_count + all->walker_count - 1) / all->walker_count;
 }
 

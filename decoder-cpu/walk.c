@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PAYLOAD_BYTES_MAX (UINT64_C(1) << 30) /* of all jobs at a time */
+#define PAYLOAD_BYTES_MAX (UINT64_C(1) << 30) /* of all jobs of all walks at a time */
 
 struct job {
     struct cllm_run_buffers buffers;
@@ -310,19 +310,23 @@ static enum cllm_status finish_run(void *user, void *job_memory, struct cllm_err
 
 /* ---------------------------------------------------------------------------------------------------------------- all */
 
-/* A job has a chunk as it is stored, as it was, and room to put it together. cpack writes chunks of 1 MiB at most, the format
- * allows 16: then there are fewer jobs than would keep all threads busy. */
-static unsigned count_jobs(const struct walk *walk, unsigned thread_count)
+unsigned cllm_walk_jobs_max(const struct cllm_index *index)
 {
-    const unsigned wanted = cllm_pipeline_job_count(thread_count);
-    uint64_t largest = 1;
-    for (uint32_t i = 0; i < walk->index->data_count; i++) {
-        const struct cllm_data *data = &walk->index->data[i];
+    uint64_t largest = CLLM_RUN_BYTES;
+    for (uint32_t i = 0; i < index->data_count; i++) {
+        const struct cllm_data *data = &index->data[i];
         const uint64_t bytes = data->chunk_count > 1 ? data->chunk_bytes : data->decoded_bytes;
         if (bytes > largest) largest = bytes;
     }
-    const uint64_t affordable = PAYLOAD_BYTES_MAX / (3 * largest);
-    return wanted < affordable ? wanted : (unsigned)affordable;
+    return (unsigned)(PAYLOAD_BYTES_MAX / (3 * largest));
+}
+
+/* As many as keep the threads busy, if this walk's part of the memory has room for them. */
+static unsigned count_jobs(const struct walk *walk, unsigned thread_count)
+{
+    const unsigned wanted = cllm_pipeline_job_count(thread_count), walks = walk->options->walk_count;
+    const unsigned affordable = cllm_walk_jobs_max(walk->index) / (walks ? walks : 1);
+    return wanted < affordable ? wanted : affordable ? affordable : 1;
 }
 
 static enum cllm_status run_pipeline(struct walk *walk, struct cllm_error *err)

@@ -25,11 +25,17 @@ struct cllm_walk_options {
     const struct cllm_sink *sink;     /* receives the decoded bytes; may be null */
     const struct cllm_engine *engine; /* decodes what it takes; may be null */
     unsigned thread_count;            /* 0: as many as the process may use */
+    unsigned walk_count;              /* walks side by side, which share the memory for payload; 0: this one alone */
     bool quick;                       /* stored checksums only */
     /* Each data object is gone through once, however often files name it, and the engine gives digests only. The SHA-256 of a
      * file is recomputed only where all its bytes are seen that way. Not with a sink, which needs them all. */
     bool once;
 };
+
+/* Runs of chunks that all walks of a container may work on at a time: what they take, as they are stored, as they were and put
+ * together, is 1 GiB at most. There may be 341 of chunks up to 1 MiB, which is what cpack writes; the format allows chunks of
+ * 16 MiB, of which there may be 21. */
+unsigned cllm_walk_jobs_max(const struct cllm_index *index);
 
 /* Fails with NOMEM or what the owner or the sink returned. Problems of the container are for the owner. */
 enum cllm_status cllm_walk(const struct cllm_walk_options *options, struct cllm_verify_report *report_out,

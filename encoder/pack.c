@@ -424,7 +424,8 @@ static enum cllm_status pack_to(struct packing *packing, struct cllm_output *out
     /* What was read twice and differs is no bug, if somebody wrote to it meanwhile. */
     if (status == CLLM_E_INTERNAL) {
         struct cllm_error changed;
-        if (cllm_source_check_unchanged(packing->source, &changed)) return cllm_source_check_unchanged(packing->source, err);
+        const enum cllm_status found = cllm_source_check_unchanged(packing->source, &changed);
+        if (found) return cllm_fail(err, found, CLLM_NO_OFFSET, "%s", changed.message);
     }
     if (!status) status = finish_digests(packing, packing->source->file_count, err);
     if (!status) status = cllm_source_check_unchanged(packing->source, err);

@@ -3,7 +3,7 @@
  * In this order: the repeat penalty; with temperature 0 the token with the highest logit, the lowest id where several have it;
  * otherwise the top_k most likely tokens; of these the fewest whose probabilities reach top_p; of these all that are at least
  * min_p times as likely as the first; and from these one at random, with probabilities proportional to exp(logit / temperature).
- * The filters look at the probabilities before the temperature.
+ * The filters look at the probabilities before the temperature. Probabilities are right to 1e-5 of each.
  *
  * The same options and the same logits give the same tokens. Random numbers: PCG XSH RR 64/32, O'Neill 2014, "PCG: A Family of
  * Simple Fast Space-Efficient Statistically Good Algorithms for Random Number Generation"; stream 54, one 32-bit number a token.

@@ -1,6 +1,7 @@
 /* Restoring and verifying whole containers. */
 #include "cllm_decode.h"
 #include "container_sample.h"
+#include "walk.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -313,6 +314,20 @@ static void test_restore_checks_content_too(void **state)
     }
 }
 
+/* Three buffers of each run share 1 GiB; one of the objects decides. */
+static void test_large_chunks_leave_room_for_few_runs(void **state)
+{
+    (void)state;
+    struct cllm_data data[] = {{.decoded_bytes = 1 << 20, .chunk_bytes = 1 << 16, .chunk_count = 16},
+                               {.decoded_bytes = 1000, .chunk_bytes = 1 << 24, .chunk_count = 1}};
+    const struct cllm_index index = {.data = data, .data_count = 2};
+    assert_int_equal(cllm_walk_jobs_max(&index), 341);
+    data[1].decoded_bytes = 1 << 24;
+    assert_int_equal(cllm_walk_jobs_max(&index), 21);
+    data[1] = (struct cllm_data){.decoded_bytes = 1 << 25, .chunk_bytes = 1 << 23, .chunk_count = 4};
+    assert_int_equal(cllm_walk_jobs_max(&index), 42);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -325,6 +340,7 @@ int main(void)
         cmocka_unit_test(test_side_by_side_can_be_interrupted),
         cmocka_unit_test(test_verify_reports_progress_and_can_be_interrupted),
         cmocka_unit_test(test_quick_verify_checks_stored_bytes_only),
+        cmocka_unit_test(test_large_chunks_leave_room_for_few_runs),
         cmocka_unit_test(test_restore_checks_content_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
