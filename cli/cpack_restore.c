@@ -358,12 +358,6 @@ static enum cllm_status report_success(const struct restoring *restoring, const 
     return CLLM_OK;
 }
 
-static bool are_same_file(const char *left, const char *right)
-{
-    struct stat a, b;
-    return stat(left, &a) == 0 && stat(right, &b) == 0 && is_same_file(&a, &b);
-}
-
 static int check_request(const struct cpack_options *options, const char *container)
 {
     const bool to_stdout = options->output && strcmp(options->output, "-") == 0;
@@ -373,7 +367,7 @@ static int check_request(const struct cpack_options *options, const char *contai
     if (to_stdout && !options->file_name) return cllm_fatal_usage("-o - needs --file NAME: only one file fits standard output");
     if (to_stdout && options->common.json) return cllm_fatal_usage("--json and -o - both want standard output");
     if (to_stdout && isatty(STDOUT_FILENO)) return cllm_fatal_usage("a file is not written to a terminal; use -o FILE or a pipe");
-    if (!to_stdout && are_same_file(options->output, container)) return cllm_fatal_usage("the output is the container");
+    if (!to_stdout && cllm_is_same_file(options->output, container)) return cllm_fatal_usage("the output is the container");
     return 0;
 }
 
