@@ -181,8 +181,9 @@ static void plan_walkers(struct verifying *all)
         worthwhile = all->total_bytes / largest_bytes + (all->total_bytes % largest_bytes >= largest_bytes / 2 + 1);
     }
     const unsigned affordable = cllm_walk_jobs_max(all->index);
-    all->walker_count = worthwhile < thread_count ? (unsigned)worthwhile : thread_count;
-    if (all->walker_count > affordable) all->walker_count = affordable;
+    const unsigned most = affordable < thread_count ? affordable : thread_count;
+    all->walker_count = worthwhile < most ? (unsigned)worthwhile : most;
+    if (all->walker_count == 0) all->walker_count = 1;
     all->threads_each = (thread_count + all->walker_count - 1) / all->walker_count;
 }
 
