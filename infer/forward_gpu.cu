@@ -128,9 +128,7 @@ static size_t share_memory(const struct forward_gpu *forward, enum cllm_gpu_form
                    most = (uint32_t)(room < SUM_BYTES_MAX ? room : SUM_BYTES_MAX) / of_set,
                    rounds = most ? (sets + most - 1) / most : sets;
     args->round_sets = (sets + rounds - 1) / rounds;
-    size_t sums = (size_t)args->round_sets * of_set;
-    if (args->spans.values && sums < span_factor_bytes(args->spans.head_count)) sums = span_factor_bytes(args->spans.head_count);
-    const size_t kept = product_fixed_bytes(args->column_count) + sums;
+    const size_t kept = product_fixed_bytes(args->column_count) + (size_t)args->round_sets * of_set;
     const uint32_t fitting = (uint32_t)((forward->shared_bytes - kept) / slot_bytes(form));
     const uint32_t wanted = form == CLLM_GPU_PACKED12 || fitting < 2 ? fitting : fitting / 2;
     args->slot_warps = wanted < PRODUCT_WARPS ? wanted : PRODUCT_WARPS;
@@ -260,7 +258,7 @@ static cudaError_t launch_start(const struct forward_gpu *forward)
                                     forward->config.head_dim, forward->hidden,
                                     forward->cosines,         forward->sines,
                                     forward->position};
-    return launch(forward, start_token, {dim3(1), 1024, 0}, false, args);
+    return launch(forward, start_token, {dim3(1), 1024, sizeof(struct token_input)}, false, args);
 }
 
 /* `settled`: the weights, and the start of the token, were done before what was queued last. */
@@ -511,8 +509,7 @@ static enum cllm_status open_device(struct forward_gpu *forward, unsigned device
     if (columns < config->hidden_size) columns = config->hidden_size;
     forward->shared_bytes = properties.sharedMemPerBlockOptin - SHARED_STATIC_BYTES;
     const uint32_t most = columns < UINT32_MAX / 1024 ? (uint32_t)columns : UINT32_MAX / 1024;
-    if (product_fixed_bytes(most) + sum_bytes(most, 2) + span_factor_bytes(config->head_count) + slot_bytes(CLLM_GPU_F32) >
-        forward->shared_bytes) {
+    if (product_fixed_bytes(most) + sum_bytes(most, 2) + slot_bytes(CLLM_GPU_F32) > forward->shared_bytes) {
         return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET,
                          "rows of %llu weights do not fit this GPU's shared memory: found %zu bytes", (unsigned long long)columns,
                          properties.sharedMemPerBlockOptin);

@@ -84,9 +84,16 @@ static __device__ __forceinline__ void find_angle(float position, float frequenc
 /* One block. */
 static __global__ void start_token(const __grid_constant__ struct start_args args)
 {
+    extern __shared__ __align__(128) uint8_t memory[];
+    struct token_input *input = (struct token_input *)memory;
     wait_for_previous_grid();
-    const uint32_t id = args.input->id, position = args.input->position;
     let_next_grid_start();
+    if (threadIdx.x == 0) { /* by all threads it takes 60 us: the host's memory is far */
+        input->id = args.input->id;
+        input->position = args.input->position;
+    }
+    __syncthreads();
+    const uint32_t id = input->id, position = input->position;
     for (uint32_t i = threadIdx.x; i < args.head_dim / 2; i += blockDim.x) {
         find_angle((float)position, args.frequencies[i], args.attention_factor, &args.cosines[i], &args.sines[i]);
     }
@@ -116,26 +123,40 @@ struct attention_args {
     float scale;
 };
 
-/* Shared memory of a block, in this order: queries as two terms, the token's own key and value as the cache has them; what warps
- * have seen takes the same place afterwards. Rows of queries keep off each other's banks. */
+/* Shared memory of a block, in this order: queries as two terms, the token's own key and value as the cache has them; values that
+ * warps leave take the same place afterwards; then what warps leave of maxima and sums. Rows of queries keep off each other's
+ * banks. */
 static __host__ __device__ __forceinline__ uint32_t query_row_bytes(uint32_t steps)
 {
     return (steps | 1) * (PACK12_STEP * 2);
 }
 
-static __host__ __device__ __forceinline__ uint32_t attention_bytes(uint32_t steps)
+static __host__ __device__ __forceinline__ uint32_t scales_offset(uint32_t steps)
 {
     const uint32_t input = 2 * ATTENTION_HEADS * query_row_bytes(steps) + 2 * steps * PACK12_STEP * 2;
-    const uint32_t output = ATTENTION_WARPS * ATTENTION_HEADS * ((steps + 1) / 2 * 64 + 2) * (uint32_t)sizeof(float);
+    const uint32_t output = ATTENTION_WARPS * ATTENTION_HEADS * ((steps + 1) / 2 * 64) * (uint32_t)sizeof(float);
     return input > output ? input : output;
 }
 
-/* Two dimensions of a head after rotation by the position (Su et al. 2021, "RoFormer"): i and head_dim / 2 + i turn together. */
-static __device__ __forceinline__ float2 rotate_pair(const struct attention_args &args, const float *head, uint32_t i)
+static __host__ __device__ __forceinline__ uint32_t attention_bytes(uint32_t steps)
 {
-    const float low = __ldcg(head + i), high = __ldcg(head + i + args.head_dim / 2);
-    const float cosine = __ldcg(args.cosines + i), sine = __ldcg(args.sines + i);
-    return make_float2(low * cosine - high * sine, high * cosine + low * sine);
+    return scales_offset(steps) + 2 * ATTENTION_HEADS * ATTENTION_WARPS * (uint32_t)sizeof(float);
+}
+
+/* Two dimensions of a head that are rotated by the position (Su et al. 2021, "RoFormer"): i and head_dim / 2 + i turn together.
+ */
+struct head_pair {
+    float low, high, cosine, sine;
+};
+
+static __device__ __forceinline__ struct head_pair load_pair(const struct attention_args &args, const float *head, uint32_t i)
+{
+    return {__ldcg(head + i), __ldcg(head + i + args.head_dim / 2), __ldcg(args.cosines + i), __ldcg(args.sines + i)};
+}
+
+static __device__ __forceinline__ float2 rotate(const struct head_pair &pair)
+{
+    return make_float2(pair.low * pair.cosine - pair.high * pair.sine, pair.high * pair.cosine + pair.low * pair.sine);
 }
 
 static __device__ __forceinline__ void store_terms(uint8_t *row, uint32_t second_term, uint32_t dim, float value)
@@ -145,39 +166,74 @@ static __device__ __forceinline__ void store_terms(uint8_t *row, uint32_t second
     ((__nv_bfloat16 *)(row + second_term))[dim] = __float2bfloat16_rn(value - __bfloat162float(first));
 }
 
-/* Queries, rotated and scaled, as terms. */
-static __device__ __forceinline__ void stage_queries(const struct attention_args &args, uint32_t first_head, uint32_t head_count,
-                                                     uint32_t row_bytes, uint8_t *queries)
+/* The query heads of a block. */
+struct query_heads {
+    uint32_t first;
+    uint32_t count;
+    uint32_t row_bytes; /* of one in shared memory */
+};
+
+/* The i-th pair of the queries, if there are so many. */
+static __device__ __forceinline__ struct head_pair load_query(const struct attention_args &args, const struct query_heads &heads,
+                                                              uint32_t i)
 {
     const uint32_t half = args.head_dim / 2;
-    for (uint32_t i = threadIdx.x; i < head_count * half; i += blockDim.x) {
-        const uint32_t head = i / half, pair = i % half;
-        const float2 turned = rotate_pair(args, args.query + (size_t)(first_head + head) * args.head_dim, pair);
-        uint8_t *row = queries + head * row_bytes;
-        store_terms(row, ATTENTION_HEADS * row_bytes, pair, turned.x * args.scale);
-        store_terms(row, ATTENTION_HEADS * row_bytes, pair + half, turned.y * args.scale);
-    }
+    if (i >= heads.count * half) return {};
+    return load_pair(args, args.query + (size_t)(heads.first + i / half) * args.head_dim, i % half);
 }
 
-/* Key and value of the token itself; `saves`: puts them into the cache, too, from element `at` on. */
-static __device__ __forceinline__ void stage_own(const struct attention_args &args, uint32_t kv_head, uint32_t stride, size_t at,
-                                                 bool saves, __nv_bfloat16 *key, __nv_bfloat16 *value)
+/* Rotated and scaled, as terms. */
+static __device__ __forceinline__ void stage_query(const struct attention_args &args, const struct query_heads &heads, uint32_t i,
+                                                   const struct head_pair &pair, uint8_t *queries)
 {
     const uint32_t half = args.head_dim / 2;
-    const float *keys = args.key + (size_t)kv_head * args.head_dim, *values = args.value + (size_t)kv_head * args.head_dim;
-    for (uint32_t i = threadIdx.x; i < stride; i += blockDim.x) {
-        if (i >= args.head_dim) key[i] = value[i] = __float2bfloat16_rn(0);
-        if (i >= half) continue;
-        const float2 turned = rotate_pair(args, keys, i);
-        key[i] = __float2bfloat16_rn(turned.x);
-        key[i + half] = __float2bfloat16_rn(turned.y);
-        value[i] = __float2bfloat16_rn(__ldcg(values + i));
-        value[i + half] = __float2bfloat16_rn(__ldcg(values + i + half));
-        if (!saves) continue;
-        args.keys[at + i] = key[i];
-        args.keys[at + i + half] = key[i + half];
-        args.values[at + i] = value[i];
-        args.values[at + i + half] = value[i + half];
+    if (i >= heads.count * half) return;
+    const float2 turned = rotate(pair);
+    uint8_t *row = queries + i / half * heads.row_bytes;
+    store_terms(row, ATTENTION_HEADS * heads.row_bytes, i % half, turned.x * args.scale);
+    store_terms(row, ATTENTION_HEADS * heads.row_bytes, i % half + half, turned.y * args.scale);
+}
+
+/* Key and value of the token itself, in shared memory and from element `at` of the cache on. */
+struct own_row {
+    uint32_t kv_head;
+    bool exists; /* in this block's span */
+    bool saves;  /* this block puts it into the cache */
+    size_t at;
+    __nv_bfloat16 *key;
+    __nv_bfloat16 *value;
+};
+
+/* Stages pair i, whose key is given; zeros behind the dimensions of the head are there already. */
+static __device__ __forceinline__ void stage_own(const struct attention_args &args, const struct own_row &own, uint32_t i,
+                                                 const struct head_pair &pair, const float2 &value)
+{
+    const uint32_t half = args.head_dim / 2;
+    const float2 turned = rotate(pair);
+    own.key[i] = __float2bfloat16_rn(turned.x);
+    own.key[i + half] = __float2bfloat16_rn(turned.y);
+    own.value[i] = __float2bfloat16_rn(value.x);
+    own.value[i + half] = __float2bfloat16_rn(value.y);
+    if (!own.saves) return;
+    args.keys[own.at + i] = own.key[i];
+    args.keys[own.at + i + half] = own.key[i + half];
+    args.values[own.at + i] = own.value[i];
+    args.values[own.at + i + half] = own.value[i + half];
+}
+
+/* What the grid before has left is staged, after one wait for memory where a thread has one pair of each. */
+static __device__ __forceinline__ void stage_inputs(const struct attention_args &args, const struct query_heads &heads,
+                                                    const struct own_row &own, uint8_t *queries)
+{
+    const uint32_t half = args.head_dim / 2;
+    const float *key = args.key + (size_t)own.kv_head * args.head_dim, *value = args.value + (size_t)own.kv_head * args.head_dim;
+    struct head_pair query = load_query(args, heads, threadIdx.x);
+    for (uint32_t i = threadIdx.x; own.exists && i < half; i += blockDim.x) {
+        stage_own(args, own, i, load_pair(args, key, i), make_float2(__ldcg(value + i), __ldcg(value + i + half)));
+    }
+    stage_query(args, heads, threadIdx.x, query, queries);
+    for (uint32_t i = threadIdx.x + blockDim.x; i < heads.count * half; i += blockDim.x) {
+        stage_query(args, heads, i, load_query(args, heads, i), queries);
     }
 }
 
@@ -341,51 +397,84 @@ static __device__ __forceinline__ void see_tile(const struct cache_tile<STEPS> &
     multiply_values<STEPS>(tile, weights, state);
 }
 
-/* Leaves what a warp has seen for merge_warps: [warp][head][dimension], then maximum and sum, [warp][head]. */
+/* Leaves maximum and sum of a warp's heads, [head][warp], in memory of their own: other warps still read the queries. */
 template <int STEPS>
-static __device__ __forceinline__ void leave_state(const struct attention_state<STEPS> &state, float *shared)
+static __device__ __forceinline__ void leave_scales(const struct attention_state<STEPS> &state, float *highest, float *sums)
+{
+    const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+#pragma unroll
+    for (uint32_t h = 0; h < 2; h++) {
+        float sum = state.sum[h];
+        for (int offset = 4; offset < WARP; offset *= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
+        if (lane >= 4) continue;
+        highest[(lane * 2 + h) * ATTENTION_WARPS + warp] = state.highest[h];
+        sums[(lane * 2 + h) * ATTENTION_WARPS + warp] = sum;
+    }
+}
+
+/* What the warps saw of a head at most. */
+static __device__ __forceinline__ float highest_of(const float *highest, uint32_t head)
+{
+    float most = -INFINITY;
+#pragma unroll
+    for (uint32_t w = 0; w < ATTENTION_WARPS; w += 4) {
+        const float4 four = *(const float4 *)(highest + head * ATTENTION_WARPS + w);
+        most = fmaxf(most, fmaxf(fmaxf(four.x, four.y), fmaxf(four.z, four.w)));
+    }
+    return most;
+}
+
+/* Leaves a warp's values, as its heads' maxima over all warps want them, for merge_warps: [warp][head][dimension]. */
+template <int STEPS>
+static __device__ __forceinline__ void leave_values(const struct attention_state<STEPS> &state, const float *highest,
+                                                    float *shared)
 {
     constexpr uint32_t DIMS = (STEPS + 1) / 2 * 64;
     const uint32_t warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, g = lane / 4, t = lane % 4;
+    const float own = highest[g * ATTENTION_WARPS + warp], factor = own == -INFINITY ? 0 : expf(own - highest_of(highest, g));
     float *values = shared + (warp * ATTENTION_HEADS + g) * DIMS + t * 16;
 #pragma unroll
     for (uint32_t i = 0; i < DIMS / 16; i++) { /* four dimensions each */
         const uint32_t u = i / 4, c = i / 2 % 2, j = i % 2 * 4;
         const auto &from = state.values[u];
         *(float4 *)(values + u * 64 + c * 8 + j) =
-            make_float4(from[j][c] + from[j][c + 2], from[j + 1][c] + from[j + 1][c + 2], from[j + 2][c] + from[j + 2][c + 2],
-                        from[j + 3][c] + from[j + 3][c + 2]);
-    }
-    float2 *scales = (float2 *)(shared + ATTENTION_WARPS * ATTENTION_HEADS * DIMS);
-#pragma unroll
-    for (uint32_t h = 0; h < 2; h++) {
-        float sum = state.sum[h];
-        for (int offset = 4; offset < WARP; offset *= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
-        if (g == 0) scales[warp * ATTENTION_HEADS + t * 2 + h] = make_float2(state.highest[h], sum);
+            make_float4((from[j][c] + from[j][c + 2]) * factor, (from[j + 1][c] + from[j + 1][c + 2]) * factor,
+                        (from[j + 2][c] + from[j + 2][c + 2]) * factor, (from[j + 3][c] + from[j + 3][c + 2]) * factor);
     }
 }
 
-/* Puts together what the warps left, and gives the span's part of the result away. */
+/* Adds up what the warps left, and gives the span's part of the result away. */
 template <int STEPS>
 static __device__ __forceinline__ void merge_warps(const struct attention_args &args, uint32_t first_head, uint32_t head_count,
-                                                   const float *shared)
+                                                   const float *highest, const float *sums, const float *shared)
 {
-    constexpr uint32_t DIMS = (STEPS + 1) / 2 * 64;
-    const float2 *scales = (const float2 *)(shared + ATTENTION_WARPS * ATTENTION_HEADS * DIMS);
-    for (uint32_t i = threadIdx.x; i < head_count * args.head_dim; i += blockDim.x) {
-        const uint32_t h = i / args.head_dim, dim = i % args.head_dim;
-        float highest = -INFINITY, sum = 0, value = 0;
-#pragma unroll
-        for (uint32_t w = 0; w < ATTENTION_WARPS; w++) highest = fmaxf(highest, scales[w * ATTENTION_HEADS + h].x);
+    constexpr uint32_t DIMS = (STEPS + 1) / 2 * 64, FOURS = DIMS / 4;
+    float *to = args.span_values + (size_t)blockIdx.y * args.value_stride + first_head * args.head_dim;
+    for (uint32_t i = threadIdx.x; i < head_count * FOURS; i += blockDim.x) {
+        const uint32_t h = i / FOURS, dim = i % FOURS * 4;
+        float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll
         for (uint32_t w = 0; w < ATTENTION_WARPS; w++) {
-            const float2 scale = scales[w * ATTENTION_HEADS + h];
-            const float factor = scale.y > 0 ? expf(scale.x - highest) : 0;
-            sum = __fmaf_rn(scale.y, factor, sum);
-            value = __fmaf_rn(shared[(w * ATTENTION_HEADS + h) * DIMS + dim], factor, value);
+            const float4 value = *(const float4 *)(shared + (w * ATTENTION_HEADS + h) * DIMS + dim);
+            sum = make_float4(sum.x + value.x, sum.y + value.y, sum.z + value.z, sum.w + value.w);
         }
-        args.span_values[(size_t)blockIdx.y * args.value_stride + (first_head + h) * args.head_dim + dim] = value;
-        if (dim == 0) args.span_scales[blockIdx.y * args.head_count + first_head + h] = make_float2(highest, sum);
+        if (args.head_dim % 4 == 0) {
+            if (dim < args.head_dim) *(float4 *)(to + h * args.head_dim + dim) = sum;
+        } else {
+            const float four[4] = {sum.x, sum.y, sum.z, sum.w};
+            for (uint32_t k = 0; k < 4 && dim + k < args.head_dim; k++) to[h * args.head_dim + dim + k] = four[k];
+        }
+    }
+    if (threadIdx.x >= blockDim.x - head_count) {
+        const uint32_t h = threadIdx.x - (blockDim.x - head_count);
+        const float most = highest_of(highest, h);
+        float sum = 0;
+#pragma unroll
+        for (uint32_t w = 0; w < ATTENTION_WARPS; w++) {
+            const float own = highest[h * ATTENTION_WARPS + w];
+            sum = __fmaf_rn(sums[h * ATTENTION_WARPS + w], own == -INFINITY ? 0 : expf(own - most), sum);
+        }
+        args.span_scales[blockIdx.y * args.head_count + first_head + h] = make_float2(most, sum);
     }
 }
 
@@ -394,6 +483,7 @@ template <int STEPS>
 static __global__ __launch_bounds__(ATTENTION_WARPS *WARP, 1) void attend(const __grid_constant__ struct attention_args args)
 {
     extern __shared__ __align__(128) uint8_t memory[];
+    float *highest = (float *)(memory + scales_offset(STEPS)), *sums = highest + ATTENTION_HEADS * ATTENTION_WARPS;
     const struct span_cut cut = cut_spans(__ldcg(args.position), args.window); /* of a grid before the previous one */
     const uint32_t kv_head = blockIdx.x / args.chunk_count, chunk = blockIdx.x % args.chunk_count, own = cut.end - 1;
     const uint32_t head_count = min(args.group - chunk * ATTENTION_HEADS, (uint32_t)ATTENTION_HEADS);
@@ -401,22 +491,20 @@ static __global__ __launch_bounds__(ATTENTION_WARPS *WARP, 1) void attend(const 
     const uint32_t first = cut.begin + blockIdx.y * cut.size, stop = min(first + cut.size, cut.end), stride = args.head_stride;
     const size_t cache = (size_t)kv_head * args.context_size * stride;
     const __nv_bfloat16 *keys = args.keys + cache, *values = args.values + cache;
-    const bool works = blockIdx.y < cut.count;
     uint32_t position = first + threadIdx.x / WARP * ATTENTION_POSITIONS;
     struct cache_tile<STEPS> tile;
-    if (works) load_tile<STEPS>(keys, values, stride, position, min(stop, own), tile);
+    let_next_grid_start(); /* what that reads before its own wait was there before this grid */
+    if (blockIdx.y >= cut.count) return;
+    load_tile<STEPS>(keys, values, stride, position, min(stop, own), tile);
     /* zeros where there are no queries */
     for (uint32_t i = threadIdx.x; i < attention_bytes(STEPS) / 16; i += blockDim.x)
         ((uint4 *)memory)[i] = make_uint4(0, 0, 0, 0);
     __syncthreads();
     wait_for_previous_grid();
-    let_next_grid_start();
-    if (!works) return;
     __nv_bfloat16 *own_key = (__nv_bfloat16 *)(memory + 2 * ATTENTION_HEADS * query_row_bytes(STEPS));
     __nv_bfloat16 *own_value = own_key + STEPS * PACK12_STEP;
-    const size_t own_place = cache + (size_t)own * stride;
-    if (stop == cut.end) stage_own(args, kv_head, STEPS * PACK12_STEP, own_place, chunk == 0, own_key, own_value);
-    stage_queries(args, first_head, head_count, query_row_bytes(STEPS), memory);
+    stage_inputs(args, {first_head, head_count, query_row_bytes(STEPS)},
+                 {kv_head, stop == cut.end, chunk == 0, cache + (size_t)own * stride, own_key, own_value}, memory);
     __syncthreads();
     struct attention_state<STEPS> state = {
     };
@@ -427,10 +515,11 @@ static __global__ __launch_bounds__(ATTENTION_WARPS *WARP, 1) void attend(const 
         position += ATTENTION_WARPS * ATTENTION_POSITIONS;
         if (position < stop) load_tile<STEPS>(keys, values, stride, position, min(stop, own), tile);
     }
+    leave_scales<STEPS>(state, highest, sums);
     __syncthreads();
-    leave_state<STEPS>(state, (float *)memory);
+    leave_values<STEPS>(state, highest, (float *)memory);
     __syncthreads();
-    merge_warps<STEPS>(args, first_head, head_count, (const float *)memory);
+    merge_warps<STEPS>(args, first_head, head_count, highest, sums, (const float *)memory);
 }
 
 #endif

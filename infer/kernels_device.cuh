@@ -33,12 +33,6 @@ static __device__ __forceinline__ void let_next_grid_start(void)
 #endif
 }
 
-/* Brings the line of an address to the cache of the device, whatever it holds by the time that it is read. */
-static __device__ __forceinline__ void fetch_line(const void *address)
-{
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
-}
-
 /* Slots of shared memory, each with a barrier that is passed when the slot is full: what is in flight takes no registers, and
  * waiting for one slot is not waiting for those filled after it. From Hopper on one lane has the copy engine fill them; before,
  * each lane copies 16 bytes at a time. */

@@ -9,11 +9,12 @@
  * take turns as the columns of B; what the columns from the third on come to is not looked at.
  *
  * Order of sums: in a tile each of the four products of a pair of steps has a sum of its own; these four are added, then the
- * terms of the vector; then the tiles of a row, every eighth, and these eight. So neither the form of the weights nor the number
- * of warps, slots or blocks changes a bit.
+ * terms of the vector; then the tiles of a row, every fourth, and these four. So neither the form of the weights nor the number
+ * of slots or blocks changes a bit, nor that of warps but for the sum of a norm.
  *
- * The first slots are filled before the grid before this one has ended: weights do not depend on it. Every grid lets the next
- * one start only after its own wait, so what lies before the previous grid may be read then, too.
+ * The first slots are filled before the grid before this one has ended: weights do not depend on it. But not all of them: what
+ * has been asked for is served first, and the input, which everything waits for, would come last (FORM::early_warps). Every grid
+ * lets the next one start only when what lies before the previous one may be read.
  */
 #ifndef CLLM_KERNELS_PRODUCT_CUH
 #define CLLM_KERNELS_PRODUCT_CUH
@@ -26,12 +27,11 @@
 #ifndef PRODUCT_WARPS
 #define PRODUCT_WARPS 16 /* by measurement */
 #endif
-#define NORM_WARPS 8             /* that stage a normalised input: the order of its sum must not depend on PRODUCT_WARPS */
 #define STAGE_BATCH 8            /* loads of the input in flight in a thread */
 #define NORM_BATCH 4             /* the same with a norm */
+#define SPAN_BATCH 6             /* the same of spans */
 #define STEP_BYTES 128           /* of the input in shared memory: 32 first terms, 32 second ones */
-#define LINE_FLOATS 32           /* of the cache */
-#define ADDERS 8                 /* lanes that add up a row */
+#define ADDERS 4                 /* lanes that add up a row */
 #define SUM_STRIDE 20            /* floats between the sums of tiles: keeps those that are read together on different banks */
 #define SUM_BYTES_MAX (36 << 10) /* where so much is left */
 
@@ -98,16 +98,10 @@ static __host__ __device__ __forceinline__ uint32_t sum_bytes(uint32_t column_co
     return pack12_tile_count(column_count) * band_count * (SUM_STRIDE * (uint32_t)sizeof(float));
 }
 
-/* Of what spans are multiplied by, which takes the place of the sums before these. */
-static __host__ __device__ __forceinline__ uint32_t span_factor_bytes(uint32_t head_count)
-{
-    return head_count * CLLM_SPAN_COUNT_MAX * (uint32_t)sizeof(float);
-}
-
-/* Without slots and their barriers, and the sums. */
+/* The input, sums of squares and the norm's barrier: all but slots, their barriers and the sums of tiles. */
 static __host__ __device__ __forceinline__ uint32_t product_fixed_bytes(uint32_t column_count)
 {
-    return input_steps(column_count) * STEP_BYTES + NORM_WARPS * (uint32_t)sizeof(float);
+    return input_steps(column_count) * STEP_BYTES + PRODUCT_WARPS * (uint32_t)sizeof(float) + (uint32_t)sizeof(uint64_t);
 }
 
 /* -------------------------------------------------------------------------------------------------------------- input */
@@ -142,25 +136,42 @@ static __device__ __forceinline__ void stage_plain(const struct product_args &ar
     }
 }
 
-/* Stages the input times the norm's weights, and sums squares, by NORM_WARPS warps. */
-static __device__ __forceinline__ void stage_norm(const struct product_args &args, uint32_t count, uint8_t *staged,
-                                                  float *warp_sums)
+/* Asks for the norm's weights, by a warp: they lie where the input goes to until it does. */
+static __device__ __forceinline__ void ask_for_norm(const struct product_args &args, uint8_t *staged, uint64_t *norm_barrier,
+                                                    uint32_t lane)
 {
-    const uint32_t stride = NORM_WARPS * WARP;
+    if (lane == 0) {
+        open_slot(norm_barrier);
+        publish_slots();
+    }
+    __syncwarp();
+    fill_slot(staged, norm_barrier, (const uint8_t *)args.norm, (args.column_count + 3) / 4 * 16, lane);
+}
+
+/* Stages the input times the norm's weights, and sums squares. What a lane writes was read by lanes of its own warp. */
+static __device__ __forceinline__ void stage_norm(const struct product_args &args, uint32_t count, uint64_t *norm_barrier,
+                                                  uint8_t *staged, float *warp_sums)
+{
+    const uint32_t lane = threadIdx.x % WARP;
     float squares = 0;
-    if (threadIdx.x >= stride) return;
 #pragma unroll 1
-    for (uint32_t start = threadIdx.x; start < count; start += stride * NORM_BATCH) {
+    for (uint32_t start = threadIdx.x; start - lane < count; start += blockDim.x * NORM_BATCH) {
         float4 batch[NORM_BATCH], norm[NORM_BATCH];
 #pragma unroll
         for (uint32_t j = 0; j < NORM_BATCH; j++) {
-            const uint32_t i = start + j * stride;
+            const uint32_t i = start + j * blockDim.x;
             batch[j] = i < count ? __ldcg((const float4 *)args.input + i) : make_float4(0, 0, 0, 0);
-            norm[j] = i * 4 < args.column_count ? __ldg((const float4 *)args.norm + i) : make_float4(0, 0, 0, 0);
         }
+        wait_for_slot(norm_barrier, 0);
 #pragma unroll
         for (uint32_t j = 0; j < NORM_BATCH; j++) {
-            const uint32_t i = start + j * stride;
+            const uint32_t i = start + j * blockDim.x;
+            norm[j] = i * 4 < args.column_count ? ((const float4 *)staged)[i] : make_float4(0, 0, 0, 0);
+        }
+        __syncwarp();
+#pragma unroll
+        for (uint32_t j = 0; j < NORM_BATCH; j++) {
+            const uint32_t i = start + j * blockDim.x;
             float4 x = batch[j];
             squares += x.x * x.x + x.y * x.y + (x.z * x.z + x.w * x.w);
             x = make_float4(x.x * norm[j].x, x.y * norm[j].y, x.z * norm[j].z, x.w * norm[j].w);
@@ -168,7 +179,7 @@ static __device__ __forceinline__ void stage_norm(const struct product_args &arg
         }
     }
     for (int offset = WARP / 2; offset; offset /= 2) squares += __shfl_xor_sync(ALL_LANES, squares, offset);
-    if (threadIdx.x % WARP == 0) warp_sums[threadIdx.x / WARP] = squares;
+    if (lane == 0) warp_sums[threadIdx.x / WARP] = squares;
 }
 
 /* What one position sees, and how it is cut into spans. */
@@ -186,63 +197,107 @@ static __device__ __forceinline__ struct span_cut cut_spans(uint32_t position, u
     return {begin, end, size, (all + size - 1) / size};
 }
 
-/* factors[span][head]: what a span's values are multiplied by; a warp a head. */
-static __device__ __forceinline__ void weigh_spans(const struct span_args &args, uint32_t spans, float *factors)
+/* Some columns of a head, put together from what its spans left: loads of several spans are in flight at a time. */
+template <int WIDTH>
+struct merged_spans {
+    float values[SPAN_BATCH][WIDTH];
+    float2 scales[SPAN_BATCH];
+    float out[WIDTH];
+    float highest, sum;
+};
+
+/* Asks for the spans from `first` on, from the given column on; those that there are not weigh nothing. */
+template <int WIDTH>
+static __device__ __forceinline__ void load_spans(const struct span_args &args, uint32_t first, uint32_t spans, uint32_t column,
+                                                  struct merged_spans<WIDTH> &merged)
 {
-    const uint32_t lane = threadIdx.x % WARP;
-#pragma unroll 1
-    for (uint32_t head = threadIdx.x / WARP; head < args.head_count; head += blockDim.x / WARP) {
-        const float2 scale = lane < spans ? __ldcg(args.scales + lane * args.head_count + head) : make_float2(-INFINITY, 0);
-        float highest = scale.x;
-        for (uint32_t offset = WARP / 2; offset; offset /= 2) {
-            highest = fmaxf(highest, __shfl_xor_sync(ALL_LANES, highest, offset));
+    const uint32_t head = column / args.head_dim;
+#pragma unroll
+    for (uint32_t s = 0; s < SPAN_BATCH; s++) {
+        merged.scales[s] = make_float2(-INFINITY, 0);
+        for (int k = 0; k < WIDTH; k++) merged.values[s][k] = 0;
+        if (first + s >= spans) continue;
+        const float *from = args.values + (size_t)(first + s) * args.value_stride + column;
+        merged.scales[s] = __ldcg(args.scales + (first + s) * args.head_count + head);
+        if (WIDTH == 4) {
+            const float4 four = __ldcg((const float4 *)from);
+            for (int k = 0; k < WIDTH; k++) merged.values[s][k] = k == 0 ? four.x : k == 1 ? four.y : k == 2 ? four.z : four.w;
+        } else {
+            merged.values[s][0] = __ldcg(from);
         }
-        const float factor = expf(scale.x - highest);
-        float sum = factor * scale.y;
-        for (uint32_t offset = WARP / 2; offset; offset /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
-        if (lane < spans) factors[lane * args.head_count + head] = factor / sum;
     }
 }
 
-/* Stages what attention left, put together: `factors` has room for a number for each head and span. */
-static __device__ __forceinline__ void stage_spans(const struct span_args &args, uint32_t count, float *factors, uint8_t *staged)
+template <int WIDTH>
+static __device__ __forceinline__ void add_spans(uint32_t first, uint32_t spans, struct merged_spans<WIDTH> &merged)
 {
-    const uint32_t spans = cut_spans(__ldcg(args.position), args.window).count;
-    weigh_spans(args, spans, factors);
-    __syncthreads();
+    const float before = merged.highest;
+#pragma unroll
+    for (uint32_t s = 0; s < SPAN_BATCH; s++) merged.highest = fmaxf(merged.highest, merged.scales[s].x);
+    if (first) {
+        const float kept = expf(before - merged.highest);
+        merged.sum *= kept;
+        for (int k = 0; k < WIDTH; k++) merged.out[k] *= kept;
+    }
+#pragma unroll
+    for (uint32_t s = 0; s < SPAN_BATCH; s++) {
+        if (first + s >= spans) break;
+        const float factor = expf(merged.scales[s].x - merged.highest);
+        merged.sum = __fmaf_rn(merged.scales[s].y, factor, merged.sum);
+        for (int k = 0; k < WIDTH; k++) merged.out[k] = __fmaf_rn(merged.values[s][k], factor, merged.out[k]);
+    }
+}
+
+template <int WIDTH>
+static __device__ __forceinline__ void merge_spans(const struct span_args &args, uint32_t spans, uint32_t column,
+                                                   float out[WIDTH])
+{
+    struct merged_spans<WIDTH> merged;
+    merged.highest = -INFINITY;
+    merged.sum = 0;
+    for (int k = 0; k < WIDTH; k++) merged.out[k] = 0;
+#pragma unroll 1
+    for (uint32_t first = 0; first < spans; first += SPAN_BATCH) {
+        load_spans<WIDTH>(args, first, spans, column, merged);
+        add_spans<WIDTH>(first, spans, merged);
+    }
+    const float factor = 1 / merged.sum;
+    for (int k = 0; k < WIDTH; k++) out[k] = merged.out[k] * factor;
+}
+
+/* Stages what attention left in so many spans. */
+static __device__ __forceinline__ void stage_spans(const struct span_args &args, uint32_t spans, uint32_t count, uint8_t *staged)
+{
+    const uint32_t columns = args.head_count * args.head_dim;
 #pragma unroll 1
     for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) {
-        const float *of_head[4];
-        for (uint32_t k = 0; k < 4; k++) of_head[k] = factors + min((i * 4 + k) / args.head_dim, args.head_count - 1);
-        float4 x = make_float4(0, 0, 0, 0);
-#pragma unroll 4
-        for (uint32_t s = 0; s < spans; s++) {
-            const float4 value = __ldcg((const float4 *)(args.values + (size_t)s * args.value_stride) + i);
-            x.x = __fmaf_rn(value.x, of_head[0][s * args.head_count], x.x);
-            x.y = __fmaf_rn(value.y, of_head[1][s * args.head_count], x.y);
-            x.z = __fmaf_rn(value.z, of_head[2][s * args.head_count], x.z);
-            x.w = __fmaf_rn(value.w, of_head[3][s * args.head_count], x.w);
+        float four[4] = {0, 0, 0, 0};
+        if (args.head_dim % 4 == 0) {
+            if (i * 4 < columns) merge_spans<4>(args, spans, i * 4, four);
+        } else {
+#pragma unroll 1
+            for (uint32_t k = 0; k < 4 && i * 4 + k < columns; k++) merge_spans<1>(args, spans, i * 4 + k, four + k);
         }
-        stage_four(x, i, staged);
+        stage_four(make_float4(four[0], four[1], four[2], four[3]), i, staged);
     }
 }
 
-/* Stages the input; the result is what products must be multiplied by. `factors`: memory that sums of tiles will take. */
-static __device__ __forceinline__ float stage_input(const struct product_args &args, uint8_t *staged, float *warp_sums,
-                                                    float *factors)
+/* Stages the input, a vector or what attention left in so many spans; the result is what products must be multiplied by. */
+static __device__ __forceinline__ float stage_input(const struct product_args &args, uint32_t spans, uint64_t *norm_barrier,
+                                                    uint8_t *staged, float *warp_sums)
 {
     const uint32_t count = input_steps(args.column_count) * (PACK12_STEP / 4);
     if (args.norm) {
-        stage_norm(args, count, staged, warp_sums);
-    } else if (args.spans.values) {
-        stage_spans(args.spans, count, factors, staged);
+        stage_norm(args, count, norm_barrier, staged, warp_sums);
+    } else if (spans) {
+        stage_spans(args.spans, spans, count, staged);
     } else {
         stage_plain(args, count, staged);
     }
     __syncthreads();
     if (!args.norm) return 1;
     float sum = 0;
-    for (uint32_t warp = 0; warp < NORM_WARPS; warp++) sum += warp_sums[warp];
+    for (uint32_t warp = 0; warp < PRODUCT_WARPS; warp++) sum += warp_sums[warp];
     return rsqrtf(sum / args.column_count + args.epsilon);
 }
 
@@ -311,6 +366,13 @@ struct tile_cursor {
     uint32_t tile;
 };
 
+/* Where a row goes, and what is added to it. */
+struct row_end {
+    float *output; /* null: nowhere */
+    float bias;
+    float other; /* ADD: what the output was; GATE: the bias of up */
+};
+
 /* A block, or a warp of it, at work. */
 template <class FORM>
 struct product_work {
@@ -367,6 +429,11 @@ struct product_work {
             publish_slots();
         }
         __syncwarp();
+    }
+
+    /* Asks for the first tiles. */
+    __device__ __forceinline__ void fill_slots(void)
+    {
 #pragma unroll 1
         for (uint32_t i = 0; i < slot_count; i++) copy(i);
     }
@@ -431,39 +498,47 @@ struct product_work {
         return sum;
     }
 
-    static __device__ __forceinline__ float finish_row(const struct product_part &part, uint32_t row, float sum, float scale)
+    /* Of row i over the sets of the block; what an output was is read later. */
+    __device__ __forceinline__ struct row_end find_row(uint32_t i) const
     {
-        return part.bias ? sum * scale + part.bias[row] : sum * scale;
-    }
-
-    /* Where row i over the sets of the block goes; null: nowhere. */
-    __device__ __forceinline__ float *find_output(uint32_t i, uint32_t &part, uint32_t &row) const
-    {
+        struct row_end end = {NULL, 0, 0};
         const uint32_t band = i / PACK12_ROWS * set_bands;
         uint32_t set;
-        if (band >= band_count) return NULL;
-        part = find_part(band, set);
-        row = set * PACK12_ROWS + i % PACK12_ROWS;
-        return row < args.parts[part].row_count ? args.parts[part].output + row : NULL;
+        if (band >= band_count) return end;
+        const struct product_part &part = args.parts[find_part(band, set)];
+        const uint32_t row = set * PACK12_ROWS + i % PACK12_ROWS;
+        if (row >= part.row_count) return end;
+        end.output = part.output + row;
+        if (part.bias) end.bias = __ldg(part.bias + row);
+        if (args.stage == STAGE_GATE && args.parts[1].bias) end.other = __ldg(args.parts[1].bias + row);
+        return end;
     }
 
-    /* Of the sets from `begin` to `end`, by all threads; `prior`: what the output was at this thread's first row of all. */
-    __device__ __forceinline__ void finish_sets(uint32_t begin, uint32_t end, float scale, float prior) const
+    __device__ __forceinline__ void find_prior(struct row_end &row) const
     {
+        if (args.stage == STAGE_ADD && row.output) row.other = __ldcg(row.output);
+    }
+
+    /* Of the sets from `begin` to `end`, by all threads; `row`: of this thread's first row of all. As little as possible is done
+     * here, while the memory idles: what a row needs besides its sum is found before it is multiplied, if it is a first one. */
+    __device__ __forceinline__ void finish_sets(uint32_t begin, uint32_t end, float scale, struct row_end row) const
+    {
+        const uint32_t count = (end - begin) * PACK12_ROWS;
 #pragma unroll 1
-        for (uint32_t i = threadIdx.x / ADDERS; i < (end - begin) * PACK12_ROWS; i += blockDim.x / ADDERS) {
-            const uint32_t band = i / PACK12_ROWS * set_bands, in_band = i % PACK12_ROWS;
-            const float sum = add_up(band, in_band), other = set_bands == 2 ? add_up(band + 1, in_band) : 0;
-            uint32_t part = 0, row = 0;
-            float *output = find_output(begin * PACK12_ROWS + i, part, row);
-            if (threadIdx.x % ADDERS || !output) continue;
-            float value = finish_row(args.parts[part], row, sum, scale);
-            if (args.stage == STAGE_GATE) {
-                value = value / (1 + expf(-value)) * finish_row(args.parts[1], row, other, scale);
-            } else if (args.stage == STAGE_ADD) {
-                value += begin == 0 && i == threadIdx.x / ADDERS ? prior : __ldcg(output);
+        for (uint32_t i = threadIdx.x / ADDERS; i < count; i += blockDim.x / ADDERS) {
+            const uint32_t band = args.stage == STAGE_GATE ? i / PACK12_ROWS * 2 : i / PACK12_ROWS, in_band = i % PACK12_ROWS;
+            if (begin || i >= blockDim.x / ADDERS) {
+                row = find_row(begin * PACK12_ROWS + i);
+                find_prior(row);
             }
-            *output = value;
+            float value = add_up(band, in_band) * scale + row.bias;
+            if (args.stage == STAGE_GATE) {
+                const float up = add_up(band + 1, in_band) * scale + row.other;
+                value = __fdividef(value, 1 + expf(-value)) * up;
+            } else if (args.stage == STAGE_ADD) {
+                value += row.other;
+            }
+            if (threadIdx.x % ADDERS == 0 && row.output) *row.output = value;
         }
     }
 };
@@ -475,7 +550,7 @@ static __global__ __launch_bounds__(PRODUCT_WARPS *WARP, 1) void multiply(const 
     const uint32_t warp = threadIdx.x / WARP, all_slots = args.slot_count * args.slot_warps;
     uint8_t *staged = slots + all_slots * FORM::slot_bytes;
     float *warp_sums = (float *)(staged + input_steps(args.column_count) * STEP_BYTES);
-    uint64_t *barriers = (uint64_t *)(warp_sums + NORM_WARPS);
+    uint64_t *norm_barrier = (uint64_t *)(warp_sums + PRODUCT_WARPS), *barriers = norm_barrier + 1;
     struct product_work<FORM> work(args);
     const uint32_t sets = args.set_count > blockIdx.x ? (args.set_count - blockIdx.x + gridDim.x - 1) / gridDim.x : 0;
     work.slots = slots + warp * args.slot_count * FORM::slot_bytes;
@@ -488,22 +563,24 @@ static __global__ __launch_bounds__(PRODUCT_WARPS *WARP, 1) void multiply(const 
     work.band_count = sets * work.set_bands;
     work.slot_count = args.slot_count;
     work.warp_count = args.slot_warps;
-    if (warp < args.slot_warps) work.start(warp);
-    for (uint32_t i = threadIdx.x * LINE_FLOATS; args.norm && i < args.column_count; i += blockDim.x * LINE_FLOATS) {
-        fetch_line(args.norm + i);
-    }
-    uint32_t part, row;
-    const float *output = args.stage == STAGE_ADD ? work.find_output(threadIdx.x / ADDERS, part, row) : NULL;
+    if (args.norm && warp == 0) ask_for_norm(args, staged, norm_barrier, work.lane);
+    const bool has_slots = warp < args.slot_warps, is_early = warp < FORM::early_warps;
+    if (has_slots) work.start(warp);
+    if (has_slots && is_early) work.fill_slots();
+    __syncthreads();
+    struct row_end row = work.find_row(threadIdx.x / ADDERS);
+    const uint32_t spans = args.spans.values ? cut_spans(__ldcg(args.spans.position), args.spans.window).count : 0;
     wait_for_previous_grid();
     let_next_grid_start();
-    const float prior = output ? __ldcg(output) : 0;
-    const float scale = stage_input(args, staged, warp_sums, work.sums);
+    work.find_prior(row);
+    const float scale = stage_input(args, spans, norm_barrier, staged, warp_sums);
+    if (has_slots && !is_early) work.fill_slots();
     for (uint32_t begin = 0; begin < sets; begin += args.round_sets) {
         const uint32_t end = min(begin + args.round_sets, sets);
         if (begin) __syncthreads();
-        if (warp < args.slot_warps) work.multiply_bands(begin * work.set_bands, end * work.set_bands);
+        if (has_slots) work.multiply_bands(begin * work.set_bands, end * work.set_bands);
         __syncthreads();
-        work.finish_sets(begin, end, scale, prior);
+        work.finish_sets(begin, end, scale, row);
     }
 }
 

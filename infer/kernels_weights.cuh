@@ -6,6 +6,7 @@
  *
  *   TERMS          a weight is exactly the sum of so many BF16 numbers
  *   slot_bytes     of a whole tile
+ *   early_warps    that fill their slots before the input is there, by measurement
  *   take_pair      a lane's weights of two steps
  *   fragment       of product j of a step: term i of the columns 4 j to 4 j + 3, as A of multiply_add wants them
  *   fill_part      puts a tile whose rows are not aligned to 16 bytes into a slot; zeros for what does not exist
@@ -62,6 +63,7 @@ static __device__ __forceinline__ void fill_rows(const struct tile_rows &rows, u
 template <class ELEMENT>
 struct rows_form {
     static constexpr bool packed = false;
+    static constexpr uint32_t early_warps = 7;
     static constexpr uint32_t element_bytes = sizeof(ELEMENT);
     static constexpr uint32_t row_stride = PACK12_COLUMNS * element_bytes;
     static constexpr uint32_t slot_bytes = PACK12_ROWS * row_stride;
@@ -212,6 +214,7 @@ struct packed_form {
         uint4 uppers; /* of the step that is multiplied: [row][half of the unit] */
     };
     static constexpr bool packed = true;
+    static constexpr uint32_t early_warps = 10;
     static constexpr int TERMS = 1;
     static constexpr uint32_t element_bytes = 0;
     static constexpr uint32_t row_stride = 0;

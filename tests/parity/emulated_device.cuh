@@ -229,6 +229,11 @@ static inline uint32_t __byte_perm(uint32_t low, uint32_t high, uint32_t selecto
     return out;
 }
 
+static inline float __fdividef(float x, float y)
+{
+    return x / y;
+}
+
 template <class T>
 static T __ldg(const T *address)
 {
@@ -283,10 +288,6 @@ static inline void let_next_grid_start()
 static inline void open_slot(uint64_t *barrier)
 {
     emulated::now.fills[barrier] = 0;
-}
-
-static inline void fetch_line(const void *)
-{
 }
 
 static inline void publish_slots()
