@@ -69,7 +69,7 @@ static uint32_t slot_bytes(enum cllm_gpu_form form)
 {
     const uint32_t bytes = form == CLLM_GPU_F32        ? f32_form::slot_bytes
                            : form == CLLM_GPU_PACKED12 ? packed_form::slot_bytes
-                                                       : halves_form::slot_bytes;
+                                                       : bf16_form::slot_bytes;
     return bytes + (uint32_t)sizeof(uint64_t);
 }
 
@@ -261,7 +261,7 @@ static cudaError_t launch_start(const struct forward_gpu *forward)
     return launch(forward, start_token, {dim3(1), 1024, sizeof(struct token_input)}, false, args);
 }
 
-/* `settled`: the weights, and the start of the token, were done before what was queued last. */
+/* `settled`: the weights were there before what was queued last. */
 static cudaError_t launch_layer(const struct forward_gpu *forward, const struct cllm_gpu_layer *layer, uint32_t layer_index,
                                 bool settled)
 {
@@ -277,7 +277,7 @@ static cudaError_t launch_resident(const struct forward_gpu *forward, bool with_
 {
     cudaError_t result = launch_start(forward);
     for (uint32_t i = 0; !result && i < forward->config.layer_count; i++) {
-        result = launch_layer(forward, &forward->layers[i], i, i > 0);
+        result = launch_layer(forward, &forward->layers[i], i, true);
     }
     return !result && with_head ? launch_head(forward, true) : result;
 }

@@ -303,32 +303,23 @@ static __device__ __forceinline__ float stage_input(const struct product_args &a
 
 /* -------------------------------------------------------------------------------------------------------------- tiles */
 
-/* A lane's share of the pairs of steps from `first_step` on. `staged`: the input, where this lane reads its first step. */
-template <class FORM, uint32_t PAIRS>
-static __device__ __forceinline__ void multiply_pairs(const uint8_t *slot, uint32_t step_count, uint32_t first_step,
-                                                      const uint8_t *staged, uint64_t window, const struct tile_patches &patches,
+/* A lane's share of the steps from `first_step` on. `staged`: the input, where this lane reads the first of them. */
+template <class FORM, uint32_t STEPS>
+static __device__ __forceinline__ void multiply_steps(const struct slot_tile &tile, uint32_t first_step, const uint8_t *staged,
                                                       uint32_t lane, float sums[4][4])
 {
+    typename FORM::template part<STEPS> part;
+    FORM::template take<STEPS>(tile, first_step, lane, part);
 #pragma unroll
-    for (uint32_t step = 0; step < PAIRS * 2; step += 2) {
-        typename FORM::pair pair;
-        FORM::take_pair(slot, step_count, first_step + step, lane, pair);
+    for (uint32_t step = 0; step < STEPS; step++) {
+        const uint4 x = *(const uint4 *)(staged + step * STEP_BYTES);
 #pragma unroll
-        for (uint32_t i = 0; i < 2; i++) {
-            const uint4 x = *(const uint4 *)(staged + (step + i) * STEP_BYTES);
-            if constexpr (FORM::packed) {
-                const uint32_t at = first_step + step + i;
-                FORM::decode(pair, window, i);
-                if (patches.steps >> at & 1) pair.uppers = apply_patches(pair.uppers, patches, at);
-            }
+        for (uint32_t j = 0; j < 2; j++) {
+            uint4 terms[FORM::TERMS];
+            FORM::template fragment<STEPS>(part, step, j, terms);
 #pragma unroll
-            for (uint32_t j = 0; j < 2; j++) {
-                uint4 terms[FORM::TERMS];
-                FORM::fragment(pair, i, j, terms);
-#pragma unroll
-                for (int term = 0; term < FORM::TERMS; term++) {
-                    multiply_add(sums[i * 2 + j], terms[term], j ? x.z : x.x, j ? x.w : x.y);
-                }
+            for (int term = 0; term < FORM::TERMS; term++) {
+                multiply_add(sums[step % 2 * 2 + j], terms[term], j ? x.z : x.x, j ? x.w : x.y);
             }
         }
     }
@@ -336,19 +327,18 @@ static __device__ __forceinline__ void multiply_pairs(const uint8_t *slot, uint3
 
 /* Multiplies a tile and leaves the sums of its rows in `out`. */
 template <class FORM>
-static __device__ __forceinline__ void multiply_tile(const uint8_t *slot, uint32_t step_count, const uint8_t *staged,
-                                                     uint64_t window, const uint32_t *list, uint32_t lane, float *out)
+static __device__ __forceinline__ void multiply_tile(const struct slot_tile &tile, const uint8_t *staged, uint32_t lane,
+                                                     float *out)
 {
+    constexpr uint32_t WHOLE = PACK12_COLUMNS / PACK12_STEP;
     float sums[4][4] = {};
-    struct tile_patches patches = {};
-    if (FORM::packed) patches = find_patches(slot, list, lane);
-    if (step_count == PACK12_COLUMNS / PACK12_STEP) {
-        multiply_pairs<FORM, PACK12_COLUMNS / PACK12_PAIR>(slot, PACK12_COLUMNS / PACK12_STEP, 0, staged, window, patches, lane,
-                                                           sums);
+    if (tile.step_count == WHOLE) {
+        const struct slot_tile whole = {tile.slot, WHOLE, tile.window, tile.patches};
+        multiply_steps<FORM, WHOLE>(whole, 0, staged, lane, sums);
     } else {
 #pragma unroll 1
-        for (uint32_t step = 0; step < step_count; step += 2) {
-            multiply_pairs<FORM, 1>(slot, step_count, step, staged + step * STEP_BYTES, window, patches, lane, sums);
+        for (uint32_t step = 0; step < tile.step_count; step += 2) {
+            multiply_steps<FORM, 2>(tile, step, staged + step * STEP_BYTES, lane, sums);
         }
     }
     if (lane % PACK12_QUAD) return; /* columns 0 and 1: the terms of the input */
@@ -477,8 +467,9 @@ struct product_work {
             const struct product_part &part = args.parts[find_part(at.band, set)];
             wait_for_slot(barriers + slot, parity);
             if (!FORM::packed && !args.is_aligned) fill(set, part);
-            multiply_tile<FORM>(slots + slot * FORM::slot_bytes, pack12_steps(args.column_count - at.tile * PACK12_COLUMNS),
-                                input + at.tile * (PACK12_COLUMNS / PACK12_STEP * STEP_BYTES), part.window, part.patches, lane,
+            const struct slot_tile tile = {slots + slot * FORM::slot_bytes,
+                                           pack12_steps(args.column_count - at.tile * PACK12_COLUMNS), part.window, part.patches};
+            multiply_tile<FORM>(tile, input + at.tile * (PACK12_COLUMNS / PACK12_STEP * STEP_BYTES), lane,
                                 sums + ((at.band - begin) * tile_count + at.tile) * SUM_STRIDE);
             __syncwarp();
             copy(slot);

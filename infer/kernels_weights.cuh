@@ -7,7 +7,7 @@
  *   TERMS          a weight is exactly the sum of so many BF16 numbers
  *   slot_bytes     of a whole tile
  *   early_warps    that fill their slots before the input is there, by measurement
- *   take_pair      a lane's weights of two steps
+ *   part, take     a lane's weights of some steps, as far as they are made ready at once
  *   fragment       of product j of a step: term i of the columns 4 j to 4 j + 3, as A of multiply_add wants them
  *   fill_part      puts a tile whose rows are not aligned to 16 bytes into a slot; zeros for what does not exist
  */
@@ -36,6 +36,14 @@ static __device__ __forceinline__ void split_pair(float low, float high, uint32_
         high -= __uint_as_float(terms[i] & 0xFFFF0000);
     }
 }
+
+/* A tile in its slot. */
+struct slot_tile {
+    const uint8_t *slot;
+    uint32_t step_count;
+    uint64_t window; /* packed only, as the following */
+    const uint32_t *patches;
+};
 
 /* The rows of a tile that is not packed. */
 struct tile_rows {
@@ -85,41 +93,51 @@ static __device__ __forceinline__ void gather_terms(const uint32_t split[4][TERM
     }
 }
 
-struct halves_form : rows_form<uint16_t> {
-    struct pair {
-        uint4 eights[2][2]; /* [step][row] */
+/* Lanes load what they multiply. */
+template <class ELEMENT>
+struct loaded_form : rows_form<ELEMENT> {
+    template <uint32_t STEPS>
+    struct part {
+        const uint8_t *first; /* of row g, the unit of the first step */
     };
 
-    static __device__ __forceinline__ void take_pair(const uint8_t *slot, uint32_t, uint32_t first_step, uint32_t lane, pair &out)
+    template <uint32_t STEPS>
+    static __device__ __forceinline__ void take(const struct slot_tile &tile, uint32_t first_step, uint32_t lane,
+                                                part<STEPS> &out)
     {
-        const uint8_t *from = slot + lane / PACK12_QUAD * row_stride + lane % PACK12_QUAD * 16 + first_step * (PACK12_STEP * 2);
-#pragma unroll
-        for (uint32_t i = 0; i < 4; i++) {
-            out.eights[i / 2][i % 2] =
-                *(const uint4 *)(from + i / 2 * (PACK12_STEP * 2) + i % 2 * (PACK12_ROWS / 2 * row_stride));
-        }
+        out.first = tile.slot + lane / PACK12_QUAD * rows_form<ELEMENT>::row_stride +
+                    (lane % PACK12_QUAD * PACK12_UNIT + first_step * PACK12_STEP) * sizeof(ELEMENT);
+    }
+
+    /* 16 bytes of a unit, from the given one on, of row g or g + 8. */
+    static __device__ __forceinline__ uint4 load(const uint8_t *first, uint32_t step, uint32_t row, uint32_t byte)
+    {
+        return *(const uint4 *)(first + step * (PACK12_STEP * sizeof(ELEMENT)) +
+                                row * (PACK12_ROWS / 2 * rows_form<ELEMENT>::row_stride) + byte);
     }
 };
 
-struct bf16_form : halves_form {
+struct bf16_form : loaded_form<uint16_t> {
     static constexpr int TERMS = 1;
 
-    static __device__ __forceinline__ void fragment(const pair &pair, uint32_t step, uint32_t j, uint4 terms[TERMS])
+    template <uint32_t STEPS>
+    static __device__ __forceinline__ void fragment(const part<STEPS> &part, uint32_t step, uint32_t j, uint4 terms[TERMS])
     {
-        const uint4 &low = pair.eights[step][0], &high = pair.eights[step][1];
+        const uint4 low = load(part.first, step, 0, 0), high = load(part.first, step, 1, 0);
         terms[0] = make_uint4(word_of(low, j * 2), word_of(high, j * 2), word_of(low, j * 2 + 1), word_of(high, j * 2 + 1));
     }
 };
 
-struct f16_form : halves_form {
+struct f16_form : loaded_form<uint16_t> {
     static constexpr int TERMS = 2; /* 11 bits */
 
-    static __device__ __forceinline__ void fragment(const pair &pair, uint32_t step, uint32_t j, uint4 terms[TERMS])
+    template <uint32_t STEPS>
+    static __device__ __forceinline__ void fragment(const part<STEPS> &part, uint32_t step, uint32_t j, uint4 terms[TERMS])
     {
         uint32_t split[4][TERMS];
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++) {
-            const uint32_t two = word_of(pair.eights[step][i % 2], j * 2 + i / 2);
+            const uint32_t two = word_of(load(part.first, step, i % 2, 0), j * 2 + i / 2);
             split_pair<TERMS>(__half2float(__ushort_as_half((unsigned short)two)),
                               __half2float(__ushort_as_half((unsigned short)(two >> 16))), split[i]);
         }
@@ -127,91 +145,29 @@ struct f16_form : halves_form {
     }
 };
 
-struct f32_form : rows_form<uint32_t> {
-    struct pair {
-        uint4 fours[2][2][2]; /* [step][row][product] */
-    };
+struct f32_form : loaded_form<uint32_t> {
     static constexpr int TERMS = 3; /* 24 bits */
 
-    static __device__ __forceinline__ void take_pair(const uint8_t *slot, uint32_t, uint32_t first_step, uint32_t lane, pair &out)
-    {
-        const uint8_t *from = slot + lane / PACK12_QUAD * row_stride + lane % PACK12_QUAD * 32 + first_step * (PACK12_STEP * 4);
-#pragma unroll
-        for (uint32_t i = 0; i < 8; i++) {
-            out.fours[i / 4][i / 2 % 2][i % 2] =
-                *(const uint4 *)(from + i / 4 * (PACK12_STEP * 4) + i / 2 % 2 * (PACK12_ROWS / 2 * row_stride) + i % 2 * 16);
-        }
-    }
-    static __device__ __forceinline__ void fragment(const pair &pair, uint32_t step, uint32_t j, uint4 terms[TERMS])
+    template <uint32_t STEPS>
+    static __device__ __forceinline__ void fragment(const part<STEPS> &part, uint32_t step, uint32_t j, uint4 terms[TERMS])
     {
         uint32_t split[4][TERMS];
 #pragma unroll
         for (uint32_t i = 0; i < 4; i++) {
-            const uint4 &four = pair.fours[step][i % 2][j];
+            const uint4 four = load(part.first, step, i % 2, j * 16);
             split_pair<TERMS>(__uint_as_float(word_of(four, i / 2 * 2)), __uint_as_float(word_of(four, i / 2 * 2 + 1)), split[i]);
         }
         gather_terms<TERMS>(split, terms);
     }
 };
 
-/* The patches of a tile, one in each lane, or where to find them if there are more than lanes. */
-struct tile_patches {
-    uint32_t count;
-    uint32_t steps; /* a bit for each that has some */
-    uint32_t mine;
-    const uint32_t *words;
-};
-
-static __device__ __forceinline__ uint32_t patch_step(uint32_t patch)
-{
-    return pack12_patch_column(patch) / PACK12_STEP;
-}
-
-static __device__ __forceinline__ struct tile_patches find_patches(const uint8_t *slot, const uint32_t *list, uint32_t lane)
-{
-    const uint4 head = *(const uint4 *)slot;
-    struct tile_patches patches = {head.x, 0, 0, list + head.y};
-    if (!head.x) return patches;
-    if (head.x <= PACK12_PATCHES) {
-        patches.mine = lane == 0 ? head.y : lane == 1 ? head.z : head.w;
-    } else if (lane < head.x) {
-        patches.mine = __ldg(patches.words + lane);
-    }
-    patches.steps = __reduce_or_sync(ALL_LANES, lane < head.x ? 1u << patch_step(patches.mine) : 0);
-    if (head.x > WARP) patches.steps = ~0u;
-    return patches;
-}
-
-/* Upper bytes of a step, [row][half of the unit], with the tile's patches. Apart from the products, which many tiles go through
- * without it: their instructions are to lie close together. */
-static __device__ __noinline__ uint4 apply_patches(uint4 uppers, struct tile_patches patches, uint32_t step)
-{
-    const uint32_t lane = threadIdx.x % WARP;
-    uint32_t words[4] = {uppers.x, uppers.y, uppers.z, uppers.w};
-    for (uint32_t start = 0; start < patches.count; start += WARP) {
-        const bool exists = start + lane < patches.count;
-        if (start && exists) patches.mine = __ldg(patches.words + start + lane);
-        uint32_t left = __ballot_sync(ALL_LANES, exists && patch_step(patches.mine) == step);
-        for (; left; left &= left - 1) {
-            const uint32_t patch = __shfl_sync(ALL_LANES, patches.mine, __ffs((int)left) - 1);
-            const uint32_t column = pack12_patch_column(patch), row = pack12_patch_row(patch), shift = column % 4 * 8;
-            const uint32_t owner = row % (PACK12_ROWS / 2) * PACK12_QUAD + column / PACK12_UNIT % PACK12_QUAD;
-            const uint32_t place = row / (PACK12_ROWS / 2) * 2 + column / 4 % 2;
-#pragma unroll
-            for (uint32_t i = 0; i < 4; i++) {
-                if (owner == lane && place == i) words[i] = (words[i] & ~(0xFFu << shift)) | (patch & 0xFF) << shift;
-            }
-        }
-    }
-    return make_uint4(words[0], words[1], words[2], words[3]);
-}
-
-/* pack12.h */
+/* pack12.h. All code words are looked up first: then nothing but patches stands between the products, whose instructions follow
+ * each other without waiting. */
 struct packed_form {
-    struct pair {
-        uint4 lows[2]; /* of a step: eight of the first row, eight of the second */
-        uint4 codes;
-        uint4 uppers; /* of the step that is multiplied: [row][half of the unit] */
+    template <uint32_t STEPS>
+    struct part {
+        const uint8_t *lows;       /* of the first step */
+        uint32_t uppers[STEPS][4]; /* [row, half of the unit] */
     };
     static constexpr bool packed = true;
     static constexpr uint32_t early_warps = 10;
@@ -220,24 +176,45 @@ struct packed_form {
     static constexpr uint32_t row_stride = 0;
     static constexpr uint32_t slot_bytes = PACK12_TILE_BYTES;
 
-    static __device__ __forceinline__ void take_pair(const uint8_t *slot, uint32_t step_count, uint32_t first_step, uint32_t lane,
-                                                     pair &out)
+    /* Patches the upper bytes of the steps from `first_step` on; `head`: of the tile. */
+    template <uint32_t STEPS>
+    static __device__ __forceinline__ void patch(const uint4 &head, const uint32_t *list, uint32_t first_step, uint32_t lane,
+                                                 part<STEPS> &part)
     {
-        out.lows[0] = *(const uint4 *)(slot + pack12_low_offset(first_step, lane));
-        out.lows[1] = *(const uint4 *)(slot + pack12_low_offset(first_step + 1, lane));
-        out.codes = *(const uint4 *)(slot + pack12_code_offset(step_count, first_step, lane));
+#pragma unroll 1
+        for (uint32_t i = 0; i < head.x; i++) {
+            const uint32_t patch = head.x > PACK12_PATCHES ? __ldg(list + head.y + i) : word_of(head, 1 + i);
+            const uint32_t column = pack12_patch_column(patch), row = pack12_patch_row(patch), shift = column % 4 * 8;
+            const uint32_t owner = row % (PACK12_ROWS / 2) * PACK12_QUAD + column / PACK12_UNIT % PACK12_QUAD;
+            const uint32_t place = (column / PACK12_STEP - first_step) * 4 + row / (PACK12_ROWS / 2) * 2 + column / 4 % 2;
+            const uint32_t mine = owner == lane ? place : UINT32_MAX;
+#pragma unroll
+            for (uint32_t k = 0; k < STEPS * 4; k++) {
+                uint32_t &word = part.uppers[k / 4][k % 4];
+                if (k == mine) word = (word & ~(0xFFu << shift)) | (patch & 0xFF) << shift;
+            }
+        }
     }
-    static __device__ __forceinline__ void decode(pair &pair, uint64_t window, uint32_t step)
+    template <uint32_t STEPS>
+    static __device__ __forceinline__ void take(const struct slot_tile &tile, uint32_t first_step, uint32_t lane,
+                                                part<STEPS> &out)
     {
-        uint32_t first[2], second[2];
-        unit_uppers(window, word_of(pair.codes, step * 2), first);
-        unit_uppers(window, word_of(pair.codes, step * 2 + 1), second);
-        pair.uppers = make_uint4(first[0], first[1], second[0], second[1]);
+        const uint4 head = *(const uint4 *)tile.slot;
+        out.lows = tile.slot + pack12_low_offset(first_step, lane);
+#pragma unroll
+        for (uint32_t step = 0; step < STEPS; step += 2) {
+            const uint4 codes = *(const uint4 *)(tile.slot + pack12_code_offset(tile.step_count, first_step + step, lane));
+#pragma unroll
+            for (uint32_t i = 0; i < 4; i++) unit_uppers(tile.window, word_of(codes, i), out.uppers[step + i / 2] + i % 2 * 2);
+        }
+        if (head.x) patch<STEPS>(head, tile.patches, first_step, lane, out);
     }
-    static __device__ __forceinline__ void fragment(const pair &pair, uint32_t step, uint32_t j, uint4 terms[TERMS])
+    template <uint32_t STEPS>
+    static __device__ __forceinline__ void fragment(const part<STEPS> &part, uint32_t step, uint32_t j, uint4 terms[TERMS])
     {
-        const uint32_t low = word_of(pair.lows[step], j), high = word_of(pair.lows[step], 2 + j);
-        const uint32_t of_low = word_of(pair.uppers, j), of_high = word_of(pair.uppers, 2 + j);
+        const uint4 lows = *(const uint4 *)(part.lows + step * PACK12_LOW_BYTES); /* eight of row g, eight of row g + 8 */
+        const uint32_t low = word_of(lows, j), high = word_of(lows, 2 + j);
+        const uint32_t of_low = part.uppers[step][j], of_high = part.uppers[step][2 + j];
         terms[0] =
             make_uint4(lower_pair(low, of_low), lower_pair(high, of_high), higher_pair(low, of_low), higher_pair(high, of_high));
     }
