@@ -21,7 +21,7 @@
 #define ATTENTION_POSITIONS 16                   /* of a warp at a time */
 
 /* What changes from token to token: written by the host, in memory that both see. */
-struct alignas(uint64_t) token_input {
+struct token_input {
     uint32_t id;
     uint32_t position;
 };
@@ -85,12 +85,11 @@ static __device__ __forceinline__ void find_angle(float position, float frequenc
 static __global__ void start_token(const __grid_constant__ struct start_args args)
 {
     extern __shared__ __align__(128) uint8_t memory[];
-    struct token_input *input = (struct token_input *)memory;
+    const struct token_input *input = (const struct token_input *)memory;
     wait_for_previous_grid();
     let_next_grid_start();
-    if (threadIdx.x == 0) { /* once, as the host's memory is far: by all threads it took 60 us */
-        *(uint64_t *)input = *(const volatile uint64_t *)args.input;
-    }
+    /* read once, as the host's memory is far: by all threads it took 60 us */
+    if (threadIdx.x < 2) ((uint32_t *)memory)[threadIdx.x] = ((const volatile uint32_t *)args.input)[threadIdx.x];
     __syncthreads();
     const uint32_t id = input->id, position = input->position;
     for (uint32_t i = threadIdx.x; i < args.head_dim / 2; i += blockDim.x) {
