@@ -20,6 +20,7 @@
 
 /* ------------------------------------------------------------------------------------------------------------ launch */
 
+static uint32_t g_next;
 struct launch_shape {
     dim3 blocks;
     unsigned threads;
@@ -145,6 +146,7 @@ static cudaError_t launch_product(const struct forward_gpu *forward, enum cllm_g
     const uint32_t blocks = args->set_count < forward->multiprocessors ? args->set_count : forward->multiprocessors;
     if (!blocks) return cudaSuccess;
     const size_t bytes = share_memory(forward, form, (args->set_count + blocks - 1) / blocks, args);
+    args->trace = g_next++ % 256;
     product_kernel *kernel = choose_product(form);
     const cudaError_t result = allow_shared((const void *)kernel, bytes);
     return result ? result : launch(forward, kernel, {dim3(blocks), PRODUCT_WARPS * WARP, bytes}, overlaps, *args);
@@ -240,6 +242,7 @@ static cudaError_t launch_attention(const struct forward_gpu *forward, uint32_t 
         forward->base.context_size,
         config->sliding_window,
         1 / sqrtf((float)config->head_dim),
+        g_next++ % 256,
     };
     const uint32_t stride = buffers->head_stride, steps = stride <= 32 ? 1 : stride <= 64 ? 2 : stride <= 128 ? 4 : 8;
     attention_kernel *kernel = steps == 1 ? attend<1> : steps == 2 ? attend<2> : steps == 4 ? attend<4> : attend<8>;
@@ -275,6 +278,7 @@ static cudaError_t launch_layer(const struct forward_gpu *forward, const struct 
 
 static cudaError_t launch_resident(const struct forward_gpu *forward, bool with_head)
 {
+    g_next = 0;
     cudaError_t result = launch_start(forward);
     for (uint32_t i = 0; !result && i < forward->config.layer_count; i++) {
         result = launch_layer(forward, &forward->layers[i], i, true);
@@ -456,6 +460,13 @@ static void forward_gpu_destroy(struct cllm_forward *base)
 {
     struct forward_gpu *forward = (struct forward_gpu *)base;
     if (forward->stream) cudaStreamSynchronize(forward->stream);
+    if (getenv("TRACE")) {
+        static unsigned long long host[256][132][16];
+        cudaMemcpyFromSymbol(host, g_trace, sizeof host);
+        FILE *out = fopen(getenv("TRACE"), "ab");
+        fwrite(host, sizeof host, 1, out);
+        fclose(out);
+    }
     for (int i = 0; i < 2; i++) {
         if (forward->tokens[i]) cudaGraphExecDestroy(forward->tokens[i]);
     }

@@ -119,6 +119,7 @@ struct attention_args {
     uint32_t context_size;
     uint32_t window; /* 0: none */
     float scale;
+    uint32_t trace;
 };
 
 /* Shared memory of a block, in this order: queries as two terms, the token's own key and value as the cache has them; values that
@@ -481,6 +482,8 @@ template <int STEPS>
 static __global__ __launch_bounds__(ATTENTION_WARPS *WARP, 1) void attend(const __grid_constant__ struct attention_args args)
 {
     extern __shared__ __align__(128) uint8_t memory[];
+    const uint32_t tb = blockIdx.x + blockIdx.y * gridDim.x;
+    mark(args.trace, tb, 0);
     float *highest = (float *)(memory + scales_offset(STEPS)), *sums = highest + ATTENTION_HEADS * ATTENTION_WARPS;
     const struct span_cut cut = cut_spans(__ldcg(args.position), args.window); /* of a grid before the previous one */
     const uint32_t kv_head = blockIdx.x / args.chunk_count, chunk = blockIdx.x % args.chunk_count, own = cut.end - 1;
@@ -498,12 +501,15 @@ static __global__ __launch_bounds__(ATTENTION_WARPS *WARP, 1) void attend(const 
     for (uint32_t i = threadIdx.x; i < attention_bytes(STEPS) / 16; i += blockDim.x)
         ((uint4 *)memory)[i] = make_uint4(0, 0, 0, 0);
     __syncthreads();
+    mark(args.trace, tb, 1);
     wait_for_previous_grid();
+    mark(args.trace, tb, 2);
     __nv_bfloat16 *own_key = (__nv_bfloat16 *)(memory + 2 * ATTENTION_HEADS * query_row_bytes(STEPS));
     __nv_bfloat16 *own_value = own_key + STEPS * PACK12_STEP;
     stage_inputs(args, {first_head, head_count, query_row_bytes(STEPS)},
                  {kv_head, stop == cut.end, chunk == 0, cache + (size_t)own * stride, own_key, own_value}, memory);
     __syncthreads();
+    mark(args.trace, tb, 3);
     struct attention_state<STEPS> state = {
     };
     state.highest[0] = state.highest[1] = -INFINITY;
@@ -513,11 +519,14 @@ static __global__ __launch_bounds__(ATTENTION_WARPS *WARP, 1) void attend(const 
         position += ATTENTION_WARPS * ATTENTION_POSITIONS;
         if (position < stop) load_tile<STEPS>(keys, values, stride, position, min(stop, own), tile);
     }
+    mark(args.trace, tb, 4);
     leave_scales<STEPS>(state, highest, sums);
     __syncthreads();
     leave_values<STEPS>(state, highest, (float *)memory);
     __syncthreads();
+    mark(args.trace, tb, 5);
     merge_warps<STEPS>(args, first_head, head_count, highest, sums, (const float *)memory);
+    mark(args.trace, tb, 6);
 }
 
 #endif

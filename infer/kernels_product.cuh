@@ -35,7 +35,14 @@
 #define SUM_STRIDE 20            /* floats between the sums of tiles: keeps those that are read together on different banks */
 #define SUM_BYTES_MAX (36 << 10) /* where so much is left */
 
-/* ------------------------------------------------------------------------------------------------------------- stages */
+__device__ unsigned long long g_trace[256][132][16];
+static __device__ __forceinline__ void mark(uint32_t grid, uint32_t block, uint32_t what)
+{
+    unsigned long long now;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+    if (threadIdx.x == 0 && block < 132) g_trace[grid][block][what] = now;
+}
+
 
 /* One kernel for all of them: its instructions stay in the caches of a multiprocessor from grid to grid. */
 enum product_stage {
@@ -69,6 +76,7 @@ struct product_part {
 
 /* A set is a band, or one of gate and the same of up. */
 struct product_args {
+    uint32_t trace;
     enum product_stage stage;
     struct product_part parts[PART_COUNT]; /* SET: one behind the other; GATE: gate and up; ADD: one */
     const float *input;                    /* zeros follow it, up to a whole pair of steps */
@@ -538,6 +546,7 @@ template <class FORM>
 static __global__ __launch_bounds__(PRODUCT_WARPS *WARP, 1) void multiply(const __grid_constant__ struct product_args args)
 {
     extern __shared__ __align__(128) uint8_t slots[];
+    mark(args.trace, blockIdx.x, 0);
     const uint32_t warp = threadIdx.x / WARP, all_slots = args.slot_count * args.slot_warps;
     uint8_t *staged = slots + all_slots * FORM::slot_bytes;
     float *warp_sums = (float *)(staged + input_steps(args.column_count) * STEP_BYTES);
@@ -561,18 +570,23 @@ static __global__ __launch_bounds__(PRODUCT_WARPS *WARP, 1) void multiply(const 
     __syncthreads();
     struct row_end row = work.find_row(threadIdx.x / ADDERS);
     const uint32_t spans = args.spans.values ? cut_spans(__ldcg(args.spans.position), args.spans.window).count : 0;
+    mark(args.trace, blockIdx.x, 1);
     wait_for_previous_grid();
+    mark(args.trace, blockIdx.x, 2);
     let_next_grid_start();
     work.find_prior(row);
     const float scale = stage_input(args, spans, norm_barrier, staged, warp_sums);
     if (has_slots && !is_early) work.fill_slots();
+    mark(args.trace, blockIdx.x, 3);
     for (uint32_t begin = 0; begin < sets; begin += args.round_sets) {
         const uint32_t end = min(begin + args.round_sets, sets);
         if (begin) __syncthreads();
-        if (has_slots) work.multiply_bands(begin * work.set_bands, end * work.set_bands);
+        if (has_slots) { work.multiply_bands(begin * work.set_bands, end * work.set_bands); mark(args.trace, blockIdx.x, 4); }
         __syncthreads();
+        mark(args.trace, blockIdx.x, 5);
         work.finish_sets(begin, end, scale, row);
     }
+    mark(args.trace, blockIdx.x, 6);
 }
 
 #endif
