@@ -10,20 +10,20 @@
 #include <string.h>
 
 /* Forms that only a newer cllm knows have one name. */
-#define FORM_UNKNOWN (CLLM_FORM_SPARSE + 1)
+#define FORM_UNKNOWN (CLLM_FORM_SCALED + 1)
 static unsigned known_form(unsigned form)
 {
     return form < FORM_UNKNOWN ? form : FORM_UNKNOWN;
 }
 
 static const char *const form_names[] = {
-    [CLLM_FORM_RAW] = "raw",       [CLLM_FORM_ZSTD] = "zstd",     [CLLM_FORM_FLOAT] = "float",
-    [CLLM_FORM_PLANES] = "planes", [CLLM_FORM_SPARSE] = "sparse", [FORM_UNKNOWN] = "unknown"};
+    [CLLM_FORM_RAW] = "raw",       [CLLM_FORM_ZSTD] = "zstd",     [CLLM_FORM_FLOAT] = "float", [CLLM_FORM_PLANES] = "planes",
+    [CLLM_FORM_SPARSE] = "sparse", [CLLM_FORM_SCALED] = "scaled", [FORM_UNKNOWN] = "unknown"};
 
 /* "float", "float+raw": the forms of a data object's chunks, each once. */
-static const char *codec_text(const struct cllm_data *data, char out[32])
+static const char *codec_text(const struct cllm_data *data, char out[64])
 {
-    static const unsigned order[] = {CLLM_FORM_FLOAT, CLLM_FORM_SPARSE, CLLM_FORM_PLANES,
+    static const unsigned order[] = {CLLM_FORM_FLOAT, CLLM_FORM_SPARSE, CLLM_FORM_SCALED, CLLM_FORM_PLANES,
                                      CLLM_FORM_ZSTD,  CLLM_FORM_RAW,    FORM_UNKNOWN};
     unsigned seen = 0;
     for (uint32_t i = 0; i < data->chunk_count; i++) {
@@ -80,7 +80,7 @@ static void print_chunks(const struct cllm_data *data)
 
 static void print_tensors(const struct cllm_index *index, unsigned verbose_level)
 {
-    char codec[32], size[32], shape[SHAPE_BYTES], name[1024], hex[2 * CLLM_DIGEST_BYTES + 1];
+    char codec[64], size[32], shape[SHAPE_BYTES], name[1024], hex[2 * CLLM_DIGEST_BYTES + 1];
     if (index->tensor_count > 0) printf("%-8s %-18s %-10s %11s %7s  %s\n", "DTYPE", "SHAPE", "CODEC", "STORED", "RATIO", "NAME");
     for (uint32_t i = 0; i < index->tensor_count && !cllm_signal_caught(); i++) {
         const struct cllm_tensor *tensor = &index->tensors[i];
@@ -118,7 +118,7 @@ static void print_container(const char *path, const struct cllm_index *index, un
 
 static json_t *tensor_document(const struct cllm_index *index, const struct cllm_tensor *tensor)
 {
-    char codec[32];
+    char codec[64];
     const struct cllm_data *data = &index->data[tensor->data_index];
     json_t *document = json_object(), *shape = json_array();
     cllm_json_set_name(document, "name", tensor->name, tensor->name_bytes);

@@ -5,6 +5,7 @@
 #include "compress.h"
 #include "decode_float.h"
 #include "reader.h"
+#include "scaled.h"
 #include "shuffle.h"
 
 #include <stdlib.h>
@@ -197,6 +198,79 @@ static enum cllm_status decode_sparse(struct cllm_decoder *decoder, const struct
     return status;
 }
 
+/* ------------------------------------------------------------------------------------------------------------- scaled */
+
+static float load_scale(const struct cllm_scaled_head *head, const uint8_t *scales, uint32_t group)
+{
+    if (head->scale_type == CLLM_SCALE_F32) return cllm_float_of_bits(cllm_load_le32(scales + (size_t)group * 4));
+    return cllm_scale_of_f16(cllm_load_le16(scales + (size_t)group * 2));
+}
+
+/* Neither negative nor infinite nor NaN, so that every product is a number with one pattern of bits. */
+static bool are_scales_good(const struct cllm_scaled_head *head, const uint8_t *scales, uint32_t group_count)
+{
+    bool good = true;
+    for (uint32_t i = 0; i < group_count; i++) {
+        good &= head->scale_type == CLLM_SCALE_F32 ? cllm_load_le32(scales + (size_t)i * 4) < 0x7F800000
+                                                   : cllm_load_le16(scales + (size_t)i * 2) < 0x7C00;
+    }
+    return good;
+}
+
+/* Multiplies whole numbers where they lie. */
+static inline __attribute__((always_inline)) void multiply_group(enum cllm_scaled_type type, float scale, uint8_t *elements,
+                                                                 uint32_t count)
+{
+    for (uint32_t i = 0; i < count && type == CLLM_SCALED_F32; i++) {
+        cllm_store_le32(elements + (size_t)i * 4,
+                        cllm_scaled_element(type, (int32_t)cllm_load_le32(elements + (size_t)i * 4), scale));
+    }
+    for (uint32_t i = 0; i < count && type != CLLM_SCALED_F32; i++) {
+        cllm_store_le16(elements + (size_t)i * 2,
+                        (uint16_t)cllm_scaled_element(type, (int16_t)cllm_load_le16(elements + (size_t)i * 2), scale));
+    }
+}
+
+static void multiply_groups(const struct cllm_scaled_head *head, const uint8_t *scales, uint8_t *out, uint32_t element_count)
+{
+    const uint32_t size = 1u << head->group_log2, element_bytes = head->type == CLLM_SCALED_F32 ? 4 : 2;
+    for (uint32_t first = 0; first < element_count; first += size) {
+        const uint32_t count = element_count - first < size ? element_count - first : size;
+        const float scale = load_scale(head, scales, first >> head->group_log2);
+        uint8_t *elements = out + (size_t)first * element_bytes;
+        switch (head->type) {
+        case CLLM_SCALED_BF16: multiply_group(CLLM_SCALED_BF16, scale, elements, count); break;
+        case CLLM_SCALED_F16: multiply_group(CLLM_SCALED_F16, scale, elements, count); break;
+        default: multiply_group(CLLM_SCALED_F32, scale, elements, count); break;
+        }
+    }
+}
+
+static enum cllm_status decode_scaled(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,
+                                      const uint8_t *stored, uint8_t *out, struct cllm_error *err)
+{
+    static const uint8_t reserved[CLLM_SCALED_HEAD_BYTES - 7] = {0};
+    const uint32_t element_bytes = data->layout.element_bytes, element_count = chunk->decoded_bytes / element_bytes;
+    struct cllm_scaled_head head = {0, 0, 0, 0};
+    if (chunk->stored_bytes >= CLLM_SCALED_HEAD_BYTES) {
+        head = (struct cllm_scaled_head){cllm_load_le32(stored), stored[4], stored[5], stored[6]};
+    }
+    if (!cllm_scaled_head_fits(&head, element_bytes, element_count, chunk->stored_bytes) ||
+        memcmp(stored + 7, reserved, sizeof reserved) != 0) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET,
+                         "scaled chunk of %u elements of %u bytes in %u bytes has a head that does not fit: %u, %u, %u, %u",
+                         element_count, element_bytes, chunk->stored_bytes, head.float_bytes, head.type, head.scale_type,
+                         head.group_log2);
+    }
+    const uint8_t *numbers = stored + CLLM_SCALED_HEAD_BYTES, *scales = numbers + head.float_bytes;
+    if (!are_scales_good(&head, scales, cllm_scaled_group_count(&head, element_count))) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "scaled chunk has a scale that is negative or not finite");
+    }
+    enum cllm_status status = decode_elements(decoder, data, chunk, chunk->decoded_bytes, numbers, head.float_bytes, out, err);
+    if (!status) multiply_groups(&head, scales, out, element_count);
+    return status;
+}
+
 /* ------------------------------------------------------------------------------------------------------------- others */
 
 static enum cllm_status decode_planes(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,
@@ -226,8 +300,9 @@ enum cllm_status cllm_decode_chunk(struct cllm_decoder *decoder, const struct cl
         return decode_elements(decoder, data, chunk, chunk->decoded_bytes, stored, chunk->stored_bytes, out, err);
     case CLLM_FORM_PLANES: return decode_planes(decoder, data, chunk, stored, out, err);
     case CLLM_FORM_SPARSE: return decode_sparse(decoder, data, chunk, stored, out, err);
+    case CLLM_FORM_SCALED: return decode_scaled(decoder, data, chunk, stored, out, err);
     default:
-        return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET, "chunk has form %u, this build decodes forms 0 to 4",
+        return cllm_fail(err, CLLM_E_UNSUPPORTED, CLLM_NO_OFFSET, "chunk has form %u, this build decodes forms 0 to 5",
                          chunk->form);
     }
 }

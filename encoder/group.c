@@ -5,6 +5,7 @@
 #include "cllm_decode.h"
 #include "compress.h"
 #include "encode_float.h"
+#include "fit_scales.h"
 #include "reader.h"
 #include "shuffle.h"
 #include "sparse.h"
@@ -24,10 +25,12 @@
 #define PROBE_ALL_MAX_BYTES (256u << 10)
 #define PROBE_MUST_SAVE 64u /* one part in */
 
-/* What of a chunk is coded: all elements, or those that are not zero, and what else there is then. */
+/* What of a chunk is coded: all elements, or those that are not zero, or whole numbers; and what else there is then. */
 struct coded {
     uint32_t element_count;
     struct cllm_sparse_head head; /* with a mask_count of 0: all */
+    bool is_scaled;
+    struct cllm_scales scales;
 };
 
 struct cllm_group {
@@ -43,6 +46,8 @@ struct cllm_group {
     struct cllm_ready_chunk *chunks;
     struct coded *coded; /* of each chunk */
     uint32_t chunk_count;
+    float *scales;    /* of scaled chunks */
+    bool has_scales;  /* the first chunk of this group may be whole numbers times scales */
     bool has_matches; /* a chunk of this group was found to repeat itself */
     struct cllm_tables tables;
     struct cllm_float_code codes[CLLM_GROUP_TABLES_MAX + 1];
@@ -51,6 +56,7 @@ struct cllm_group {
 };
 
 #define CHUNKS_MAX (CLLM_GROUP_BYTES >> CLLM_CHUNK_LOG2_MIN)
+#define SCALES_MAX (CLLM_GROUP_BYTES / 2 >> CLLM_SCALED_GROUP_LOG2_MIN)
 
 enum cllm_status cllm_group_create(struct cllm_group **group_out, struct cllm_error *err)
 {
@@ -65,10 +71,11 @@ enum cllm_status cllm_group_create(struct cllm_group **group_out, struct cllm_er
     group->check = malloc(bytes);
     group->chunks = calloc(CHUNKS_MAX, sizeof *group->chunks);
     group->coded = calloc(CHUNKS_MAX, sizeof *group->coded);
+    group->scales = malloc(SCALES_MAX * sizeof *group->scales);
     enum cllm_status status = cllm_compressor_create(&group->compressor, err);
     if (!status) status = cllm_decoder_create(&group->decoder, err);
     const bool complete = group->input && group->symbols && group->masks && group->other && group->check && group->chunks;
-    if (!status && !(complete && group->coded)) {
+    if (!status && !(complete && group->coded && group->scales)) {
         status = cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for encoding");
     }
     if (status) {
@@ -90,6 +97,7 @@ void cllm_group_destroy(struct cllm_group *group)
     free(group->check);
     free(group->chunks);
     free(group->coded);
+    free(group->scales);
     cllm_compressor_destroy(group->compressor);
     cllm_decoder_destroy(group->decoder);
     free(group);
@@ -201,24 +209,61 @@ static const uint8_t *choose_coded(struct cllm_group *group, const struct cllm_p
 /* Where the float part of chunk k is stored. */
 static uint8_t *stored_elements(const struct cllm_group *group, uint32_t k)
 {
-    return group->stored + k * group->stored_stride + (group->coded[k].head.mask_count ? CLLM_SPARSE_HEAD_BYTES : 0);
+    const struct coded *coded = &group->coded[k];
+    const size_t head = coded->is_scaled ? CLLM_SCALED_HEAD_BYTES : coded->head.mask_count ? CLLM_SPARSE_HEAD_BYTES : 0;
+    return group->stored + k * group->stored_stride + head;
 }
 
-/* A palette for the elements of a chunk, if there is one that takes less than `field_counts` of fields with their remainders: its
- * indices are then the chunk's symbols. Returns the table, or -1. */
-static int try_palette(struct cllm_group *group, const struct cllm_plan *plan, const uint8_t *elements, uint32_t element_count,
-                       const uint64_t field_counts[256], uint8_t *symbols)
+/* A palette for the elements of a chunk, if there is one that takes less than `bits`: its indices are then the chunk's symbols.
+ * Returns the table, or -1. */
+static int try_palette(struct cllm_group *group, unsigned element_bytes, const uint8_t *elements, uint32_t element_count,
+                       uint64_t bits, uint8_t *symbols)
 {
     struct cllm_palette own = {.count = 0};
     uint64_t counts[256] = {0};
     uint8_t index[256];
-    unsigned element_bytes = plan->layout.element_bytes;
     if (element_bytes == 1 || !cllm_palette_collect(&own, elements, element_bytes, element_count, group->other, counts))
         return -1;
-    uint64_t bits = cllm_tables_estimate(field_counts, cllm_layout_remainder_bits(&plan->layout));
     int t = cllm_tables_assign_palette(&group->tables, &own, counts, element_bytes, bits, index);
     if (t >= 0) translate(group->other, index, element_count, symbols);
     return t;
+}
+
+/* What a chunk takes as fields with their remainders, or as a palette of its own, if that is less. */
+static uint64_t estimate_elements(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, uint8_t *symbols)
+{
+    struct cllm_palette own = {.count = 0};
+    uint64_t field_counts[256] = {0}, counts[256] = {0};
+    const unsigned element_bytes = plan->layout.element_bytes;
+    const uint8_t *elements = group->chunks[k].stored;
+    const uint32_t element_count = group->chunks[k].chunk.decoded_bytes / element_bytes;
+    cllm_float_split(&plan->layout, elements, element_count, symbols, stored_elements(group, k), field_counts);
+    uint64_t bits = cllm_tables_estimate(field_counts, cllm_layout_remainder_bits(&plan->layout));
+    if (cllm_palette_collect(&own, elements, element_bytes, element_count, group->other, counts)) {
+        const uint64_t palette_bits = cllm_tables_estimate(counts, 0);
+        if (palette_bits < bits) bits = palette_bits;
+    }
+    return bits;
+}
+
+/* Makes chunk k one of whole numbers and scales, if they are found and take less. */
+static bool try_scales(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, uint8_t *symbols)
+{
+    struct cllm_chunk *chunk = &group->chunks[k].chunk;
+    struct coded *coded = &group->coded[k];
+    const unsigned element_bytes = plan->layout.element_bytes;
+    const uint32_t element_count = chunk->decoded_bytes / element_bytes;
+    *coded = (struct coded){.element_count = element_count};
+    coded->scales.scales = group->scales + (size_t)k * (plan->chunk_bytes / element_bytes >> CLLM_SCALED_GROUP_LOG2_MIN);
+    if (!cllm_scales_fit(plan->scaled_type, group->chunks[k].stored, element_count, &coded->scales, group->check)) return false;
+    const uint64_t bits = estimate_elements(group, plan, k, symbols),
+                   scale_bits = 8 * (uint64_t)cllm_scales_bytes(&coded->scales);
+    if (bits <= scale_bits) return false;
+    const int t = try_palette(group, element_bytes, group->check, element_count, bits - scale_bits, symbols);
+    if (t < 0) return false;
+    coded->is_scaled = true;
+    chunk->table_index = (uint16_t)t;
+    return true;
 }
 
 /* Splits every chunk and decides which of them share a code. Returns false where no chunk has a float form. */
@@ -226,15 +271,19 @@ static bool split_chunks(struct cllm_group *group, const struct cllm_plan *plan)
 {
     uint32_t stride = plan->chunk_bytes / plan->layout.element_bytes;
     memset(&group->tables, 0, sizeof group->tables);
+    group->has_scales = plan->scaled_type != CLLM_SCALED_NONE && has_float_form(plan, &group->chunks[0].chunk) &&
+                        cllm_scales_suspected(plan->scaled_type, group->chunks[0].stored, stride);
     for (uint32_t k = 0; k < group->chunk_count; k++) {
         uint64_t counts[256] = {0};
         struct cllm_chunk *chunk = &group->chunks[k].chunk;
         uint8_t *symbols = group->symbols + (size_t)k * stride;
         if (!has_float_form(plan, chunk)) continue;
+        if (group->has_scales && try_scales(group, plan, k, symbols)) continue;
         const uint8_t *elements = choose_coded(group, plan, k);
         const struct coded *coded = &group->coded[k];
         cllm_float_split(&plan->layout, elements, coded->element_count, symbols, stored_elements(group, k), counts);
-        int t = try_palette(group, plan, elements, coded->element_count, counts, symbols);
+        const uint64_t bits = cllm_tables_estimate(counts, cllm_layout_remainder_bits(&plan->layout));
+        int t = try_palette(group, plan->layout.element_bytes, elements, coded->element_count, bits, symbols);
         chunk->table_index = (uint16_t)(t < 0 ? (int)cllm_tables_assign(&group->tables, counts) : t);
     }
     cllm_tables_finish(&group->tables);
@@ -255,6 +304,8 @@ static size_t encode_symbols(struct cllm_group *group, const struct cllm_plan *p
     }
     size_t float_bytes =
         cllm_float_encode(&layout, &group->codes[chunk->table_index], symbols, coded->element_count, stored_elements(group, k));
+    if (coded->is_scaled)
+        return cllm_scales_store(&coded->scales, (uint32_t)float_bytes, group->stored + k * group->stored_stride);
     if (coded->head.mask_count == 0) return float_bytes;
     const uint8_t *mask_symbols = group->masks + 2 * k * group->mask_stride, *signs = mask_symbols + group->mask_stride;
     coded->head.float_bytes = (uint32_t)float_bytes;
@@ -271,7 +322,9 @@ static void encode_float_chunks(struct cllm_group *group, const struct cllm_plan
         if (!has_float_form(plan, chunk)) continue;
         size_t bytes = encode_symbols(group, plan, k);
         if (bytes >= chunk->decoded_bytes) continue;
-        chunk->form = group->coded[k].head.mask_count ? CLLM_FORM_SPARSE : CLLM_FORM_FLOAT;
+        chunk->form = group->coded[k].is_scaled         ? CLLM_FORM_SCALED
+                      : group->coded[k].head.mask_count ? CLLM_FORM_SPARSE
+                                                        : CLLM_FORM_FLOAT;
         chunk->mask_table_index = (uint16_t)group->tables.count;
         chunk->stored_bytes = (uint32_t)bytes;
         group->chunks[k].stored = group->stored + k * group->stored_stride;
@@ -331,11 +384,12 @@ static bool probe_finds_matches(struct cllm_group *group, const struct cllm_plan
 }
 
 /* zstd is slow: among ordinary weights only the first chunk of a group is looked at closely. What is structure in a sparse chunk
- * is mostly its zeros. */
+ * is mostly its zeros, and in a scaled one what was found already. */
 static bool is_zstd_worth_trying(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, size_t byte_count)
 {
     const struct cllm_chunk *chunk = &group->chunks[k].chunk;
     uint32_t raw_bytes = chunk->decoded_bytes, element_bytes = plan->layout.element_bytes;
+    if (chunk->form == CLLM_FORM_SCALED) return group->has_matches;
     bool saves_little = chunk->stored_bytes >= raw_bytes - raw_bytes / TRY_ZSTD_BELOW_SAVING;
     bool saves_much = chunk->stored_bytes < raw_bytes / TRY_ZSTD_ABOVE_RATIO;
     if (element_bytes == 0 || byte_count <= TRY_ZSTD_MAX_BYTES || saves_much || group->has_matches) return true;

@@ -43,9 +43,17 @@ static struct cllm_layout choose_layout(const struct cllm_dtype *dtype)
     return (struct cllm_layout){bytes, (uint8_t)(dtype->exponent_shift + dtype->exponent_bits - 8), 8, 0, 0};
 }
 
+static enum cllm_scaled_type choose_scaled_type(const struct cllm_dtype *dtype)
+{
+    if (!dtype || dtype->kind != CLLM_KIND_FLOAT) return CLLM_SCALED_NONE;
+    if (dtype->element_bits == 32) return CLLM_SCALED_F32;
+    if (dtype->element_bits != 16) return CLLM_SCALED_NONE;
+    return dtype->exponent_bits == 8 ? CLLM_SCALED_BF16 : CLLM_SCALED_F16;
+}
+
 struct cllm_plan cllm_plan_make(const struct cllm_dtype *dtype, uint64_t decoded_bytes)
 {
-    struct cllm_plan plan = {.layout = choose_layout(dtype)};
+    struct cllm_plan plan = {.layout = choose_layout(dtype), .scaled_type = choose_scaled_type(dtype)};
     if (plan.layout.element_bytes) plan.layout.segment_log2 = choose_segment_log2(plan.layout.element_bytes, decoded_bytes);
     plan.chunk_bytes = plan.layout.element_bytes ? FLOAT_CHUNK_ELEMENTS * plan.layout.element_bytes : OTHER_CHUNK_BYTES;
     plan.zstd_level = decoded_bytes <= STRONG_LEVEL_MAX_BYTES ? STRONG_LEVEL : FAST_LEVEL;

@@ -2,11 +2,12 @@
 #ifndef CLLM_PLAN_H
 #define CLLM_PLAN_H
 
-#include "cllm.h"
+#include "scaled.h"
 
 struct cllm_plan {
     struct cllm_layout layout; /* element_bytes 0: no float form */
-    uint32_t chunk_bytes;      /* decoded size of a chunk, a power of two */
+    enum cllm_scaled_type scaled_type;
+    uint32_t chunk_bytes; /* decoded size of a chunk, a power of two */
     int zstd_level;
 };
 

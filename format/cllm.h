@@ -102,6 +102,7 @@ enum cllm_form {
     CLLM_FORM_FLOAT = 2,  /* one entropy-coded field of each element, the rest in raw planes; or elements of a palette, coded */
     CLLM_FORM_PLANES = 3, /* one zstd frame of the elements' byte planes */
     CLLM_FORM_SPARSE = 4, /* elements that are not zero as in the float form, and masks, coded, that say where they are */
+    CLLM_FORM_SCALED = 5, /* whole numbers as in the float form, and scales that groups of them are multiplied by */
 };
 
 /* How one element splits into a coded symbol and raw remainder; FORMAT.md "Float form". */
@@ -127,7 +128,7 @@ struct cllm_chunk {
     uint64_t checksum;      /* XXH3-64 of the stored bytes and the zero padding up to a multiple of 16 */
     uint32_t stored_bytes;  /* without padding */
     uint32_t decoded_bytes;
-    uint16_t table_index;      /* into the data object's tables; meaningful for CLLM_FORM_FLOAT and CLLM_FORM_SPARSE */
+    uint16_t table_index;      /* into the data object's tables; meaningful for the forms float, sparse and scaled */
     uint16_t mask_table_index; /* the same for the masks of CLLM_FORM_SPARSE; above table_index, by 255 at most */
     uint8_t form;              /* enum cllm_form */
 };

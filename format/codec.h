@@ -125,7 +125,7 @@ CLLM_HOST_DEVICE uint32_t cllm_bits_mirrored(uint32_t value, unsigned width)
 /* Whether chunks of this form have elements by a code table. */
 static inline bool cllm_form_has_table(unsigned form)
 {
-    return form == CLLM_FORM_FLOAT || form == CLLM_FORM_SPARSE;
+    return form == CLLM_FORM_FLOAT || form == CLLM_FORM_SPARSE || form == CLLM_FORM_SCALED;
 }
 
 /* --------------------------------------------------------------------------------------------------- chunk contents */

@@ -461,6 +461,10 @@ static enum cllm_status check_chunk_tables(struct parser *parser, const struct c
     if (!table->value_bytes && bits < 8 && cllm_table_last_symbol(table) >> bits != 0) {
         return fail_corrupt(parser, "a coded symbol", cllm_table_last_symbol(table), "bits of the coded field", bits);
     }
+    if (chunk->form == CLLM_FORM_SCALED && !table->value_bytes) {
+        return fail_corrupt(parser, "code table of a scaled chunk, which has no palette:", chunk->table_index,
+                            "number of tables is", data->table_count);
+    }
     if ((chunk->form == CLLM_FORM_SPARSE) != (mask_step > 0)) {
         return fail_corrupt(parser, "step to the code table of masks", mask_step, "in a chunk of form", chunk->form);
     }
@@ -500,7 +504,7 @@ static enum cllm_status parse_chunk(struct parser *parser, const struct cllm_dat
         }
     }
     if (cllm_form_has_table(chunk->form)) return check_chunk_tables(parser, data, chunk, mask_step);
-    if (chunk->form <= CLLM_FORM_SPARSE && (chunk->table_index != 0 || mask_step != 0)) {
+    if (chunk->form <= CLLM_FORM_SCALED && (chunk->table_index != 0 || mask_step != 0)) {
         return fail_corrupt(parser, "code table of a chunk that uses none", chunk->table_index + mask_step, "expected", 0);
     }
     chunk->mask_table_index = (uint16_t)(chunk->table_index + mask_step); /* of a form that is not known: as it came */
@@ -673,7 +677,8 @@ static void emit_layout(struct emitter *emitter, const struct cllm_index *index)
             emit_uint(emitter, chunk->stored_bytes, 4);
             emit_uint(emitter, chunk->form, 1);
             /* forms that are not known may have any step */
-            emit_uint(emitter, chunk->form < CLLM_FORM_SPARSE ? 0 : (unsigned)chunk->mask_table_index - chunk->table_index, 1);
+            const bool has_step = chunk->form == CLLM_FORM_SPARSE || chunk->form > CLLM_FORM_SCALED;
+            emit_uint(emitter, has_step ? (unsigned)chunk->mask_table_index - chunk->table_index : 0, 1);
             emit_uint(emitter, chunk->table_index, 2);
             emit_uint(emitter, chunk->checksum, 8);
         }

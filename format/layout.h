@@ -61,6 +61,9 @@
 /* 12: Sparse form */
 #define CLLM_SPARSE_HEAD_BYTES 16u
 
+/* 12: Scaled form */
+#define CLLM_SCALED_HEAD_BYTES 16u
+
 /* 11: Limits */
 #define CLLM_CHUNK_LOG2_MIN 10u
 #define CLLM_CHUNK_LOG2_MAX 24u

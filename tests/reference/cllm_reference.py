@@ -14,6 +14,7 @@ Needs Python 3.11, python3-zstandard, python3-xxhash.
 """
 
 import hashlib
+import math
 import os
 import struct
 import sys
@@ -43,7 +44,8 @@ MAX_WINDOW = 2**31  # §7
 MAX_CODE_BITS = 11  # §6.2
 
 # §12
-FORM_RAW, FORM_ZSTD, FORM_FLOAT, FORM_PLANES, FORM_SPARSE = 0, 1, 2, 3, 4
+FORM_RAW, FORM_ZSTD, FORM_FLOAT, FORM_PLANES, FORM_SPARSE, FORM_SCALED = 0, 1, 2, 3, 4, 5
+SCALED_BF16, SCALED_F16, SCALED_F32 = 1, 2, 3
 DTYPE_BITS = {
     b"BOOL": 8, b"F4": 4, b"F6_E2M3": 6, b"F6_E3M2": 6, b"U8": 8, b"I8": 8, b"F8_E5M2": 8, b"F8_E4M3": 8, b"F8_E8M0": 8,
     b"F8_E4M3FNUZ": 8, b"F8_E5M2FNUZ": 8, b"I16": 16, b"U16": 16, b"F16": 16, b"BF16": 16, b"I32": 32, b"U32": 32,
@@ -477,14 +479,15 @@ def parse_palettes(cursor, layout):
 
 
 def check_chunk_tables(layout, form, table_index, step):
-    """What float and sparse chunks must have: a code table of elements, sparse ones another of masks, `step` behind it."""
+    """What chunks of elements must have: a code table, scaled ones with a palette, sparse ones another of masks, `step` behind it."""
     require(table_index < layout.table_count, CORRUPT, f"code table {table_index} of {layout.table_count}")
     table = layout.tables[table_index]
     last = max(table.lengths)
     fits = last < 1 << layout.symbol_bits or table.palette is not None
     require(fits, CORRUPT, f"code table: symbol {last} of {layout.symbol_bits} bits")
-    if form == FORM_FLOAT:
-        require(step == 0, CORRUPT, f"step {step} to a code table of masks in a float chunk")
+    require(form != FORM_SCALED or table.palette is not None, CORRUPT, "code table of a scaled chunk without a palette")
+    if form != FORM_SPARSE:
+        require(step == 0, CORRUPT, f"step {step} to a code table of masks in a chunk of form {form}")
         return
     require(step > 0, CORRUPT, "no code table of masks in a sparse chunk")
     require(table_index + step < layout.table_count, CORRUPT, f"code table {table_index + step} of {layout.table_count}")
@@ -494,10 +497,10 @@ def check_chunk_tables(layout, form, table_index, step):
 def parse_chunk_record(cursor, layout, decoded_bytes, position):
     stored_bytes, form, step, table_index, checksum = cursor.u32(), cursor.u8(), cursor.u8(), cursor.u16(), cursor.u64()
     require(1 <= stored_bytes <= decoded_bytes, CORRUPT, f"chunk of {decoded_bytes} bytes in {stored_bytes}")
-    if form in (FORM_FLOAT, FORM_PLANES, FORM_SPARSE):
+    if form in (FORM_FLOAT, FORM_PLANES, FORM_SPARSE, FORM_SCALED):
         require(layout.element_bytes != 0, CORRUPT, f"form {form} in an object without elements")
         require(decoded_bytes % layout.element_bytes == 0, CORRUPT, f"form {form}: a broken number of elements")
-    if form in (FORM_FLOAT, FORM_SPARSE):
+    if form in (FORM_FLOAT, FORM_SPARSE, FORM_SCALED):
         check_chunk_tables(layout, form, table_index, step)
     elif form in (FORM_RAW, FORM_ZSTD, FORM_PLANES):
         require(table_index == step == 0, CORRUPT, f"code table {table_index}, step {step} for form {form}")
@@ -729,6 +732,48 @@ def decode_sparse(stored, decoded_bytes, layout, table, mask_table):
     return b"".join(pieces)
 
 
+def round_to(code, value):
+    """A number rounded to binary32 ("<f") or binary16 ("<e"), as bytes."""
+    try:
+        return struct.pack(code, value)
+    except OverflowError:
+        return struct.pack(code, math.copysign(math.inf, value))
+
+
+def multiply(number, scale, element_type):
+    """§12, form 5: one element."""
+    if number == -(1 << (31 if element_type == SCALED_F32 else 15)):
+        return b"\0\0\0\x80" if element_type == SCALED_F32 else b"\0\x80"
+    (number,) = struct.unpack("<f", round_to("<f", number))
+    product = round_to("<f", number * scale)  # exact in binary64 before it is rounded
+    if element_type == SCALED_F32:
+        return product
+    if element_type == SCALED_F16:
+        return round_to("<e", struct.unpack("<f", product)[0])
+    (bits,) = struct.unpack("<I", product)
+    return struct.pack("<H", bits + 0x7FFF + (bits >> 16 & 1) >> 16)
+
+
+def decode_scaled(stored, decoded_bytes, layout, table):
+    """§12, form 5."""
+    count, size = decoded_bytes // layout.element_bytes, layout.element_bytes
+    cursor = Cursor(stored, "a scaled chunk")
+    float_bytes, element_type, scale_type, group_log2 = cursor.u32(), cursor.u8(), cursor.u8(), cursor.u8()
+    require(is_zero(cursor.take(9)), CORRUPT, "scaled chunk: reserved bytes")
+    types = {2: (SCALED_BF16, SCALED_F16), 4: (SCALED_F32,)}
+    require(element_type in types.get(size, ()), CORRUPT, f"scaled chunk: type {element_type} of elements of {size} bytes")
+    require(scale_type <= 1, CORRUPT, f"scaled chunk: type {scale_type} of scales")
+    require(5 <= group_log2 <= 15, CORRUPT, f"scaled chunk: groups of 2^{group_log2}")
+    numbers = decode_float(cursor.take(float_bytes), decoded_bytes, layout, table)
+    code, scale_bytes = ("<e", 2) if scale_type else ("<f", 4)
+    scales = [struct.unpack(code, cursor.take(scale_bytes))[0] for _ in range(ceil_div(count, 1 << group_log2))]
+    require(cursor.remaining() == 0, CORRUPT, "scaled chunk: bytes behind the scales")
+    good = all(math.isfinite(scale) and math.copysign(1, scale) > 0 for scale in scales)
+    require(good, CORRUPT, "scaled chunk: a scale that is negative or not finite")
+    numbers = struct.unpack(f"<{count}{'i' if size == 4 else 'h'}", numbers)
+    return b"".join(multiply(number, scales[i >> group_log2], element_type) for i, number in enumerate(numbers))
+
+
 def decode_chunk(container, layout, chunk):
     """§10 step 7."""
     padded = read_at(container.stream, chunk.position, align(chunk.stored_bytes, 16))
@@ -746,6 +791,8 @@ def decode_chunk(container, layout, chunk):
     if chunk.form == FORM_SPARSE:
         tables = layout.tables[chunk.table_index], layout.tables[chunk.mask_table_index]
         return decode_sparse(stored, chunk.decoded_bytes, layout, *tables)
+    if chunk.form == FORM_SCALED:
+        return decode_scaled(stored, chunk.decoded_bytes, layout, layout.tables[chunk.table_index])
     raise Rejected(UNSUPPORTED, f"form {chunk.form} of the chunk at {chunk.position}")
 
 

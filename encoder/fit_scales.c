@@ -1,0 +1,257 @@
+/* fit_scales.c - see fit_scales.h.
+ *
+ * An element v that is k times s, rounded, bounds s: it is between the ends of what rounds to v, over k. The greatest element of
+ * a group is tried as 1, 2, 3, … times s; each other element, from small to large, then has one k that it may be, and narrows s.
+ * What is left of s is tried on all elements, bit by bit.
+ */
+#include "fit_scales.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#define WINDOW 32u         /* elements that are looked at first */
+#define WINDOW_NONZERO 12u /* that must not be zero for that */
+#define WINDOWS 128u
+#define VALUES_MAX 256u
+#define SLOTS 1024u
+#define GROUP_LOG2_FIRST 12u /* larger groups hardly save anything */
+#define LIKELY 4u            /* numbers that the greatest element of a group was found to be, tried first */
+
+/* Magnitudes of a group, each once, ascending: as bits their order is that of the numbers. */
+struct magnitudes {
+    uint32_t bits[VALUES_MAX];
+    double value[VALUES_MAX], least[VALUES_MAX], most[VALUES_MAX]; /* and the ends of what rounds to it */
+    unsigned count;                                                /* without zero */
+};
+
+static uint32_t element_at(enum cllm_scaled_type type, const uint8_t *elements, uint32_t i)
+{
+    return type == CLLM_SCALED_F32 ? cllm_load_le32(elements + (size_t)i * 4) : cllm_load_le16(elements + (size_t)i * 2);
+}
+
+static uint32_t sign_of(enum cllm_scaled_type type)
+{
+    return type == CLLM_SCALED_F32 ? 0x80000000 : 0x8000;
+}
+
+/* The first magnitude that is no number. */
+static uint32_t infinity_of(enum cllm_scaled_type type)
+{
+    return type == CLLM_SCALED_F32 ? 0x7F800000 : type == CLLM_SCALED_F16 ? 0x7C00 : 0x7F80;
+}
+
+static double value_of(enum cllm_scaled_type type, uint32_t magnitude)
+{
+    if (type == CLLM_SCALED_F16) return cllm_scale_of_f16((uint16_t)magnitude);
+    return cllm_float_of_bits(type == CLLM_SCALED_F32 ? magnitude : magnitude << 16);
+}
+
+static int compare_bits(const void *a, const void *b)
+{
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* False where there are too many, or one that is no number. */
+static bool collect_magnitudes(enum cllm_scaled_type type, const uint8_t *elements, uint32_t count, struct magnitudes *found)
+{
+    uint32_t slots[SLOTS] = {0};
+    const uint32_t sign = sign_of(type), infinity = infinity_of(type);
+    found->count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const uint32_t bits = element_at(type, elements, i) & (sign - 1);
+        uint32_t slot = bits * 2654435761u >> 22;
+        if (bits == 0) continue;
+        while (slots[slot] && slots[slot] != bits) slot = (slot + 1) % SLOTS;
+        if (slots[slot]) continue;
+        if (bits >= infinity || found->count == VALUES_MAX) return false;
+        slots[slot] = bits;
+        found->bits[found->count++] = bits;
+    }
+    qsort(found->bits, found->count, sizeof *found->bits, compare_bits);
+    for (unsigned i = 0; i < found->count; i++) {
+        const double value = value_of(type, found->bits[i]), above = value_of(type, found->bits[i] + 1);
+        found->value[i] = value;
+        found->least[i] = (value + value_of(type, found->bits[i] - 1)) / 2;
+        found->most[i] = found->bits[i] + 1 < infinity ? (value + above) / 2 : value;
+    }
+    return true;
+}
+
+/* The whole number that a magnitude is by this scale, or 0. */
+static int32_t number_of(enum cllm_scaled_type type, uint32_t bits, double value, float scale)
+{
+    const double ratio = value / (double)scale;
+    if (!(ratio < CLLM_SCALED_NUMBER_MAX + 0.5)) return 0;
+    const int32_t number = (int32_t)lrint(ratio);
+    return number > 0 && cllm_scaled_element(type, number, scale) == bits ? number : 0;
+}
+
+static bool is_scale(enum cllm_scaled_type type, const struct magnitudes *found, float scale)
+{
+    if (!(scale > 0) || !isfinite(scale)) return false;
+    for (unsigned i = 0; i < found->count; i++) {
+        if (number_of(type, found->bits[i], found->value[i], scale) == 0) return false;
+    }
+    return true;
+}
+
+/* A scale from `least` to `most`, one of binary16 if there is one; 0 if none is right. */
+static float choose_scale(enum cllm_scaled_type type, const struct magnitudes *found, double least, double most)
+{
+    const float middle = (float)((least + most) / 2);
+    const uint16_t half = cllm_round_to_f16(middle);
+    for (int step = -1; step <= 1; step++) {
+        const uint16_t near = (uint16_t)(half + step);
+        if (half == 0 || near >= 0x7C00) continue;
+        if (is_scale(type, found, cllm_scale_of_f16(near))) return cllm_scale_of_f16(near);
+    }
+    if (is_scale(type, found, middle)) return middle;
+    const float others[] = {nextafterf(middle, 0), nextafterf(middle, INFINITY), (float)least, (float)most};
+    for (unsigned i = 0; i < sizeof others / sizeof *others; i++) {
+        if (is_scale(type, found, others[i])) return others[i];
+    }
+    return 0;
+}
+
+/* A scale by which the greatest magnitude is `number`; 0 if there is none. */
+static float try_number(enum cllm_scaled_type type, const struct magnitudes *found, uint32_t number)
+{
+    const unsigned last = found->count - 1;
+    double least = found->least[last] / number, most = found->most[last] / number;
+    for (unsigned i = 0; i < last; i++) {
+        const double k = nearbyint(found->value[i] * 2 / (least + most));
+        if (k < 1) return 0;
+        least = fmax(least, found->least[i] / k);
+        most = fmin(most, found->most[i] / k);
+        if (least > most) return 0;
+    }
+    return choose_scale(type, found, least, most);
+}
+
+/* What groups before had: those of a row are often alike. */
+struct history {
+    float scale; /* 0: none yet */
+    uint32_t likely[LIKELY];
+    uint32_t greatest; /* number so far: half a scale is right, too, but makes others of all numbers */
+};
+
+static void remember(struct history *history, uint32_t number)
+{
+    for (unsigned i = LIKELY - 1; i > 0; i--) history->likely[i] = history->likely[i - 1];
+    history->likely[0] = number;
+    if (number > history->greatest) history->greatest = number;
+}
+
+static bool fits_history(enum cllm_scaled_type type, const struct magnitudes *found, const struct history *history)
+{
+    const unsigned last = found->count - 1;
+    return history->scale > 0 && is_scale(type, found, history->scale) &&
+           (uint32_t)number_of(type, found->bits[last], found->value[last], history->scale) <= history->greatest;
+}
+
+/* 0 if there is none. */
+static float find_scale(enum cllm_scaled_type type, const struct magnitudes *found, struct history *history)
+{
+    if (found->count == 0) return history->scale > 0 ? history->scale : 1;
+    if (fits_history(type, found, history)) return history->scale;
+    for (unsigned i = 0; i < LIKELY; i++) {
+        const float scale = history->likely[i] ? try_number(type, found, history->likely[i]) : 0;
+        if (scale > 0) return scale;
+    }
+    for (uint32_t number = 1; number <= CLLM_SCALED_NUMBER_MAX; number++) {
+        const float scale = try_number(type, found, number);
+        if (scale == 0) continue;
+        remember(history, number);
+        return scale;
+    }
+    return 0;
+}
+
+static void store_numbers(enum cllm_scaled_type type, const uint8_t *elements, uint32_t count, float scale, uint8_t *out)
+{
+    const uint32_t sign = sign_of(type);
+    for (uint32_t i = 0; i < count; i++) {
+        const uint32_t element = element_at(type, elements, i), bits = element & (sign - 1);
+        const int32_t number = bits ? number_of(type, bits, value_of(type, bits), scale) : 0;
+        const uint32_t stored = element == sign ? sign : (uint32_t)(element & sign ? -number : number);
+        if (type == CLLM_SCALED_F32) cllm_store_le32(out + (size_t)i * 4, stored);
+        else cllm_store_le16(out + (size_t)i * 2, (uint16_t)stored);
+    }
+}
+
+bool cllm_scales_suspected(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count)
+{
+    const size_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2;
+    struct magnitudes found;
+    struct history history = {0, {0}, 0};
+    for (uint32_t w = 0; w < WINDOWS && (w + 1) * WINDOW <= element_count; w++) {
+        const uint8_t *window = elements + (size_t)w * WINDOW * element_bytes;
+        unsigned nonzero = 0;
+        for (uint32_t i = 0; i < WINDOW; i++) nonzero += (element_at(type, window, i) & (sign_of(type) - 1)) != 0;
+        if (nonzero < WINDOW_NONZERO) continue;
+        return collect_magnitudes(type, window, WINDOW, &found) && find_scale(type, &found, &history) > 0;
+    }
+    return false;
+}
+
+/* With groups of 2^group_log2. */
+static bool fit_groups(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count, unsigned group_log2,
+                       struct cllm_scales *scales)
+{
+    const uint32_t size = 1u << group_log2;
+    const size_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2;
+    struct magnitudes found;
+    struct history history = {0, {0}, 0};
+    scales->scale_count = 0;
+    for (uint32_t first = 0; first < element_count; first += size) {
+        const uint32_t count = element_count - first < size ? element_count - first : size;
+        if (!collect_magnitudes(type, elements + first * element_bytes, count, &found)) return false;
+        history.scale = find_scale(type, &found, &history);
+        if (history.scale == 0) return false;
+        scales->scales[scales->scale_count++] = history.scale;
+    }
+    return true;
+}
+
+bool cllm_scales_fit(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count, struct cllm_scales *scales,
+                     uint8_t *numbers_out)
+{
+    const size_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2;
+    unsigned group_log2 = GROUP_LOG2_FIRST;
+    while (group_log2 >= CLLM_SCALED_GROUP_LOG2_MIN && !fit_groups(type, elements, element_count, group_log2, scales))
+        group_log2--;
+    if (group_log2 < CLLM_SCALED_GROUP_LOG2_MIN) return false;
+    bool is_half = true, differ = false;
+    for (uint32_t i = 0; i < scales->scale_count; i++) {
+        const float scale = scales->scales[i];
+        const uint32_t first = i << group_log2, left = element_count - first,
+                       count = left < 1u << group_log2 ? left : 1u << group_log2;
+        is_half &= scale < 65504 && cllm_scale_of_f16(cllm_round_to_f16(scale)) == scale;
+        differ |= scale != scales->scales[0];
+        store_numbers(type, elements + first * element_bytes, count, scale, numbers_out + first * element_bytes);
+    }
+    scales->head = (struct cllm_scaled_head){0, (uint8_t)type, is_half ? CLLM_SCALE_F16 : CLLM_SCALE_F32, (uint8_t)group_log2};
+    return differ;
+}
+
+size_t cllm_scales_bytes(const struct cllm_scales *scales)
+{
+    return CLLM_SCALED_HEAD_BYTES + (size_t)scales->scale_count * cllm_scale_bytes(&scales->head);
+}
+
+size_t cllm_scales_store(const struct cllm_scales *scales, uint32_t float_bytes, uint8_t *stored)
+{
+    uint8_t *at = stored + CLLM_SCALED_HEAD_BYTES + float_bytes;
+    const uint32_t scale_bytes = cllm_scale_bytes(&scales->head);
+    memset(stored, 0, CLLM_SCALED_HEAD_BYTES);
+    cllm_store_le32(stored, float_bytes);
+    stored[4] = scales->head.type;
+    stored[5] = scales->head.scale_type;
+    stored[6] = scales->head.group_log2;
+    for (uint32_t i = 0; i < scales->scale_count; i++, at += scale_bytes) {
+        if (scale_bytes == 2) cllm_store_le16(at, cllm_round_to_f16(scales->scales[i]));
+        else cllm_store_le32(at, cllm_float_bits(scales->scales[i]));
+    }
+    return (size_t)(at - stored);
+}

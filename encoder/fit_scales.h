@@ -1,0 +1,34 @@
+/* fit_scales.h - finds whole numbers and scales of which floats were made, as when weights that were quantised are written as
+ * floats again. FORMAT.md 12, form 5. */
+#ifndef CLLM_FIT_SCALES_H
+#define CLLM_FIT_SCALES_H
+
+#include "scaled.h"
+
+#include <stddef.h>
+
+#define CLLM_SCALED_NUMBER_MAX 255 /* of either sign */
+
+/* What is found of a chunk. */
+struct cllm_scales {
+    struct cllm_scaled_head head; /* but for float_bytes */
+    float *scales;                /* of each group; the caller's, room for one of every 2^CLLM_SCALED_GROUP_LOG2_MIN elements */
+    uint32_t scale_count;
+};
+
+/* Whether some elements that lie side by side are whole numbers times a scale: quick, and almost never so by chance. */
+bool cllm_scales_suspected(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count);
+
+/* Finds groups as large as there are, and a scale for each; of several that are right, numbers of binary16. Writes the whole
+ * numbers, as wide as elements. False where some group has no scale, or all have the same: the rest is then unspecified. */
+bool cllm_scales_fit(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count, struct cllm_scales *scales,
+                     uint8_t *numbers_out);
+
+/* Bytes of head and scales. */
+size_t cllm_scales_bytes(const struct cllm_scales *scales);
+
+/* Writes the head, and the scales behind the whole numbers, whose float chunk lies at `stored` + CLLM_SCALED_HEAD_BYTES. Returns
+ * the bytes of it all. */
+size_t cllm_scales_store(const struct cllm_scales *scales, uint32_t float_bytes, uint8_t *stored);
+
+#endif
