@@ -133,7 +133,8 @@ static float try_number(enum cllm_scaled_type type, const struct magnitudes *fou
 struct history {
     float scale; /* 0: none yet */
     uint32_t likely[LIKELY];
-    uint32_t greatest; /* number so far: half a scale is right, too, but makes others of all numbers */
+    uint32_t greatest; /* number so far */
+    uint32_t limit;    /* of numbers: part of a scale is right, too, but makes others of them */
 };
 
 static void remember(struct history *history, uint32_t number)
@@ -159,7 +160,7 @@ static float find_scale(enum cllm_scaled_type type, const struct magnitudes *fou
         const float scale = history->likely[i] ? try_number(type, found, history->likely[i]) : 0;
         if (scale > 0) return scale;
     }
-    for (uint32_t number = 1; number <= CLLM_SCALED_NUMBER_MAX; number++) {
+    for (uint32_t number = 1; number <= history->limit; number++) {
         const float scale = try_number(type, found, number);
         if (scale == 0) continue;
         remember(history, number);
@@ -184,7 +185,7 @@ bool cllm_scales_suspected(enum cllm_scaled_type type, const uint8_t *elements, 
 {
     const size_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2;
     struct magnitudes found;
-    struct history history = {0, {0}, 0};
+    struct history history = {.limit = CLLM_SCALED_NUMBER_MAX};
     for (uint32_t w = 0; w < WINDOWS && (w + 1) * WINDOW <= element_count; w++) {
         const uint8_t *window = elements + (size_t)w * WINDOW * element_bytes;
         unsigned nonzero = 0;
@@ -195,43 +196,52 @@ bool cllm_scales_suspected(enum cllm_scaled_type type, const uint8_t *elements, 
     return false;
 }
 
-/* With groups of 2^group_log2. */
-static bool fit_groups(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count, unsigned group_log2,
-                       struct cllm_scales *scales)
+/* With groups of 2^group_log2 and numbers up to `limit`. Returns the greatest one, or 0 where some group has no scale. */
+static uint32_t fit_groups(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count, unsigned group_log2,
+                           uint32_t limit, struct cllm_scales *scales)
 {
     const uint32_t size = 1u << group_log2;
     const size_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2;
     struct magnitudes found;
-    struct history history = {0, {0}, 0};
+    struct history history = {.limit = limit};
     scales->scale_count = 0;
     for (uint32_t first = 0; first < element_count; first += size) {
         const uint32_t count = element_count - first < size ? element_count - first : size;
-        if (!collect_magnitudes(type, elements + first * element_bytes, count, &found)) return false;
+        if (!collect_magnitudes(type, elements + first * element_bytes, count, &found)) return 0;
         history.scale = find_scale(type, &found, &history);
-        if (history.scale == 0) return false;
+        if (history.scale == 0) return 0;
         scales->scales[scales->scale_count++] = history.scale;
     }
-    return true;
+    return history.greatest;
 }
 
+/* Small groups say how large numbers are; larger ones, which take less, must do with these. */
 bool cllm_scales_fit(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count, struct cllm_scales *scales,
                      uint8_t *numbers_out)
 {
     const size_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2;
-    unsigned group_log2 = GROUP_LOG2_FIRST;
-    while (group_log2 >= CLLM_SCALED_GROUP_LOG2_MIN && !fit_groups(type, elements, element_count, group_log2, scales))
-        group_log2--;
-    if (group_log2 < CLLM_SCALED_GROUP_LOG2_MIN) return false;
-    bool is_half = true, differ = false;
+    unsigned group_log2 = CLLM_SCALED_GROUP_LOG2_MIN;
+    const uint32_t limit = fit_groups(type, elements, element_count, group_log2, CLLM_SCALED_NUMBER_MAX, scales);
+    if (limit == 0) return false;
+    for (group_log2 = GROUP_LOG2_FIRST; fit_groups(type, elements, element_count, group_log2, limit, scales) == 0; group_log2--) {
+        if (group_log2 == CLLM_SCALED_GROUP_LOG2_MIN) return false;
+    }
+    bool is_half = true;
     for (uint32_t i = 0; i < scales->scale_count; i++) {
         const float scale = scales->scales[i];
-        const uint32_t first = i << group_log2, left = element_count - first,
-                       count = left < 1u << group_log2 ? left : 1u << group_log2;
+        const uint32_t first = i << group_log2, left = element_count - first, size = 1u << group_log2;
         is_half &= scale < 65504 && cllm_scale_of_f16(cllm_round_to_f16(scale)) == scale;
-        differ |= scale != scales->scales[0];
-        store_numbers(type, elements + first * element_bytes, count, scale, numbers_out + first * element_bytes);
+        store_numbers(type, elements + first * element_bytes, left < size ? left : size, scale,
+                      numbers_out + first * element_bytes);
     }
     scales->head = (struct cllm_scaled_head){0, (uint8_t)type, is_half ? CLLM_SCALE_F16 : CLLM_SCALE_F32, (uint8_t)group_log2};
+    return true;
+}
+
+bool cllm_scales_differ(const struct cllm_scales *scales)
+{
+    bool differ = false;
+    for (uint32_t i = 1; i < scales->scale_count; i++) differ |= scales->scales[i] != scales->scales[0];
     return differ;
 }
 

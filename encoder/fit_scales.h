@@ -20,9 +20,12 @@ struct cllm_scales {
 bool cllm_scales_suspected(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count);
 
 /* Finds groups as large as there are, and a scale for each; of several that are right, numbers of binary16. Writes the whole
- * numbers, as wide as elements. False where some group has no scale, or all have the same: the rest is then unspecified. */
+ * numbers, as wide as elements. False where some group has no scale, or all are zero: the rest is then unspecified. */
 bool cllm_scales_fit(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count, struct cllm_scales *scales,
                      uint8_t *numbers_out);
+
+/* Whether there is more than one: else a palette does as well. */
+bool cllm_scales_differ(const struct cllm_scales *scales);
 
 /* Bytes of head and scales. */
 size_t cllm_scales_bytes(const struct cllm_scales *scales);

@@ -256,6 +256,7 @@ static bool try_scales(struct cllm_group *group, const struct cllm_plan *plan, u
     *coded = (struct coded){.element_count = element_count};
     coded->scales.scales = group->scales + (size_t)k * (plan->chunk_bytes / element_bytes >> CLLM_SCALED_GROUP_LOG2_MIN);
     if (!cllm_scales_fit(plan->scaled_type, group->chunks[k].stored, element_count, &coded->scales, group->check)) return false;
+    if (!cllm_scales_differ(&coded->scales)) return false;
     const uint64_t bits = estimate_elements(group, plan, k, symbols),
                    scale_bits = 8 * (uint64_t)cllm_scales_bytes(&coded->scales);
     if (bits <= scale_bits) return false;
@@ -272,7 +273,8 @@ static bool split_chunks(struct cllm_group *group, const struct cllm_plan *plan)
     uint32_t stride = plan->chunk_bytes / plan->layout.element_bytes;
     memset(&group->tables, 0, sizeof group->tables);
     group->has_scales = plan->scaled_type != CLLM_SCALED_NONE && has_float_form(plan, &group->chunks[0].chunk) &&
-                        cllm_scales_suspected(plan->scaled_type, group->chunks[0].stored, stride);
+                        cllm_scales_suspected(plan->scaled_type, group->chunks[0].stored,
+                                              group->chunks[0].chunk.decoded_bytes / plan->layout.element_bytes);
     for (uint32_t k = 0; k < group->chunk_count; k++) {
         uint64_t counts[256] = {0};
         struct cllm_chunk *chunk = &group->chunks[k].chunk;

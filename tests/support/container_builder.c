@@ -4,6 +4,7 @@
 #include "compress.h"
 #include "digest.h"
 #include "encode_float.h"
+#include "fit_scales.h"
 #include "shuffle.h"
 #include "sparse.h"
 #include "table.h"
@@ -223,11 +224,32 @@ static void encode_sparse(struct test_container *container, const struct test_da
     free(present);
 }
 
+static void encode_scaled(struct test_container *container, const struct test_data *data, struct scratch *scratch,
+                          const uint8_t *bytes, struct cllm_chunk *chunk)
+{
+    const struct cllm_layout layout = cllm_layout_of_palette(&data->layout);
+    const uint32_t element_count = chunk->decoded_bytes / layout.element_bytes;
+    float *found = malloc((element_count / 32 + 1) * sizeof *found);
+    uint8_t *numbers = malloc(chunk->decoded_bytes);
+    struct cllm_scales scales = {.scales = found};
+    uint64_t counts[256] = {0};
+    TEST_REQUIRE(found && numbers && cllm_scales_fit(data->scaled_type, bytes, element_count, &scales, numbers), NULL);
+    split(data, numbers, chunk->decoded_bytes, scratch, counts);
+    chunk->table_index = add_table(container, data, counts, scratch);
+    const size_t float_bytes = cllm_float_encode(&layout, &scratch->code, scratch->symbols, element_count, scratch->stored);
+    memmove(scratch->stored + CLLM_SCALED_HEAD_BYTES, scratch->stored, float_bytes);
+    chunk->stored_bytes = (uint32_t)cllm_scales_store(&scales, (uint32_t)float_bytes, scratch->stored);
+    free(found);
+    free(numbers);
+}
+
 static void encode_chunk(struct test_container *container, const struct test_data *data, struct scratch *scratch,
                          const uint8_t *bytes, struct cllm_chunk *chunk)
 {
     if (chunk->form == CLLM_FORM_SPARSE) {
         encode_sparse(container, data, scratch, bytes, chunk);
+    } else if (chunk->form == CLLM_FORM_SCALED) {
+        encode_scaled(container, data, scratch, bytes, chunk);
     } else if (chunk->form == CLLM_FORM_FLOAT) {
         uint64_t counts[256] = {0};
         uint32_t element_count = chunk->decoded_bytes / data->layout.element_bytes;

@@ -4,7 +4,7 @@
 #ifndef CLLM_CONTAINER_BUILDER_H
 #define CLLM_CONTAINER_BUILDER_H
 
-#include "cllm.h"
+#include "scaled.h"
 
 /* Aborts with the place and `err`'s message, if given, where `condition` does not hold. */
 #define TEST_REQUIRE(condition, err) test_require((condition), #condition, __FILE__, __LINE__, (err))
@@ -37,8 +37,9 @@ struct test_data {
     struct cllm_layout layout;   /* all zero: no float form */
     const enum cllm_form *forms; /* of each chunk; null: the forms below for all chunks */
     enum cllm_form form;
-    bool one_table; /* all float chunks share one code table; otherwise each has its own */
-    bool palette;   /* code tables have a palette: and chunks have at most 256 different elements */
+    bool one_table;                    /* all float chunks share one code table; otherwise each has its own */
+    bool palette;                      /* code tables have a palette: and chunks have at most 256 different elements */
+    enum cllm_scaled_type scaled_type; /* of scaled chunks: their numbers have a palette */
 };
 
 /* Writes a data object and returns its index. `data` and what it points to may go afterwards. */

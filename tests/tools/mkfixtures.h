@@ -28,6 +28,7 @@ extern const size_t bad_fixture_count;
 void make_base(const struct fixture *fixture, const char *path);
 void make_empty_tensor(const struct fixture *fixture, const char *path);
 void make_sparse(const struct fixture *fixture, const char *path);
+void make_scaled(const struct fixture *fixture, const char *path);
 void make_palettes(const struct fixture *fixture, const char *path);
 void make_page_aligned(const struct fixture *fixture, const char *path);
 

@@ -882,6 +882,46 @@ static void make_sparse_mask_palette(const struct fixture *fixture, const char *
     close_surgery(&surgery, path);
 }
 
+/* ----------------------------------------------------------------------------------------------------------------- scaled */
+
+/* Data objects of good-scaled; their first chunks. */
+enum { SCALED_HALVES = 0, SCALED_OTHERS = 1, SCALED_CUT = 1000 };
+
+/* Pokes the first chunk of object `index`: in its head at `field`, from SCALED_CUT on in its scales; or cuts it to `value` bytes
+ * where the width is 0. */
+static void make_scaled_fault(const struct fixture *fixture, const char *path)
+{
+    const uint32_t object = (uint32_t)fixture->index;
+    uint8_t bytes[2048];
+    uint32_t stored_bytes;
+    make_scaled(fixture, path);
+    struct test_surgery surgery = open_for_surgery(path);
+    const uint8_t *stored = surgery.payload + test_surgery_chunk(&surgery, object, &stored_bytes);
+    TEST_REQUIRE(stored_bytes < sizeof bytes, NULL);
+    memcpy(bytes, stored, stored_bytes);
+    const size_t scales = CLLM_SCALED_HEAD_BYTES + cllm_load_le32(stored);
+    const size_t at = fixture->field < SCALED_CUT ? fixture->field : scales + fixture->field - SCALED_CUT;
+    for (unsigned i = 0; i < fixture->width; i++) bytes[at + i] = (uint8_t)(fixture->value >> 8 * i);
+    if (fixture->width == 0) stored_bytes = fixture->value ? (uint32_t)fixture->value : stored_bytes - 1;
+    test_surgery_replace_chunk(&surgery, object, bytes, stored_bytes);
+    close_surgery(&surgery, path);
+}
+
+#define SCALED_POKE(field, width, value) make_scaled_fault, 0, SCALED_HALVES, field, width, value
+#define SCALED_POKE_F16(field, width, value) make_scaled_fault, 0, SCALED_OTHERS, field, width, value
+
+/* One field of the chunk record of the first object. */
+static void make_scaled_record(const struct fixture *fixture, const char *path)
+{
+    make_scaled(fixture, path);
+    struct test_surgery surgery = open_for_surgery(path);
+    const size_t at = test_surgery_find(&surgery, TEST_CHUNK, SCALED_HALVES) + fixture->field;
+    test_surgery_poke(&surgery, at, fixture->width, fixture->value);
+    close_surgery(&surgery, path);
+}
+
+#define SCALED_RECORD(field, width, value) make_scaled_record, 0, 0, field, width, value
+
 /* -------------------------------------------------------------------------------------------------------------- the table */
 
 #define O(n, r, w, ...)                                                                                                          \
@@ -1086,6 +1126,29 @@ const struct fixture bad_fixtures[] = {
     V("bad-sparse-levels-fewer", "corrupt", "Masks of masks for one mask fewer than there are.",
       SPARSE_FAULT(SPARSE_LEVELS_FEWER)),
     V("bad-sparse-levels-beyond", "corrupt", "A mask beyond the last one.", SPARSE_FAULT(SPARSE_LEVELS_BEYOND)),
+    O("bad-chunk-scaled-table", "corrupt", "A scaled chunk with a code table that does not exist.", SCALED_RECORD(6, 2, 3)),
+    O("bad-chunk-scaled-step", "corrupt", "A scaled chunk with a step to a code table of masks.", SCALED_RECORD(5, 1, 1)),
+    O("bad-chunk-scaled-no-palette", "corrupt", "A scaled chunk whose code table has no palette.",
+      POKE(TEST_CHUNK, FLOAT, 4, 1, CLLM_FORM_SCALED)),
+    O("bad-chunk-scaled-without-layout", "corrupt", "A scaled chunk in a data object without float form.",
+      POKE(TEST_CHUNK, RAW, 4, 1, CLLM_FORM_SCALED)),
+    V("bad-scaled-cut", "corrupt", "A scaled chunk that ends within its head.", SCALED_POKE(0, 0, CLLM_SCALED_HEAD_BYTES - 1)),
+    V("bad-scaled-scales-cut", "corrupt", "The last byte of a scaled chunk's scales is missing.", SCALED_POKE(0, 0, 0)),
+    V("bad-scaled-float-bytes", "corrupt", "The float part of a scaled chunk ends behind it.", SCALED_POKE(0, 4, UINT32_MAX)),
+    V("bad-scaled-float-none", "corrupt", "The float part of a scaled chunk has no bytes.", SCALED_POKE(0, 4, 0)),
+    V("bad-scaled-type-none", "corrupt", "A scaled chunk of element type 0.", SCALED_POKE(4, 1, 0)),
+    V("bad-scaled-type-wide", "corrupt", "A scaled chunk of F32 in elements of two bytes.", SCALED_POKE(4, 1, 3)),
+    V("bad-scaled-type-unknown", "corrupt", "A scaled chunk of element type 4.", SCALED_POKE(4, 1, 4)),
+    V("bad-scaled-scale-type", "corrupt", "A scaled chunk of scale type 2.", SCALED_POKE(5, 1, 2)),
+    V("bad-scaled-groups-small", "corrupt", "Groups of 2^4 elements.", SCALED_POKE(6, 1, 4)),
+    V("bad-scaled-groups-large", "corrupt", "Groups of 2^16 elements.", SCALED_POKE(6, 1, 16)),
+    V("bad-scaled-groups-other", "corrupt", "Groups so large that there are more scales than they need.", SCALED_POKE(6, 1, 7)),
+    V("bad-scaled-reserved", "corrupt", "The last byte of a scaled chunk's head is not 0.", SCALED_POKE(15, 1, 1)),
+    V("bad-scaled-negative", "corrupt", "A scale that is -0.", SCALED_POKE(SCALED_CUT + 4, 4, 0x80000000)),
+    V("bad-scaled-infinite", "corrupt", "A scale that is infinite.", SCALED_POKE(SCALED_CUT + 4, 4, 0x7F800000)),
+    V("bad-scaled-nan", "corrupt", "A scale that is NaN.", SCALED_POKE(SCALED_CUT, 4, 0x7FC00000)),
+    V("bad-scaled-f16-negative", "corrupt", "A scale of binary16 that is negative.", SCALED_POKE_F16(SCALED_CUT, 2, 0x8001)),
+    V("bad-scaled-f16-infinite", "corrupt", "A scale of binary16 that is infinite.", SCALED_POKE_F16(SCALED_CUT, 2, 0x7C00)),
     V("bad-planes-no-frame", "corrupt", "A planes chunk that is no zstd frame.", POKE(TEST_CHUNK, FLOAT, 4, 1, CLLM_FORM_PLANES)),
     V("bad-chunk-checksum", "damaged", "A bit of a stored chunk is flipped.", STORED_UNCHECKED(RAW, 0, 1, 'H')),
     V("bad-chunk-padding", "corrupt", "Padding after a chunk that is not 0, checksum recomputed.", STORED(RAW, 15, 1, 1)),

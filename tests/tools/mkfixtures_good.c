@@ -252,6 +252,50 @@ void make_sparse(const struct fixture *fixture, const char *path)
     test_container_finish(container);
 }
 
+/* Whole numbers from -7 to 7, and negative zeros, times a scale that every 64 elements share. */
+static void fill_scaled(enum cllm_scaled_type type, uint8_t *out, size_t count)
+{
+    const size_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2;
+    struct test_random random = {type};
+    for (size_t i = 0; i < count; i++) {
+        const int32_t number = i % 97 == 5 ? (type == CLLM_SCALED_F32 ? INT32_MIN : INT16_MIN)
+                                           : (int32_t)((test_random_next(&random) >> 33) % 15) - 7;
+        const float scale = type == CLLM_SCALED_F16 ? cllm_scale_of_f16((uint16_t)(0x0A11 + i / 64 * 37))
+                                                    : cllm_float_of_bits(0x3C123457 + (uint32_t)(i / 64) * 0x35791);
+        uint8_t element[4];
+        cllm_store_le32(element, cllm_scaled_element(type, number, scale));
+        memcpy(out + i * element_bytes, element, element_bytes);
+    }
+}
+
+void make_scaled(const struct fixture *fixture, const char *path)
+{
+    (void)fixture;
+    static const struct cllm_layout f16 = {2, 8, 8, 0, 6}, f32 = {4, 23, 8, 0, 5};
+    uint8_t halves[2 * 1201], others[2 * 700], floats[4 * 563];
+    fill_scaled(CLLM_SCALED_BF16, halves, sizeof halves / 2);
+    fill_scaled(CLLM_SCALED_F16, others, sizeof others / 2);
+    fill_scaled(CLLM_SCALED_F32, floats, sizeof floats / 4);
+    const struct test_data data[3] = {
+        {.bytes = halves, .byte_count = sizeof halves, .layout = test_layout_bf16(7), .scaled_type = CLLM_SCALED_BF16},
+        {.bytes = others, .byte_count = sizeof others, .layout = f16, .scaled_type = CLLM_SCALED_F16},
+        {.bytes = floats, .byte_count = sizeof floats, .layout = f32, .scaled_type = CLLM_SCALED_F32},
+    };
+    struct test_container *container = test_container_create(path);
+    uint32_t parts[3];
+    for (int i = 0; i < 3; i++) {
+        struct test_data scaled = data[i];
+        scaled.form = CLLM_FORM_SCALED;
+        scaled.palette = true;
+        parts[i] = test_container_data(container, &scaled);
+    }
+    add_vector(container, "halves", "BF16", sizeof halves / 2, parts[0]);
+    add_vector(container, "others", "F16", sizeof others / 2, parts[1]);
+    add_vector(container, "floats", "F32", sizeof floats / 4, parts[2]);
+    test_container_file(container, "scaled.bin", parts, 3);
+    test_container_finish(container);
+}
+
 /* Palettes of elements of every size: of zeros of both signs, infinity and NaN, of one value, and of 200. */
 void make_palettes(const struct fixture *fixture, const char *path)
 {
@@ -491,6 +535,7 @@ const struct fixture good_fixtures[] = {
       "Zeros of both signs left out: elements of one, two and four bytes, shorter last chunks, elements of a palette, and masks "
       "that have masks.",
       make_sparse),
+    G("good-scaled", "Whole numbers and scales, as BF16, F16 (with scales of it) and F32, shorter last chunks, -0.", make_scaled),
     G("good-segments", "Segments of 2^5, 2^8 and 2^12 symbols.", make_segments),
     G("good-layouts", "Every layout of FORMAT.md 9, low zero bits, and a coded field at the top of 64 bits.", make_layouts),
     G("good-dtypes", "A tensor of each dtype of FORMAT.md 12.", make_dtypes),

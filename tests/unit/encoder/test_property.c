@@ -8,6 +8,7 @@
 #include "cllm_decode.h"
 #include "cllm_encode.h"
 #include "container_builder.h"
+#include "plan.h"
 #include "test_dir.h"
 
 #include <setjmp.h>
@@ -38,6 +39,7 @@ enum content {
     MOSTLY_ZERO,
     HALF_ZERO, /* of either sign */
     PALETTE,
+    SCALED,        /* small whole numbers times a scale a row, if the elements are floats */
     LARGE_PALETTE, /* up to 300 elements, so sometimes too many for one */
     TRAILING_ZEROS,
     RAMP,
@@ -52,6 +54,8 @@ struct recipe {
     unsigned exponent_shift;
     unsigned exponent_bits; /* 0: none */
     unsigned trailing_bits;
+    enum cllm_scaled_type scaled_type;
+    int number_max;
     uint64_t row_elements;
     uint64_t palette[16];
     unsigned palette_count;
@@ -67,7 +71,9 @@ static struct recipe make_recipe(struct test_random *random, const struct cllm_d
                             .exponent_shift = dtype->exponent_shift,
                             .exponent_bits = dtype->element_bits < 8 ? 0 : dtype->exponent_bits,
                             .trailing_bits = (unsigned)below(random, 8 * bytes),
-                            .row_elements = 1 + below(random, 600),
+                            .scaled_type = cllm_plan_make(dtype, 0).scaled_type,
+                            .number_max = 1 + (int)below(random, below(random, 2) ? 8 : 128),
+                            .row_elements = below(random, 2) ? 1 + below(random, 600) : UINT64_C(32) << below(random, 5),
                             .palette_count = 1 + (unsigned)below(random, 16),
                             .large_count = 2 + (unsigned)below(random, 299),
                             .special_one_in = below(random, 3) ? 0 : 1 + (unsigned)below(random, 500)};
@@ -84,6 +90,13 @@ static uint64_t with_exponent(const struct recipe *recipe, uint64_t noise, uint6
 static uint64_t gaussian(const struct recipe *recipe, uint64_t noise, uint64_t draw, uint64_t peak)
 {
     return with_exponent(recipe, noise, peak - (unsigned)__builtin_ctzll(draw | UINT64_C(1) << 40));
+}
+
+static uint64_t scaled(const struct recipe *recipe, uint64_t draw, uint64_t row)
+{
+    const float scale = cllm_float_of_bits(0x38000000 + (uint32_t)(recipe->palette[row % 16] % 0x08000000));
+    const int32_t number = (int32_t)(draw % (2 * (unsigned)recipe->number_max + 1)) - recipe->number_max;
+    return cllm_scaled_element(recipe->scaled_type, number, scale);
 }
 
 static uint64_t element_at(const struct recipe *recipe, struct test_random *random, uint64_t i)
@@ -103,6 +116,7 @@ static uint64_t element_at(const struct recipe *recipe, struct test_random *rand
     case HALF_ZERO:
         return draw % 2 ? draw >> 1 << 63 >> (64 - 8 * recipe->element_bytes) : gaussian(recipe, noise, draw >> 1, middle);
     case PALETTE: return recipe->palette[draw % recipe->palette_count];
+    case SCALED: return recipe->scaled_type ? scaled(recipe, draw >> 9, row) : draw % 7;
     case LARGE_PALETTE: return (1 + (draw >> 8) % recipe->large_count) * recipe->palette[0];
     case TRAILING_ZEROS: return gaussian(recipe, noise, draw, middle) >> recipe->trailing_bits << recipe->trailing_bits;
     case RAMP: return recipe->palette[0] + i * (recipe->palette[1] % 1000);
