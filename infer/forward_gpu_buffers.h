@@ -16,7 +16,7 @@ extern "C" {
 #define CLLM_PROMPT_INPUT_MIN 16   /* float32 vectors that an input has room for */
 #define CLLM_ATTENTION_HEADS_MAX 8 /* query heads of a block */
 #define CLLM_SPAN_POSITIONS 128    /* what a span of attention is a multiple of */
-#define CLLM_SPAN_COUNT_MAX 32     /* spans of a query: the lanes of a warp */
+#define CLLM_SPAN_COUNT_MAX 32     /* spans of a query */
 
 /* Offsets in bytes in one block of device memory, 256-byte aligned. Vectors that products read are padded to whole pairs of
  * steps. */

@@ -35,7 +35,8 @@ struct cllm_gpu_linear {
     const float *d_bias; /* row_count float32, or null */
 };
 
-/* As struct cllm_layer; vectors are float32, widened exactly, 16-byte aligned and readable up to whole 16 bytes. */
+/* As struct cllm_layer; vectors are float32, widened exactly, 16-byte aligned, with finite numbers up to whole 16 bytes: what
+ * follows a norm is multiplied by zeros. */
 struct cllm_gpu_layer {
     const float *d_attention_norm;
     struct cllm_gpu_linear query;

@@ -13,8 +13,9 @@
  * of slots or blocks changes a bit, nor that of warps but for the sum of a norm.
  *
  * The first slots are filled before the grid before this one has ended: weights do not depend on it. But not all of them: what
- * has been asked for is served first, and the input, which everything waits for, would come last (FORM::early_warps). Every grid
- * lets the next one start only when what lies before the previous one may be read.
+ * has been asked for is served first, and the input, which everything waits for, would come last (FORM::early_warps). A grid
+ * lets the next one start only when all that lies before the grid itself may be read; attention does earlier, as the product
+ * after it reads nothing of the queries, keys and values before it.
  */
 #ifndef CLLM_KERNELS_PRODUCT_CUH
 #define CLLM_KERNELS_PRODUCT_CUH

@@ -2,8 +2,9 @@
  * kernels include this instead of kernels_device.cuh.
  *
  * Threads are contexts that take turns and give way where they wait for others. What a copy brings arrives only when somebody
- * waits for it, and what the slot held is destroyed when it is asked for: reading too early or too late is seen. A warp that
- * disagrees about a collective operation, or a wait that never ends, ends the program. */
+ * waits for it, and what the slot held is destroyed when it is asked for: reading too early or too late is seen. So is, in the
+ * first block, reading what the grid before leaves (arrives_late) without waiting for that grid. A warp that disagrees about a
+ * collective operation, or a wait that never ends, ends the program. */
 #ifndef CLLM_EMULATED_DEVICE_H
 #define CLLM_EMULATED_DEVICE_H
 #define CLLM_KERNELS_DEVICE_CUH
@@ -72,6 +73,7 @@ struct block {
 };
 
 inline block now;
+inline std::vector<std::function<void()>> arrivals; /* once the grid before has ended */
 
 [[noreturn]] inline void stop(const char *why)
 {
@@ -129,6 +131,14 @@ inline void run_thread()
     give_way();
 }
 
+/* What the grid before the next one leaves: no numbers until somebody waits for that grid. */
+template <class T>
+void arrives_late(std::vector<T> &left)
+{
+    arrivals.push_back([&left, values = left] { left = values; });
+    memset((void *)left.data(), 0xFF, left.size() * sizeof(T));
+}
+
 /* Runs a grid; `backwards`: threads get their first turn in descending order. */
 inline void run(dim3 grid, unsigned thread_count, bool backwards, const std::function<void()> &kernel)
 {
@@ -163,6 +173,7 @@ inline void run(dim3 grid, unsigned thread_count, bool backwards, const std::fun
         }
         if (!now.copies.empty()) stop("a copy that nobody waited for");
     }
+    if (!arrivals.empty()) stop("nobody waited for the grid before");
 }
 
 inline float half_of(uint32_t pair, int i)
@@ -277,8 +288,13 @@ static inline uint32_t min(uint32_t a, uint32_t b)
 
 /* ------------------------------------------------------------------------------------------------- kernels_device.cuh */
 
+/* Other threads have their turn first: what they do before they wait, they do without what arrives. */
 static inline void wait_for_previous_grid()
 {
+    if (emulated::arrivals.empty()) return;
+    emulated::give_way();
+    for (const std::function<void()> &arrive : emulated::arrivals) arrive();
+    emulated::arrivals.clear();
 }
 
 static inline void let_next_grid_start()

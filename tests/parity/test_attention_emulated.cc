@@ -115,7 +115,8 @@ static void fill_cache(const attention_case &c, attention_data &data)
 static attention_data make_data(const attention_case &c)
 {
     attention_data data = {};
-    const uint32_t half = c.head_dim / 2, span_count = (c.context + CLLM_SPAN_POSITIONS - 1) / CLLM_SPAN_POSITIONS;
+    const uint32_t half = c.head_dim / 2, most = (c.context + CLLM_SPAN_POSITIONS - 1) / CLLM_SPAN_POSITIONS;
+    const uint32_t span_count = min(most, (uint32_t)CLLM_SPAN_COUNT_MAX);
     data.stride = (c.head_dim + 7) / 8 * 8;
     data.group = c.heads / c.kv_heads;
     data.chunks = (data.group + ATTENTION_HEADS - 1) / ATTENTION_HEADS;
@@ -196,8 +197,12 @@ static void run_kernel(const attention_case &c, attention_data &data, bool backw
     args.context_size = c.context;
     args.window = c.window;
     args.scale = 1 / sqrtf((float)c.head_dim);
-    void (*const kernel)(attention_args) = data.stride <= 32 ? attend<1> : data.stride <= 64 ? attend<2> : attend<4>;
+    void (*const kernel)(attention_args) = data.stride <= 32    ? attend<1>
+                                           : data.stride <= 64  ? attend<2>
+                                           : data.stride <= 128 ? attend<4>
+                                                                : attend<8>;
     memset(memory, 0xEE, sizeof memory);
+    for (std::vector<float> *left : {&data.query, &data.key, &data.value}) emulated::arrives_late(*left);
     emulated::run(dim3(c.kv_heads * data.chunks, span_count), ATTENTION_WARPS * WARP, backwards, [&] { kernel(args); });
 }
 
@@ -247,7 +252,10 @@ static void test_attention_is_near(void **)
         {4, 2, 16, 300, 299, 0}, /* three spans, the last one whole but for its end */
         {9, 1, 6, 150, 128, 0},  /* more query heads than a block takes, dimensions that align with nothing; one position alone */
         {3, 3, 20, 500, 450, 300}, /* a window */
-        {8, 2, 64, 140, 127, 0},   {4, 4, 128, 70, 65, 0}, {2, 1, 100, 129, 128, 1},
+        {8, 2, 64, 140, 127, 0},      {4, 4, 128, 70, 65, 0},   {2, 1, 100, 129, 128, 1},
+        {3, 1, 10, 6000, 5500, 0}, /* more positions than spans of the least size have room for */
+        {4, 2, 12, 6000, 5999, 5000}, {2, 1, 256, 300, 260, 0}, {2, 1, 160, 200, 150, 0},
+        {21, 1, 36, 4300, 4200, 0},   {2, 2, 2, 20, 15, 0},
     };
     for (const attention_case &c : cases) {
         const attention_data before = make_data(c);
