@@ -13,7 +13,9 @@
 #define WINDOW_NONZERO 12u /* that must not be zero for that */
 #define WINDOWS 128u
 #define VALUES_MAX 256u
-#define SLOTS 1024u
+#define SLOTS_LOG2_MIN 6u /* of a hash table, at most half full */
+#define SLOTS_LOG2_MAX 10u
+#define SORTED_BY_HAND_MAX 32u
 #define GROUP_LOG2_FIRST 12u /* larger groups hardly save anything */
 #define LIKELY 4u            /* numbers that the greatest element of a group was found to be, tried first */
 
@@ -52,23 +54,41 @@ static int compare_bits(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* Mostly there are few: then qsort takes longer than all else. */
+static void sort_bits(uint32_t *bits, unsigned count)
+{
+    if (count > SORTED_BY_HAND_MAX) {
+        qsort(bits, count, sizeof *bits, compare_bits);
+        return;
+    }
+    for (unsigned i = 1; i < count; i++) {
+        const uint32_t moved = bits[i];
+        unsigned k = i;
+        for (; k > 0 && bits[k - 1] > moved; k--) bits[k] = bits[k - 1];
+        bits[k] = moved;
+    }
+}
+
 /* False where there are too many, or one that is no number. */
 static bool collect_magnitudes(enum cllm_scaled_type type, const uint8_t *elements, uint32_t count, struct magnitudes *found)
 {
-    uint32_t slots[SLOTS] = {0};
-    const uint32_t sign = sign_of(type), infinity = infinity_of(type);
+    uint32_t slots[1u << SLOTS_LOG2_MAX];
+    unsigned slots_log2 = SLOTS_LOG2_MIN;
+    while (slots_log2 < SLOTS_LOG2_MAX && count > 1u << (slots_log2 - 1)) slots_log2++;
+    memset(slots, 0, sizeof *slots << slots_log2);
+    const uint32_t last = (1u << slots_log2) - 1, sign = sign_of(type), infinity = infinity_of(type);
     found->count = 0;
     for (uint32_t i = 0; i < count; i++) {
         const uint32_t bits = element_at(type, elements, i) & (sign - 1);
-        uint32_t slot = bits * 2654435761u >> 22;
+        uint32_t slot = bits * 2654435761u >> (32 - slots_log2);
         if (bits == 0) continue;
-        while (slots[slot] && slots[slot] != bits) slot = (slot + 1) % SLOTS;
+        while (slots[slot] && slots[slot] != bits) slot = (slot + 1) & last;
         if (slots[slot]) continue;
         if (bits >= infinity || found->count == VALUES_MAX) return false;
         slots[slot] = bits;
         found->bits[found->count++] = bits;
     }
-    qsort(found->bits, found->count, sizeof *found->bits, compare_bits);
+    sort_bits(found->bits, found->count);
     for (unsigned i = 0; i < found->count; i++) {
         const double value = value_of(type, found->bits[i]), above = value_of(type, found->bits[i] + 1);
         found->value[i] = value;
@@ -216,25 +236,40 @@ static uint32_t fit_groups(enum cllm_scaled_type type, const uint8_t *elements, 
 }
 
 /* Small groups say how large numbers are; larger ones, which take less, must do with these. */
-bool cllm_scales_fit(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count, struct cllm_scales *scales,
-                     uint8_t *numbers_out)
+static bool find_groups(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count, struct cllm_scales *scales)
 {
-    const size_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2;
     unsigned group_log2 = CLLM_SCALED_GROUP_LOG2_MIN;
     const uint32_t limit = fit_groups(type, elements, element_count, group_log2, CLLM_SCALED_NUMBER_MAX, scales);
     if (limit == 0) return false;
     for (group_log2 = GROUP_LOG2_FIRST; fit_groups(type, elements, element_count, group_log2, limit, scales) == 0; group_log2--) {
         if (group_log2 == CLLM_SCALED_GROUP_LOG2_MIN) return false;
     }
+    scales->head.group_log2 = (uint8_t)group_log2;
+    scales->greatest = limit;
+    return true;
+}
+
+bool cllm_scales_fit(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count, const struct cllm_scales *like,
+                     struct cllm_scales *scales, uint8_t *numbers_out)
+{
+    const size_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2;
+    if (like && fit_groups(type, elements, element_count, like->head.group_log2, like->greatest, scales)) {
+        scales->head.group_log2 = like->head.group_log2;
+        scales->greatest = like->greatest;
+    } else if (!find_groups(type, elements, element_count, scales)) {
+        return false;
+    }
+    const uint32_t size = 1u << scales->head.group_log2;
     bool is_half = true;
     for (uint32_t i = 0; i < scales->scale_count; i++) {
         const float scale = scales->scales[i];
-        const uint32_t first = i << group_log2, left = element_count - first, size = 1u << group_log2;
+        const uint32_t first = i * size, left = element_count - first;
         is_half &= scale < 65504 && cllm_scale_of_f16(cllm_round_to_f16(scale)) == scale;
         store_numbers(type, elements + first * element_bytes, left < size ? left : size, scale,
                       numbers_out + first * element_bytes);
     }
-    scales->head = (struct cllm_scaled_head){0, (uint8_t)type, is_half ? CLLM_SCALE_F16 : CLLM_SCALE_F32, (uint8_t)group_log2};
+    scales->head.type = (uint8_t)type;
+    scales->head.scale_type = is_half ? CLLM_SCALE_F16 : CLLM_SCALE_F32;
     return true;
 }
 

@@ -14,15 +14,17 @@ struct cllm_scales {
     struct cllm_scaled_head head; /* but for float_bytes */
     float *scales;                /* of each group; the caller's, room for one of every 2^CLLM_SCALED_GROUP_LOG2_MIN elements */
     uint32_t scale_count;
+    uint32_t greatest; /* number */
 };
 
 /* Whether some elements that lie side by side are whole numbers times a scale: quick, and almost never so by chance. */
 bool cllm_scales_suspected(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count);
 
-/* Finds groups as large as there are, and a scale for each; of several that are right, numbers of binary16. Writes the whole
- * numbers, as wide as elements. False where some group has no scale, or all are zero: the rest is then unspecified. */
-bool cllm_scales_fit(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count, struct cllm_scales *scales,
-                     uint8_t *numbers_out);
+/* Finds groups as large as there are, and a scale for each; of several that are right, numbers of binary16. Groups and numbers as
+ * in `like`, the chunk before or null, are enough. Writes the whole numbers, as wide as elements. False where some group has no
+ * scale, or all are zero: the rest is then unspecified. */
+bool cllm_scales_fit(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count, const struct cllm_scales *like,
+                     struct cllm_scales *scales, uint8_t *numbers_out);
 
 /* Whether there is more than one: else a palette does as well. */
 bool cllm_scales_differ(const struct cllm_scales *scales);

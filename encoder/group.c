@@ -246,8 +246,9 @@ static uint64_t estimate_elements(struct cllm_group *group, const struct cllm_pl
     return bits;
 }
 
-/* Makes chunk k one of whole numbers and scales, if they are found and take less. */
-static bool try_scales(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, uint8_t *symbols)
+/* Makes chunk k one of whole numbers and scales, if they are found and take less; `like`: of the last such chunk, or null. */
+static bool try_scales(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, const struct cllm_scales *like,
+                       uint8_t *symbols)
 {
     struct cllm_chunk *chunk = &group->chunks[k].chunk;
     struct coded *coded = &group->coded[k];
@@ -255,7 +256,8 @@ static bool try_scales(struct cllm_group *group, const struct cllm_plan *plan, u
     const uint32_t element_count = chunk->decoded_bytes / element_bytes;
     *coded = (struct coded){.element_count = element_count};
     coded->scales.scales = group->scales + (size_t)k * (plan->chunk_bytes / element_bytes >> CLLM_SCALED_GROUP_LOG2_MIN);
-    if (!cllm_scales_fit(plan->scaled_type, group->chunks[k].stored, element_count, &coded->scales, group->check)) return false;
+    if (!cllm_scales_fit(plan->scaled_type, group->chunks[k].stored, element_count, like, &coded->scales, group->check))
+        return false;
     if (!cllm_scales_differ(&coded->scales)) return false;
     const uint64_t bits = estimate_elements(group, plan, k, symbols),
                    scale_bits = 8 * (uint64_t)cllm_scales_bytes(&coded->scales);
@@ -275,12 +277,16 @@ static bool split_chunks(struct cllm_group *group, const struct cllm_plan *plan)
     group->has_scales = plan->scaled_type != CLLM_SCALED_NONE && has_float_form(plan, &group->chunks[0].chunk) &&
                         cllm_scales_suspected(plan->scaled_type, group->chunks[0].stored,
                                               group->chunks[0].chunk.decoded_bytes / plan->layout.element_bytes);
+    const struct cllm_scales *like = NULL;
     for (uint32_t k = 0; k < group->chunk_count; k++) {
         uint64_t counts[256] = {0};
         struct cllm_chunk *chunk = &group->chunks[k].chunk;
         uint8_t *symbols = group->symbols + (size_t)k * stride;
         if (!has_float_form(plan, chunk)) continue;
-        if (group->has_scales && try_scales(group, plan, k, symbols)) continue;
+        if (group->has_scales && try_scales(group, plan, k, like, symbols)) {
+            like = &group->coded[k].scales;
+            continue;
+        }
         const uint8_t *elements = choose_coded(group, plan, k);
         const struct coded *coded = &group->coded[k];
         cllm_float_split(&plan->layout, elements, coded->element_count, symbols, stored_elements(group, k), counts);

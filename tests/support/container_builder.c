@@ -233,7 +233,7 @@ static void encode_scaled(struct test_container *container, const struct test_da
     uint8_t *numbers = malloc(chunk->decoded_bytes);
     struct cllm_scales scales = {.scales = found};
     uint64_t counts[256] = {0};
-    TEST_REQUIRE(found && numbers && cllm_scales_fit(data->scaled_type, bytes, element_count, &scales, numbers), NULL);
+    TEST_REQUIRE(found && numbers && cllm_scales_fit(data->scaled_type, bytes, element_count, NULL, &scales, numbers), NULL);
     split(data, numbers, chunk->decoded_bytes, scratch, counts);
     chunk->table_index = add_table(container, data, counts, scratch);
     const size_t float_bytes = cllm_float_encode(&layout, &scratch->code, scratch->symbols, element_count, scratch->stored);

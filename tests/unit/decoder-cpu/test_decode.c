@@ -124,6 +124,69 @@ static void test_sparse_chunks_decode_or_are_corrupt(void **state)
     cllm_group_destroy(group);
 }
 
+/* What cpack's encoder makes of whole numbers times scales: one chunk, which decodes; with a bit flipped it decodes or is
+ * corrupt. */
+static void check_scaled(struct cllm_group *group, struct cllm_decoder *decoder, enum cllm_scaled_type type,
+                         uint32_t element_count)
+{
+    struct test_random random = {element_count};
+    const uint32_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2, byte_count = element_count * element_bytes;
+    const struct cllm_layout layout = {(uint8_t)element_bytes,
+                                       type == CLLM_SCALED_F32   ? 23
+                                       : type == CLLM_SCALED_F16 ? 8
+                                                                 : 7,
+                                       8, 0, 8};
+    const struct cllm_plan plan = {.layout = layout, .scaled_type = type, .chunk_bytes = 65536u * element_bytes, .zstd_level = 1};
+    uint8_t *original = malloc(byte_count + 2), *out = malloc(byte_count);
+    uint32_t chunk_count, table_count;
+    for (uint32_t i = 0; i < element_count; i++) {
+        const float scale = cllm_float_of_bits(0x38000000 + i / 96 * 0x12345);
+        const uint32_t element = cllm_scaled_element(type, (int32_t)(test_random_next(&random) % 31) - 15, scale);
+        cllm_store_le16(original + (size_t)i * element_bytes, (uint16_t)element);
+        if (element_bytes == 4) cllm_store_le16(original + (size_t)i * 4 + 2, (uint16_t)(element >> 16));
+    }
+    memcpy(cllm_group_input(group), original, byte_count);
+    assert_int_equal(cllm_group_encode(group, &plan, byte_count, NULL), CLLM_OK);
+    const struct cllm_ready_chunk *encoded = cllm_group_chunks(group, &chunk_count);
+    const struct cllm_table *tables = cllm_group_tables(group, &table_count);
+    const struct cllm_data data = {.layout = layout, .tables = tables, .table_count = table_count};
+    assert_int_equal(chunk_count, 1);
+    assert_int_equal(encoded->chunk.form, CLLM_FORM_SCALED);
+    uint8_t *stored = calloc(cllm_chunk_buffer_bytes(&encoded->chunk), 1);
+    memcpy(stored, encoded->stored, encoded->chunk.stored_bytes);
+    assert_int_equal(cllm_decode_chunk(decoder, &data, &encoded->chunk, stored, out, NULL), CLLM_OK);
+    assert_memory_equal(out, original, byte_count);
+    for (unsigned k = 0; k < 200; k++) {
+        const uint64_t draw = test_random_next(&random);
+        const uint32_t limit = k % 2 ? CLLM_SCALED_HEAD_BYTES : encoded->chunk.stored_bytes;
+        uint8_t *byte = stored + (draw >> 32) % limit, bit = (uint8_t)(1u << draw % 8);
+        *byte ^= bit;
+        const enum cllm_status status = cllm_decode_chunk(decoder, &data, &encoded->chunk, stored, out, NULL);
+        assert_true(status == CLLM_OK || status == CLLM_E_CORRUPT);
+        *byte ^= bit;
+    }
+    free(stored);
+    free(original);
+    free(out);
+}
+
+static void test_scaled_chunks_decode_or_are_corrupt(void **state)
+{
+    (void)state;
+    static const uint32_t counts[] = {1000, 4096, 40001};
+    struct cllm_group *group;
+    struct cllm_decoder *decoder;
+    assert_int_equal(cllm_group_create(&group, NULL), CLLM_OK);
+    assert_int_equal(cllm_decoder_create(&decoder, NULL), CLLM_OK);
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        for (int type = CLLM_SCALED_BF16; type <= CLLM_SCALED_F32; type++) {
+            check_scaled(group, decoder, (enum cllm_scaled_type)type, counts[i]);
+        }
+    }
+    cllm_decoder_destroy(decoder);
+    cllm_group_destroy(group);
+}
+
 static void test_load_data_gives_the_bytes_packed(void **state)
 {
     (void)state;
@@ -208,6 +271,7 @@ int main(void)
         cmocka_unit_test(test_decode_chunk_knows_every_form),
         cmocka_unit_test(test_decode_chunk_of_another_form_is_unsupported),
         cmocka_unit_test(test_sparse_chunks_decode_or_are_corrupt),
+        cmocka_unit_test(test_scaled_chunks_decode_or_are_corrupt),
         cmocka_unit_test(test_load_data_gives_the_bytes_packed),
         cmocka_unit_test(test_load_data_fails_clearly),
         cmocka_unit_test(test_load_data_can_be_interrupted),

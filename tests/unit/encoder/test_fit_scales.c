@@ -47,7 +47,7 @@ static void check_fit(enum cllm_scaled_type type, uint32_t group, int32_t most, 
         store(type, elements, i, cllm_scaled_element(type, number, scale));
     }
     assert_true(cllm_scales_suspected(type, elements, COUNT));
-    assert_true(cllm_scales_fit(type, elements, COUNT, &scales, numbers));
+    assert_true(cllm_scales_fit(type, elements, COUNT, NULL, &scales, numbers));
     assert_true(scales.head.group_log2 >= 5 && 1u << scales.head.group_log2 <= group);
     assert_int_equal(scales.scale_count, cllm_scaled_group_count(&scales.head, COUNT));
     if (half) assert_int_equal(scales.head.scale_type, CLLM_SCALE_F16);
@@ -89,7 +89,7 @@ static void test_half_a_scale_is_not_taken_from_before(void **state)
         const int32_t number = (int32_t)(i * 5 % 15) - 7;
         store(CLLM_SCALED_BF16, elements, i, cllm_scaled_element(CLLM_SCALED_BF16, number, i < 32 ? 0.25f : 0.5f));
     }
-    assert_true(cllm_scales_fit(CLLM_SCALED_BF16, elements, 64, &scales, numbers));
+    assert_true(cllm_scales_fit(CLLM_SCALED_BF16, elements, 64, NULL, &scales, numbers));
     for (uint32_t i = 0; i < 64; i++) assert_true(abs(number_at(CLLM_SCALED_BF16, numbers, i)) <= 7);
 }
 
@@ -103,7 +103,7 @@ static void test_ordinary_weights_have_none(void **state)
     for (int repetition = 0; repetition < 20; repetition++) {
         test_random_bf16(&random, elements, 4096);
         assert_false(cllm_scales_suspected(CLLM_SCALED_BF16, elements, 4096));
-        assert_false(cllm_scales_fit(CLLM_SCALED_BF16, elements, 4096, &scales, numbers));
+        assert_false(cllm_scales_fit(CLLM_SCALED_BF16, elements, 4096, NULL, &scales, numbers));
     }
     memset(elements, 0, sizeof elements);
     assert_false(cllm_scales_suspected(CLLM_SCALED_BF16, elements, 4096));
