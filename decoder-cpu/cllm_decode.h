@@ -6,6 +6,10 @@
 #include "cllm_engine.h"
 #include "cllm_progress.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---------------------------------------------------------------------------------------------------------- chunks */
 
 /* Working memory for decoding chunks; one thread at a time. */
@@ -94,5 +98,9 @@ struct cllm_verify_report {
  * A file's SHA-256 is sequential; where there are several large files they are gone through at the same time. */
 enum cllm_status cllm_verify(const struct cllm_reader *reader, const struct cllm_verify_options *options,
                              struct cllm_verify_report *report_out, struct cllm_error *err) CLLM_MUST_USE;
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -4,7 +4,11 @@
 
 #include "cllm.h"
 #include "cllm_progress.h"
-#include "source.h"
+#include "cllm_source.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 struct cllm_pack_options {
     unsigned thread_count;                /* 0: as many as the process may use; the container's bytes do not depend on it */
@@ -30,5 +34,9 @@ struct cllm_pack_report {
  * INTERNAL (self-check failed). */
 enum cllm_status cllm_pack(const struct cllm_source *source, const char *output_path, const struct cllm_pack_options *options,
                            struct cllm_pack_report *report_out, struct cllm_error *err) CLLM_MUST_USE;
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
