@@ -69,7 +69,7 @@ enum cllm_status cllm_source_read(const struct cllm_source *source, uint32_t fil
 /* Fails with CORRUPT where a file's size, modification time or identity is no longer what it was at open. */
 enum cllm_status cllm_source_check_unchanged(const struct cllm_source *source, struct cllm_error *err) CLLM_MUST_USE;
 
-/* True where `path` names (by device and inode) one of the source's files: it must not be the output. */
+/* True where `path` names (by device and inode) one of the source's files, which cllm_pack does not replace. */
 bool cllm_source_owns(const struct cllm_source *source, const char *path);
 
 /* Accepts null. */
