@@ -206,12 +206,12 @@ size_t cllm_chunk_buffer_bytes(const struct cllm_chunk *chunk);
 
 /* Reads the stored bytes of chunk `chunk_index` of data object `data_index` into `buffer` and checks their checksum; slack
  * is zeroed. Fails with IO, CORRUPT (the file ends early), DIGEST (named as tensor or file, chunk, and byte range), LIMIT
- * (buffer too small), USAGE (no such chunk). Any thread. */
+ * (buffer too small), USAGE (no such data object or chunk). Any thread. */
 enum cllm_status cllm_reader_read_chunk(const struct cllm_reader *reader, uint32_t data_index, uint32_t chunk_index, void *buffer,
                                         size_t buffer_bytes, struct cllm_error *err) CLLM_MUST_USE;
 
-/* Writes to `out` what a data object is for the user, for messages: `tensor "name"`, or `file "name"` for a literal.
- * Returns `out`. */
+/* Writes to `out` what a data object is for the user, for messages: `tensor "name"`, or `file "name"` for a literal;
+ * `data object N` for one that there is not. Returns `out`. */
 const char *cllm_reader_describe_data(const struct cllm_reader *reader, uint32_t data_index, char *out, size_t out_bytes);
 
 /* The first tensor called `name`, or null. */
