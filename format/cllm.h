@@ -106,7 +106,7 @@ enum cllm_form {
 
 /* How one element splits into a coded symbol and raw remainder; FORMAT.md "Float form". */
 struct cllm_layout {
-    uint8_t element_bytes; /* 1, 2, 4 or 8; 0 where the data object has no float chunks */
+    uint8_t element_bytes; /* 1, 2, 4 or 8; 0: all chunks are of the raw and zstd forms (which they may be otherwise, too) */
     uint8_t symbol_shift;  /* bit position of the coded field, from the least significant bit */
     uint8_t symbol_bits;   /* its width, 1 to 8 */
     uint8_t zero_bits;     /* low bits that are zero in every element and not stored; at most symbol_shift */
