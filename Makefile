@@ -59,7 +59,8 @@ LDFLAGS_coverage := --coverage
 CFLAGS_ALL = -std=c11 $(WARN) $(CFLAGS_$(config)) -pthread -ffp-contract=off $(CFLAGS)
 LDFLAGS_ALL = $(LDFLAGS_$(config)) -pthread $(LDFLAGS)
 # pkg-config is asked when a program is linked, not before: the same make may have installed it a moment ago.
-LDLIBS_ALL = $$(pkg-config --libs $(PKGS)) -lm $(if $(CU_SRC),-L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -ldl -lrt) $(LDLIBS)
+CUDA_LIBS = $(if $(CU_SRC),-L$(CUDA_HOME)/lib64 -lcudart_static -lstdc++ -ldl -lrt)
+LDLIBS_ALL = $$(pkg-config --libs $(PKGS)) -lm $(CUDA_LIBS) $(LDLIBS)
 
 # One instruction set per file: only these objects may hold such instructions.
 AVX2 := -mavx2 -mbmi -mbmi2 -mlzcnt -mfma -mf16c
@@ -275,7 +276,7 @@ install: all ## into DESTDIR and PREFIX=/usr/local; PROGRAM_PREFIX= goes before 
 	install -m 644 $(LIB) '$(libdir)'
 	install -m 644 $(PUBLIC_HEADERS) '$(includedir)'
 	printf '%s\n' 'prefix=$(PREFIX)' 'Name: cllm' 'Description: lossless containers of model weights' 'Version: $(VERSION)' \
-	    'Cflags: -I$${prefix}/include/cllm' 'Libs: -L$${prefix}/lib -lcllm' 'Libs.private: -lm -pthread' \
+	    'Cflags: -I$${prefix}/include/cllm' 'Libs: -L$${prefix}/lib -lcllm' 'Libs.private: $(strip $(CUDA_LIBS) -lm -pthread)' \
 	    'Requires.private: $(PKGS)' >'$(libdir)/pkgconfig/cllm.pc'
 uninstall: ## remove what install put there
 	rm -f $(PROGRAMS:%='$(bindir)/$(PROGRAM_PREFIX)%') $(MAN:man/%='$(mandir)/$(PROGRAM_PREFIX)%')

@@ -215,11 +215,7 @@ int cpack_pack(const struct cpack_options *options, const char *input)
 
     struct packing packing = {.options = options, .source = source};
     cllm_meter_start(&packing.meter, "packing", !options->common.no_progress && options->common.quiet_level == 0);
-    if (!to_stdout && cllm_source_owns(source, options->output)) {
-        status = cllm_fail(&err, CLLM_E_USAGE, CLLM_NO_OFFSET, "%s is one of the input files", cllm_shown(options->output));
-    } else {
-        status = to_stdout ? pack_to_stdout(&packing, &err) : pack_to_file(&packing, options->output, &err);
-    }
+    status = to_stdout ? pack_to_stdout(&packing, &err) : pack_to_file(&packing, options->output, &err);
     cllm_meter_stop(&packing.meter);
     if (!status && !to_stdout) status = report_success(&packing, input, &err);
     if (!status && options->remove_source) status = remove_sources(options, source, input, &err);

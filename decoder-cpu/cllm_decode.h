@@ -6,6 +6,10 @@
 #include "cllm_engine.h"
 #include "cllm_progress.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* ---------------------------------------------------------------------------------------------------------- chunks */
 
 /* Working memory for decoding chunks; one thread at a time. */
@@ -43,7 +47,7 @@ enum cllm_status cllm_load_file(const struct cllm_reader *reader, const struct c
 
 /* ------------------------------------------------------------------------------------------------------ restoring */
 
-/* Where the bytes of a restored file go. `write` may fail with any status. */
+/* Where the bytes of a restored file go. `write` may fail with any status, and then fills `err`, which may be null. */
 struct cllm_sink {
     enum cllm_status (*write)(void *user, const void *bytes, size_t byte_count, struct cllm_error *err);
     void *user;
@@ -67,7 +71,7 @@ enum cllm_status cllm_restore_file(const struct cllm_reader *reader, const struc
 struct cllm_verify_options {
     unsigned thread_count;                /* 0: as many as the process may use */
     bool quick;                           /* stored-byte checksums only; nothing is decoded */
-    const struct cllm_progress *progress; /* over decoded bytes (quick: stored bytes); may be null */
+    const struct cllm_progress *progress; /* over decoded bytes, with quick too; may be null */
     /* Decodes and hashes what it takes; may be null. Bytes that went through it do not come back, so the SHA-256 of a file that
      * holds any is not recomputed: the data roots, which the root digest binds to it, are. */
     const struct cllm_engine *engine;
@@ -94,5 +98,9 @@ struct cllm_verify_report {
  * A file's SHA-256 is sequential; where there are several large files they are gone through at the same time. */
 enum cllm_status cllm_verify(const struct cllm_reader *reader, const struct cllm_verify_options *options,
                              struct cllm_verify_report *report_out, struct cllm_error *err) CLLM_MUST_USE;
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -154,8 +154,8 @@ static void watch_walkers(struct verifying *all)
     uint64_t reported = 0;
     pthread_mutex_lock(&all->lock);
     for (;;) {
-        while (all->running > 0 && all->done_bytes == reported) pthread_cond_wait(&all->changed, &all->lock);
-        bool more = all->done_bytes > reported;
+        while (all->running > 0 && (all->stopped || all->done_bytes == reported)) pthread_cond_wait(&all->changed, &all->lock);
+        bool more = !all->stopped && all->done_bytes > reported;
         reported = all->done_bytes;
         if (!more) break;
         pthread_mutex_unlock(&all->lock);

@@ -4,7 +4,11 @@
 
 #include "cllm.h"
 #include "cllm_progress.h"
-#include "source.h"
+#include "cllm_source.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 struct cllm_pack_options {
     unsigned thread_count;                /* 0: as many as the process may use; the container's bytes do not depend on it */
@@ -25,10 +29,16 @@ struct cllm_pack_report {
 
 /* Packs `source` into a new container at `output_path`. Every chunk is decoded again and compared with its input; the
  * finished container is reopened and its stored bytes checked; then it is synced and appears under its name. On any failure
- * nothing new is left on disk and an existing output is as it was.
- * Fails with IO, NOMEM, EXISTS, CORRUPT (the source changed while being read), LIMIT, INTERRUPTED (progress said stop),
- * INTERNAL (self-check failed). */
+ * nothing new is left on disk and an existing output is as it was, but for one: where it was replaced and then only the sync of
+ * its folder fails, the new container, which is whole, stays.
+ * Fails with USAGE (the output is one of the source's files, a folder, or with `replace` anything but a regular file), IO,
+ * NOMEM, EXISTS, CORRUPT (the source changed while being read), LIMIT, INTERRUPTED (progress said stop), INTERNAL (self-check
+ * failed). */
 enum cllm_status cllm_pack(const struct cllm_source *source, const char *output_path, const struct cllm_pack_options *options,
                            struct cllm_pack_report *report_out, struct cllm_error *err) CLLM_MUST_USE;
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

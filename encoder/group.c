@@ -454,6 +454,7 @@ static enum cllm_status check_chunk(struct cllm_group *group, const struct cllm_
     const struct cllm_data data = {.layout = plan->layout, .tables = group->tables.table, .table_count = group->tables.count + 1};
     const uint8_t *input = chunk_input(group, plan, k);
     enum cllm_status status = cllm_decode_chunk(group->decoder, &data, &encoded->chunk, encoded->stored, group->check, err);
+    if (status == CLLM_E_NOMEM) return status;
     if (status) return cllm_fail_context(err, CLLM_E_INTERNAL, "self-check: an encoded chunk does not decode");
     if (memcmp(group->check, input, encoded->chunk.decoded_bytes) != 0) {
         return cllm_fail(err, CLLM_E_INTERNAL, CLLM_NO_OFFSET, "self-check: a chunk of form %u decodes to other bytes",

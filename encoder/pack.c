@@ -415,6 +415,15 @@ static enum cllm_status check_written(const struct packing *packing, const struc
                : CLLM_OK;
 }
 
+static enum cllm_status create_output(const struct packing *packing, const char *path, struct cllm_output **output_out,
+                                      struct cllm_error *err)
+{
+    char printable[200];
+    if (!cllm_source_owns(packing->source, path)) return cllm_output_create(path, packing->options->replace, output_out, err);
+    return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "%s is one of the input files",
+                     cllm_escape(path, strlen(path), printable, sizeof printable));
+}
+
 static enum cllm_status pack_to(struct packing *packing, struct cllm_output *output, struct cllm_error *err)
 {
     enum cllm_status status = describe_source(packing, err);
@@ -442,7 +451,7 @@ enum cllm_status cllm_pack(const struct cllm_source *source, const char *output_
     packing.report.source_bytes = source->total_bytes;
     packing.report.file_count = source->file_count;
     packing.report.tensor_count = source->tensor_count;
-    enum cllm_status status = cllm_output_create(output_path, options->replace, &output, err);
+    enum cllm_status status = create_output(&packing, output_path, &output, err);
     if (!status) status = pack_to(&packing, output, err);
     if (status) {
         cllm_output_discard(output);

@@ -4,7 +4,7 @@
 #ifndef CLLM_SOURCE_LIST_H
 #define CLLM_SOURCE_LIST_H
 
-#include "source.h"
+#include "cllm_source.h"
 
 #define CLLM_SOURCE_FILE_COUNT_MAX 65536u
 #define CLLM_SOURCE_DEPTH_MAX 16u /* of directories below the one given */

@@ -4,7 +4,7 @@
 #ifndef CLLM_SOURCE_SAFETENSORS_H
 #define CLLM_SOURCE_SAFETENSORS_H
 
-#include "source.h"
+#include "cllm_source.h"
 
 #define CLLM_SAFETENSORS_LENGTH_BYTES 8u /* little-endian length of the JSON header that follows */
 #define CLLM_SAFETENSORS_RANK_MAX 64u

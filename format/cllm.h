@@ -107,7 +107,7 @@ enum cllm_form {
 
 /* How one element splits into a coded symbol and raw remainder; FORMAT.md "Float form". */
 struct cllm_layout {
-    uint8_t element_bytes; /* 1, 2, 4 or 8; 0 where the data object has no float chunks */
+    uint8_t element_bytes; /* 1, 2, 4 or 8; 0: all chunks are of the raw and zstd forms (which they may be otherwise, too) */
     uint8_t symbol_shift;  /* bit position of the coded field, from the least significant bit */
     uint8_t symbol_bits;   /* its width, 1 to 8 */
     uint8_t zero_bits;     /* low bits that are zero in every element and not stored; at most symbol_shift */
@@ -207,12 +207,12 @@ size_t cllm_chunk_buffer_bytes(const struct cllm_chunk *chunk);
 
 /* Reads the stored bytes of chunk `chunk_index` of data object `data_index` into `buffer` and checks their checksum; slack
  * is zeroed. Fails with IO, CORRUPT (the file ends early), DIGEST (named as tensor or file, chunk, and byte range), LIMIT
- * (buffer too small), USAGE (no such chunk). Any thread. */
+ * (buffer too small), USAGE (no such data object or chunk). Any thread. */
 enum cllm_status cllm_reader_read_chunk(const struct cllm_reader *reader, uint32_t data_index, uint32_t chunk_index, void *buffer,
                                         size_t buffer_bytes, struct cllm_error *err) CLLM_MUST_USE;
 
-/* Writes to `out` what a data object is for the user, for messages: `tensor "name"`, or `file "name"` for a literal.
- * Returns `out`. */
+/* Writes to `out` what a data object is for the user, for messages: `tensor "name"`, or `file "name"` for a literal;
+ * `data object N` for one that there is not. Returns `out`. */
 const char *cllm_reader_describe_data(const struct cllm_reader *reader, uint32_t data_index, char *out, size_t out_bytes);
 
 /* The first tensor called `name`, or null. */

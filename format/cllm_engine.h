@@ -25,11 +25,11 @@ struct cllm_engine {
     void *user;
     const char *name;    /* of what does the work, for messages */
     uint32_t run_bytes;  /* decoded bytes that are worth sending at once */
-    unsigned lane_count; /* runs that should be under way at once to keep it busy */
+    unsigned lane_count; /* runs that should be under way at once to keep it busy, at least 1 */
     /* What one run at a time needs; any thread. Fails with DEVICE or NOMEM. Destroying waits for a run under way. */
     enum cllm_status (*lane_create)(void *user, void **lane_out, struct cllm_error *err);
     void (*lane_destroy)(void *user, void *lane);
-    /* Whether it decodes chunks of this form. */
+    /* Whether it decodes chunks of this form. Any thread. */
     bool (*takes)(void *user, const struct cllm_chunk *chunk);
     /* Reads the run, checks its stored checksums and begins to decode it; need not wait until that is done. Any thread, one run
      * at a time each lane. Fails with anything; the caller then decodes the run itself. */

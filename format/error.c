@@ -59,11 +59,8 @@ const char *cllm_escape(const void *bytes, size_t byte_count, char *out, size_t 
 {
     static const char ellipsis[] = "...";
     const unsigned char *p = bytes;
-    size_t used = 0;
-    if (out_bytes < 8) {
-        if (out_bytes > 0) out[0] = 0;
-        return out;
-    }
+    size_t used = 0, cut = 0; /* cut: where the ellipsis still fits */
+    if (out_bytes == 0) return out;
     for (size_t i = 0; i < byte_count;) {
         char piece[20];
         size_t piece_bytes = 0;
@@ -79,12 +76,13 @@ const char *cllm_escape(const void *bytes, size_t byte_count, char *out, size_t 
             piece_bytes = length;
             i += length;
         }
-        if (used + piece_bytes + sizeof ellipsis > out_bytes) {
-            memcpy(out + used, ellipsis, sizeof ellipsis);
+        if (used + piece_bytes >= out_bytes) {
+            snprintf(out + cut, out_bytes - cut, "%s", ellipsis);
             return out;
         }
         memcpy(out + used, piece, piece_bytes);
         used += piece_bytes;
+        if (used + sizeof ellipsis <= out_bytes) cut = used;
     }
     out[used] = 0;
     return out;

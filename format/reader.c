@@ -303,8 +303,13 @@ enum cllm_status cllm_reader_read_checked(const struct cllm_reader *reader, uint
 enum cllm_status cllm_reader_read_chunk(const struct cllm_reader *reader, uint32_t data_index, uint32_t chunk_index, void *buffer,
                                         size_t buffer_bytes, struct cllm_error *err)
 {
-    if (data_index >= reader->index.data_count || chunk_index >= reader->index.data[data_index].chunk_count) {
-        return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "no chunk %u in data object %u", chunk_index, data_index);
+    if (data_index >= reader->index.data_count) {
+        return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "no data object %u, there are %u", data_index,
+                         reader->index.data_count);
+    }
+    if (chunk_index >= reader->index.data[data_index].chunk_count) {
+        return cllm_fail(err, CLLM_E_USAGE, CLLM_NO_OFFSET, "no chunk %u in data object %u, there are %u", chunk_index,
+                         data_index, reader->index.data[data_index].chunk_count);
     }
     size_t needed = cllm_run_buffer_bytes(&reader->index.data[data_index], chunk_index, 1);
     if (buffer_bytes < needed) {
@@ -319,13 +324,14 @@ enum cllm_status cllm_reader_read_chunk(const struct cllm_reader *reader, uint32
 const char *cllm_reader_describe_data(const struct cllm_reader *reader, uint32_t data_index, char *out, size_t out_bytes)
 {
     const struct cllm_index *index = &reader->index;
+    const bool there = data_index < index->data_count;
     char name[128];
-    if (reader->owners[data_index]) {
+    if (there && reader->owners[data_index]) {
         const struct cllm_tensor *tensor = &index->tensors[reader->owners[data_index] - 1];
         snprintf(out, out_bytes, "tensor \"%s\"", cllm_escape(tensor->name, tensor->name_bytes, name, sizeof name));
         return out;
     }
-    const uint32_t owner = reader->owners[(size_t)index->data_count + data_index];
+    const uint32_t owner = there ? reader->owners[(size_t)index->data_count + data_index] : 0;
     if (owner) {
         const struct cllm_file *file = &index->files[owner - 1];
         snprintf(out, out_bytes, "file \"%s\"", cllm_escape(file->name, file->name_bytes, name, sizeof name));

@@ -47,14 +47,14 @@ builds_and_breaks() {
 
 # ---------------------------------------------------------------------------------------------------------------- layers
 
-breaks "format includes no encoder" layers format/broken.c '#include "source.h"\n' 'format/broken.c:1: .*encoder/source.h'
+breaks "format includes no encoder" layers format/broken.c '#include "cllm_source.h"\n' 'format/broken.c:1: .*encoder/cllm_source.h'
 breaks "encoder includes no inside of the decoder" layers encoder/broken.c '#include "decode_float.h"\n' 'encoder/broken.c:1: '
 breaks "decoder-cpu includes no encoder" layers decoder-cpu/broken.h '#include "cllm_encode.h"\n' 'decoder-cpu/broken.h:1: '
 breaks "decoder-gpu includes no decoder-cpu" layers decoder-gpu/broken.cu '#include "cllm_decode.h"\n' 'decoder-gpu/broken.cu:1: '
 breaks "infer includes no encoder" layers infer/broken.c '#include "cllm_encode.h"\n' 'infer/broken.c:1: '
 breaks "nothing includes cli" layers infer/broken.c '#include "message.h"\n' 'infer/broken.c:1: .*cli/message.h'
 breaks "no way around by .." layers format/broken.c '#include "../cli/message.h"\n' 'format/broken.c:1: '
-breaks "no way around by a folder's name" layers format/broken.c '#include "encoder/source.h"\n' 'format/broken.c:1: '
+breaks "no way around by a folder's name" layers format/broken.c '#include "encoder/cllm_source.h"\n' 'format/broken.c:1: '
 breaks "one name, one header" layers encoder/digest.h '\n' 'digest.h: two folders'
 breaks "the library is not written for tests" layers infer/broken.c '#include <cmocka.h>\n' 'infer/broken.c:1:cmocka'
 

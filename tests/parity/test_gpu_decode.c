@@ -10,7 +10,7 @@
 #include "float_builder.h"
 #include "group.h"
 #include "reader.h"
-#include "source.h"
+#include "cllm_source.h"
 #include "test_dir.h"
 
 #include <setjmp.h>

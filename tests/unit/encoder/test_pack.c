@@ -130,12 +130,32 @@ static void test_a_constant_tensor_is_next_to_nothing(void **state)
     free(elements);
 }
 
+static void test_a_source_is_not_replaced_by_its_container(void **state)
+{
+    (void)state;
+    struct test_dir dir = test_dir_create();
+    struct cllm_error err;
+    struct cllm_source *source;
+    struct cllm_pack_report report;
+    const struct cllm_source_options source_options = {.opaque = true};
+    const struct cllm_pack_options options = {.replace = true};
+    test_dir_write(&dir, "model", "weights", 7);
+    const char *path = test_dir_path(&dir, "model");
+    TEST_REQUIRE(cllm_source_open(path, &source_options, &source, &err) == CLLM_OK, &err);
+    assert_int_equal(cllm_pack(source, path, &options, &report, &err), CLLM_E_USAGE);
+    assert_non_null(strstr(err.message, "model is one of the input files"));
+    TEST_REQUIRE(cllm_source_check_unchanged(source, &err) == CLLM_OK, &err);
+    cllm_source_close(source);
+    test_dir_remove(&dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_low_bits_that_are_zero_everywhere_are_not_stored),
         cmocka_unit_test(test_one_element_with_a_low_bit_keeps_them_all),
         cmocka_unit_test(test_a_constant_tensor_is_next_to_nothing),
+        cmocka_unit_test(test_a_source_is_not_replaced_by_its_container),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /* Sharded checkpoints and directories as a source. Row numbers (i..) are those of the project's list of malformed inputs. */
-#include "source.h"
+#include "cllm_source.h"
 
 #include "safetensors_builder.h"
 #include "source_list.h"

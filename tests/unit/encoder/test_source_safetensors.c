@@ -1,5 +1,5 @@
 /* A single .safetensors file as a source. Row numbers (s..) are those of the project's list of malformed inputs. */
-#include "source.h"
+#include "cllm_source.h"
 
 #include "safetensors_builder.h"
 #include "source_safetensors.h"

@@ -98,9 +98,21 @@ static void test_escape_never_exceeds_its_room(void **state)
             assert_ptr_equal(cllm_escape(bytes, sizeof bytes, out, room), out);
             for (size_t i = room; i < sizeof out; i++) assert_int_equal(out[i], '#');
             if (room > 0) assert_non_null(memchr(out, 0, room));
-            if (room >= 8 && room <= 64) assert_string_equal(out + strlen(out) - 3, "...");
+            if (room >= 4 && room <= 64) assert_string_equal(out + strlen(out) - 3, "...");
         }
     }
+}
+
+static void test_escape_cuts_only_what_does_not_fit(void **state)
+{
+    (void)state;
+    char out[16];
+    assert_string_equal(cllm_escape("weights", 7, out, 8), "weights");
+    assert_string_equal(cllm_escape("weights", 7, out, 7), "wei...");
+    assert_string_equal(cllm_escape("w\n", 2, out, 6), "w\\x0a");
+    assert_string_equal(cllm_escape("w\n", 2, out, 5), "w...");
+    assert_string_equal(cllm_escape("q", 1, out, 2), "q");
+    assert_string_equal(cllm_escape("", 0, out, 1), "");
 }
 
 int main(void)
@@ -112,6 +124,7 @@ int main(void)
         cmocka_unit_test(test_escape_keeps_text_and_shows_controls),
         cmocka_unit_test(test_escape_shows_what_is_not_utf8),
         cmocka_unit_test(test_escape_never_exceeds_its_room),
+        cmocka_unit_test(test_escape_cuts_only_what_does_not_fit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

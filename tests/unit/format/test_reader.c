@@ -288,6 +288,8 @@ static void test_reader_read_chunk_checks_index_and_room(void **state)
 {
     (void)state;
     struct cllm_reader *reader;
+    struct cllm_error err;
+    char what[64];
     assert_int_equal(cllm_reader_open("fixtures/good-index-raw.cllm", &reader, NULL), CLLM_OK);
     const struct cllm_data *data = cllm_reader_index(reader)->data;
     size_t byte_count = cllm_chunk_buffer_bytes(&data[0].chunks[0]);
@@ -298,8 +300,12 @@ static void test_reader_read_chunk_checks_index_and_room(void **state)
     assert_memory_equal(buffer, "hello\n\0\0\0\0\0\0\0\0\0\0", 16);
     for (size_t i = 16; i < byte_count; i++) assert_int_equal(buffer[i], 0);
     assert_int_equal(cllm_reader_read_chunk(reader, 0, 0, buffer, byte_count - 1, NULL), CLLM_E_LIMIT);
-    assert_int_equal(cllm_reader_read_chunk(reader, 0, 1, buffer, byte_count, NULL), CLLM_E_USAGE);
-    assert_int_equal(cllm_reader_read_chunk(reader, 4, 0, buffer, byte_count, NULL), CLLM_E_USAGE);
+    assert_int_equal(cllm_reader_read_chunk(reader, 0, 1, buffer, byte_count, &err), CLLM_E_USAGE);
+    assert_string_equal(err.message, "no chunk 1 in data object 0, there are 1");
+    assert_int_equal(cllm_reader_read_chunk(reader, 4, 0, buffer, byte_count, &err), CLLM_E_USAGE);
+    assert_string_equal(err.message, "no data object 4, there are 4");
+    assert_string_equal(cllm_reader_describe_data(reader, 4, what, sizeof what), "data object 4");
+    assert_string_equal(cllm_reader_describe_data(reader, UINT32_MAX, what, sizeof what), "data object 4294967295");
     free(buffer);
     cllm_reader_close(reader);
 }

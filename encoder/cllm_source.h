@@ -1,10 +1,14 @@
-/* source.h - what a packer reads: files made of spans, some of which are tensors. One source per kind of input; all give
- * the same picture, validated in full when opened.
+/* cllm_source.h - public: what a packer reads: files made of spans, some of which are tensors. One source per kind of input; all
+ * give the same picture, validated in full when opened.
  */
 #ifndef CLLM_SOURCE_H
 #define CLLM_SOURCE_H
 
 #include "cllm.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 #define CLLM_SPAN_LITERAL UINT32_MAX
 
@@ -52,23 +56,27 @@ struct cllm_source_options {
 /* Opens `path`: a .safetensors file, a *.safetensors.index.json, or a checkpoint directory; which one is decided from what is
  * there. All headers are read and validated now; tensor bytes are not.
  * Fails with IO, NOMEM, USAGE (not a regular file or directory), FORMAT (not a checkpoint), UNSUPPORTED (a dtype that
- * safetensors does not define), CORRUPT (a rule of the format is broken; hostile-input cases S1-S43, I1-I9), LIMIT, ABSENT
- * (a listed shard is missing). Safe for any bytes; memory is bounded by the header limits. */
+ * safetensors does not define), CORRUPT (a rule of the format is broken), LIMIT, ABSENT (a listed shard is missing). Safe for any
+ * bytes; memory is bounded by the header limits. */
 enum cllm_status cllm_source_open(const char *path, const struct cllm_source_options *options, struct cllm_source **source_out,
                                   struct cllm_error *err) CLLM_MUST_USE;
 
-/* Reads exactly `byte_count` bytes of a file at `offset`. Fails with IO, or CORRUPT where the file has become shorter. Any
- * thread. */
+/* Reads exactly `byte_count` bytes of file `file_index`, one that there is, at `offset`. Fails with IO, or CORRUPT where the file
+ * has become shorter. Any thread. */
 enum cllm_status cllm_source_read(const struct cllm_source *source, uint32_t file_index, uint64_t offset, void *buffer,
                                   size_t byte_count, struct cllm_error *err) CLLM_MUST_USE;
 
 /* Fails with CORRUPT where a file's size, modification time or identity is no longer what it was at open. */
 enum cllm_status cllm_source_check_unchanged(const struct cllm_source *source, struct cllm_error *err) CLLM_MUST_USE;
 
-/* True where `path` names (by device and inode) one of the source's files: it must not be the output. */
+/* True where `path` names (by device and inode) one of the source's files, which cllm_pack does not replace. */
 bool cllm_source_owns(const struct cllm_source *source, const char *path);
 
 /* Accepts null. */
 void cllm_source_close(struct cllm_source *source);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
