@@ -356,6 +356,49 @@ static void make_segments(const struct fixture *fixture, const char *path)
     test_container_finish(container);
 }
 
+/* What FORMAT.md 9 asks of writers only: a base that is not the least length, a width that is more than needed, a base where
+ * there is one segment, bits set behind the lengths and behind the packed remainders. */
+static void make_loose(const struct fixture *fixture, const char *path)
+{
+    (void)fixture;
+    enum { NUMBERS = 96, SMALL = 30, SMALL_PACKED = (3 * SMALL + 7) / 8 };
+    uint8_t numbers[2 * NUMBERS], small[SMALL];
+    fill_bf16(numbers);
+    for (unsigned i = 0; i < SMALL; i++) small[i] = (uint8_t)((85 * i & 0x83) | (15 - i % 7 * (i % 5) / 4) << 2);
+    struct test_container *container = test_container_create(path);
+    uint32_t parts[2] = {
+        test_container_data(container, &(struct test_data){.bytes = numbers,
+                                                           .byte_count = sizeof numbers,
+                                                           .layout = test_layout_bf16(5),
+                                                           .form = CLLM_FORM_FLOAT}),
+        test_container_data(
+            container,
+            &(struct test_data){.bytes = small, .byte_count = sizeof small, .layout = {1, 2, 5, 0, 5}, .form = CLLM_FORM_FLOAT}),
+    };
+    add_vector(container, "three", "BF16", NUMBERS, parts[0]);
+    add_vector(container, "one", "F8_E5M2", SMALL, parts[1]);
+    test_container_file(container, "loose.bin", parts, 2);
+    test_container_finish(container);
+
+    struct test_surgery surgery = open_for_surgery(path);
+    uint32_t stored_bytes;
+    uint8_t *head = surgery.payload + test_surgery_chunk(&surgery, 0, &stored_bytes) + NUMBERS; /* behind one byte plane */
+    unsigned base = cllm_load_le16(head), width = head[2], lengths = head[CLLM_FLOAT_HEADER_BYTES];
+    unsigned first = (lengths & ((1u << width) - 1)) + 1, second = (lengths >> width & ((1u << width) - 1)) + 1;
+    width++;
+    TEST_REQUIRE(base > 0 && 2 * width < 8, NULL);
+    cllm_store_le16(head, (uint16_t)(base - 1));
+    head[2] = (uint8_t)width;
+    head[CLLM_FLOAT_HEADER_BYTES] = (uint8_t)(first | second << width | 0xFFu << 2 * width);
+    test_surgery_rechecksum(&surgery, 0);
+
+    head = surgery.payload + test_surgery_chunk(&surgery, 1, &stored_bytes) + SMALL_PACKED;
+    head[-1] |= 0xFC; /* 90 bits of remainders */
+    cllm_store_le16(head, 0xABCD);
+    test_surgery_rechecksum(&surgery, 1);
+    close_surgery(&surgery, path);
+}
+
 /* The layouts of FORMAT.md 9, one with low bits that are all zero, and one whose coded field ends at bit 63. */
 static void make_layouts(const struct fixture *fixture, const char *path)
 {
@@ -537,6 +580,8 @@ const struct fixture good_fixtures[] = {
       make_sparse),
     G("good-scaled", "Whole numbers and scales, as BF16, F16 (with scales of it) and F32, shorter last chunks, -0.", make_scaled),
     G("good-segments", "Segments of 2^5, 2^8 and 2^12 symbols.", make_segments),
+    G("good-loose", "What binds writers only (FORMAT.md 9): bases, a width and unused bits that readers must accept.",
+      make_loose),
     G("good-layouts", "Every layout of FORMAT.md 9, low zero bits, and a coded field at the top of 64 bits.", make_layouts),
     G("good-dtypes", "A tensor of each dtype of FORMAT.md 12.", make_dtypes),
     G("good-unknown-dtype", "A dtype that no reader knows, of a shape that does not fit its size: plain bytes.",
