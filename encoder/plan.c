@@ -43,7 +43,7 @@ static struct cllm_layout choose_layout(const struct cllm_dtype *dtype)
     return (struct cllm_layout){bytes, (uint8_t)(dtype->exponent_shift + dtype->exponent_bits - 8), 8, 0, 0};
 }
 
-static enum cllm_scaled_type choose_scaled_type(const struct cllm_dtype *dtype)
+static uint8_t choose_scaled_type(const struct cllm_dtype *dtype)
 {
     if (!dtype || dtype->kind != CLLM_KIND_FLOAT) return CLLM_SCALED_NONE;
     if (dtype->element_bits == 32) return CLLM_SCALED_F32;

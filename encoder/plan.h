@@ -6,8 +6,8 @@
 
 struct cllm_plan {
     struct cllm_layout layout; /* element_bytes 0: no float form */
-    enum cllm_scaled_type scaled_type;
-    uint32_t chunk_bytes; /* decoded size of a chunk, a power of two */
+    uint8_t scaled_type;       /* enum cllm_scaled_type: what its elements are, if they may be scaled numbers */
+    uint32_t chunk_bytes;      /* decoded size of a chunk, a power of two */
     int zstd_level;
 };
 
