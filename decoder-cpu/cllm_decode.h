@@ -94,7 +94,7 @@ struct cllm_verify_report {
 
 /* Checks every stored checksum and padding byte and, unless quick, decodes every chunk and checks every digest: data roots,
  * SHA-256 of every file. Returns OK where nothing was wrong, else the status of the first problem (DIGEST, CORRUPT, IO), or
- * NOMEM, INTERRUPTED. `report_out` is filled in every case. Any stored bytes are safe.
+ * NOMEM, INTERRUPTED. `options` may be null: none. `report_out` is filled in every case. Any stored bytes are safe.
  * A file's SHA-256 is sequential; where there are several large files they are gone through at the same time. */
 enum cllm_status cllm_verify(const struct cllm_reader *reader, const struct cllm_verify_options *options,
                              struct cllm_verify_report *report_out, struct cllm_error *err) CLLM_MUST_USE;

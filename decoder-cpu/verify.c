@@ -260,7 +260,8 @@ static enum cllm_status verify_all(struct verifying *all, struct cllm_error *err
 enum cllm_status cllm_verify(const struct cllm_reader *reader, const struct cllm_verify_options *options,
                              struct cllm_verify_report *report_out, struct cllm_error *err)
 {
-    struct verifying all = {.reader = reader, .index = cllm_reader_index(reader), .options = options};
+    static const struct cllm_verify_options defaults = {0};
+    struct verifying all = {.reader = reader, .index = cllm_reader_index(reader), .options = options ? options : &defaults};
     pthread_mutex_init(&all.lock, NULL);
     pthread_cond_init(&all.changed, NULL);
     pthread_cond_init(&all.turn, NULL);

@@ -31,6 +31,7 @@ struct cllm_pack_report {
  * finished container is reopened and its stored bytes checked; then it is synced and appears under its name. On any failure
  * nothing new is left on disk and an existing output is as it was, but for one: where it was replaced and then only the sync of
  * its folder fails, the new container, which is whole, stays.
+ * `options` may be null: none.
  * Fails with USAGE (the output is one of the source's files, a folder, or with `replace` anything but a regular file), IO,
  * NOMEM, EXISTS, CORRUPT (the source changed while being read), LIMIT, INTERRUPTED (progress said stop), INTERNAL (self-check
  * failed). */

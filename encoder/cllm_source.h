@@ -54,7 +54,7 @@ struct cllm_source_options {
 };
 
 /* Opens `path`: a .safetensors file, a *.safetensors.index.json, or a checkpoint directory; which one is decided from what is
- * there. All headers are read and validated now; tensor bytes are not.
+ * there. All headers are read and validated now; tensor bytes are not. `options` may be null: none.
  * Fails with IO, NOMEM, USAGE (not a regular file or directory), FORMAT (not a checkpoint), UNSUPPORTED (a dtype that
  * safetensors does not define), CORRUPT (a rule of the format is broken), LIMIT, ABSENT (a listed shard is missing). Safe for any
  * bytes; memory is bounded by the header limits. */

@@ -446,7 +446,8 @@ static enum cllm_status pack_to(struct packing *packing, struct cllm_output *out
 enum cllm_status cllm_pack(const struct cllm_source *source, const char *output_path, const struct cllm_pack_options *options,
                            struct cllm_pack_report *report_out, struct cllm_error *err)
 {
-    struct packing packing = {.source = source, .options = options};
+    static const struct cllm_pack_options defaults = {0};
+    struct packing packing = {.source = source, .options = options ? options : &defaults};
     struct cllm_output *output = NULL;
     packing.report.source_bytes = source->total_bytes;
     packing.report.file_count = source->file_count;

@@ -439,9 +439,11 @@ static enum cllm_status list_input(struct cllm_source_list *list, const char *pa
 enum cllm_status cllm_source_open(const char *path, const struct cllm_source_options *options, struct cllm_source **source_out,
                                   struct cllm_error *err)
 {
+    static const struct cllm_source_options defaults = {0};
     *source_out = NULL;
     struct source *self = NULL;
     struct cllm_source_list list = {0};
+    if (!options) options = &defaults;
     enum cllm_status status = list_input(&list, path, options, err);
     if (!status) status = open_list(&list, &self, err);
     if (!status && !options->opaque) status = cllm_source_check_indexes(&self->base, &self->warnings, err);

@@ -149,6 +149,26 @@ static void test_a_source_is_not_replaced_by_its_container(void **state)
     test_dir_remove(&dir);
 }
 
+static void test_options_may_be_null(void **state)
+{
+    (void)state;
+    struct test_dir dir = test_dir_create();
+    struct cllm_error err;
+    struct cllm_source *source;
+    struct cllm_reader *reader;
+    struct cllm_pack_report packed;
+    struct cllm_verify_report verified;
+    test_dir_write(&dir, "m.safetensors", "\x08\0\0\0\0\0\0\0{}      ", 16);
+    TEST_REQUIRE(cllm_source_open(test_dir_path(&dir, "m.safetensors"), NULL, &source, &err) == CLLM_OK, &err);
+    TEST_REQUIRE(cllm_pack(source, test_dir_path(&dir, "m.cllm"), NULL, &packed, &err) == CLLM_OK, &err);
+    TEST_REQUIRE(cllm_reader_open(test_dir_path(&dir, "m.cllm"), &reader, &err) == CLLM_OK, &err);
+    TEST_REQUIRE(cllm_verify(reader, NULL, &verified, &err) == CLLM_OK, &err);
+    assert_int_equal(verified.decoded_bytes, 16);
+    cllm_reader_close(reader);
+    cllm_source_close(source);
+    test_dir_remove(&dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -156,6 +176,7 @@ int main(void)
         cmocka_unit_test(test_one_element_with_a_low_bit_keeps_them_all),
         cmocka_unit_test(test_a_constant_tensor_is_next_to_nothing),
         cmocka_unit_test(test_a_source_is_not_replaced_by_its_container),
+        cmocka_unit_test(test_options_may_be_null),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
