@@ -217,17 +217,16 @@ static bool are_scales_good(const struct cllm_scaled_head *head, const uint8_t *
     return good;
 }
 
-/* Multiplies whole numbers where they lie. */
+/* Multiplies levels where they lie. */
 static inline __attribute__((always_inline)) void multiply_group(enum cllm_scaled_type type, float scale, uint8_t *elements,
                                                                  uint32_t count)
 {
     for (uint32_t i = 0; i < count && type == CLLM_SCALED_F32; i++) {
-        cllm_store_le32(elements + (size_t)i * 4,
-                        cllm_scaled_element(type, (int32_t)cllm_load_le32(elements + (size_t)i * 4), scale));
+        cllm_store_le32(elements + (size_t)i * 4, cllm_scaled_element(type, cllm_load_le32(elements + (size_t)i * 4), scale));
     }
     for (uint32_t i = 0; i < count && type != CLLM_SCALED_F32; i++) {
         cllm_store_le16(elements + (size_t)i * 2,
-                        (uint16_t)cllm_scaled_element(type, (int16_t)cllm_load_le16(elements + (size_t)i * 2), scale));
+                        (uint16_t)cllm_scaled_element(type, cllm_load_le16(elements + (size_t)i * 2), scale));
     }
 }
 
@@ -262,11 +261,11 @@ static enum cllm_status decode_scaled(struct cllm_decoder *decoder, const struct
                          element_count, element_bytes, chunk->stored_bytes, head.float_bytes, head.type, head.scale_type,
                          head.group_log2);
     }
-    const uint8_t *numbers = stored + CLLM_SCALED_HEAD_BYTES, *scales = numbers + head.float_bytes;
+    const uint8_t *levels = stored + CLLM_SCALED_HEAD_BYTES, *scales = levels + head.float_bytes;
     if (!are_scales_good(&head, scales, cllm_scaled_group_count(&head, element_count))) {
         return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "scaled chunk has a scale that is negative or not finite");
     }
-    enum cllm_status status = decode_elements(decoder, data, chunk, chunk->decoded_bytes, numbers, head.float_bytes, out, err);
+    enum cllm_status status = decode_elements(decoder, data, chunk, chunk->decoded_bytes, levels, head.float_bytes, out, err);
     if (!status) multiply_groups(&head, scales, out, element_count);
     return status;
 }

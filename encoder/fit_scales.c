@@ -36,12 +36,6 @@ static uint32_t sign_of(enum cllm_scaled_type type)
     return type == CLLM_SCALED_F32 ? 0x80000000 : 0x8000;
 }
 
-/* The first magnitude that is no number. */
-static uint32_t infinity_of(enum cllm_scaled_type type)
-{
-    return type == CLLM_SCALED_F32 ? 0x7F800000 : type == CLLM_SCALED_F16 ? 0x7C00 : 0x7F80;
-}
-
 static double value_of(enum cllm_scaled_type type, uint32_t magnitude)
 {
     if (type == CLLM_SCALED_F16) return cllm_scale_of_f16((uint16_t)magnitude);
@@ -76,7 +70,7 @@ static bool collect_magnitudes(enum cllm_scaled_type type, const uint8_t *elemen
     unsigned slots_log2 = SLOTS_LOG2_MIN;
     while (slots_log2 < SLOTS_LOG2_MAX && count > 1u << (slots_log2 - 1)) slots_log2++;
     memset(slots, 0, sizeof *slots << slots_log2);
-    const uint32_t last = (1u << slots_log2) - 1, sign = sign_of(type), infinity = infinity_of(type);
+    const uint32_t last = (1u << slots_log2) - 1, sign = sign_of(type), infinity = cllm_scaled_infinity(type);
     found->count = 0;
     for (uint32_t i = 0; i < count; i++) {
         const uint32_t bits = element_at(type, elements, i) & (sign - 1);
@@ -104,7 +98,7 @@ static int32_t number_of(enum cllm_scaled_type type, uint32_t bits, double value
     const double ratio = value / (double)scale;
     if (!(ratio < CLLM_SCALED_NUMBER_MAX + 0.5)) return 0;
     const int32_t number = (int32_t)lrint(ratio);
-    return number > 0 && cllm_scaled_element(type, number, scale) == bits ? number : 0;
+    return number > 0 && cllm_scaled_element(type, cllm_scaled_round(type, (float)number), scale) == bits ? number : 0;
 }
 
 static bool is_scale(enum cllm_scaled_type type, const struct magnitudes *found, float scale)
@@ -189,15 +183,15 @@ static float find_scale(enum cllm_scaled_type type, const struct magnitudes *fou
     return 0;
 }
 
-static void store_numbers(enum cllm_scaled_type type, const uint8_t *elements, uint32_t count, float scale, uint8_t *out)
+static void store_levels(enum cllm_scaled_type type, const uint8_t *elements, uint32_t count, float scale, uint8_t *out)
 {
     const uint32_t sign = sign_of(type);
     for (uint32_t i = 0; i < count; i++) {
         const uint32_t element = element_at(type, elements, i), bits = element & (sign - 1);
         const int32_t number = bits ? number_of(type, bits, value_of(type, bits), scale) : 0;
-        const uint32_t stored = element == sign ? sign : (uint32_t)(element & sign ? -number : number);
-        if (type == CLLM_SCALED_F32) cllm_store_le32(out + (size_t)i * 4, stored);
-        else cllm_store_le16(out + (size_t)i * 2, (uint16_t)stored);
+        const uint32_t level = cllm_scaled_round(type, (float)number) | (element & sign);
+        if (type == CLLM_SCALED_F32) cllm_store_le32(out + (size_t)i * 4, level);
+        else cllm_store_le16(out + (size_t)i * 2, (uint16_t)level);
     }
 }
 
@@ -250,7 +244,7 @@ static bool find_groups(enum cllm_scaled_type type, const uint8_t *elements, uin
 }
 
 bool cllm_scales_fit(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count, const struct cllm_scales *like,
-                     struct cllm_scales *scales, uint8_t *numbers_out)
+                     struct cllm_scales *scales, uint8_t *levels_out)
 {
     const size_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2;
     if (like && fit_groups(type, elements, element_count, like->head.group_log2, like->greatest, scales)) {
@@ -265,8 +259,8 @@ bool cllm_scales_fit(enum cllm_scaled_type type, const uint8_t *elements, uint32
         const float scale = scales->scales[i];
         const uint32_t first = i * size, left = element_count - first;
         is_half &= scale < 65504 && cllm_scale_of_f16(cllm_round_to_f16(scale)) == scale;
-        store_numbers(type, elements + first * element_bytes, left < size ? left : size, scale,
-                      numbers_out + first * element_bytes);
+        store_levels(type, elements + first * element_bytes, left < size ? left : size, scale,
+                     levels_out + first * element_bytes);
     }
     scales->head.type = (uint8_t)type;
     scales->head.scale_type = is_half ? CLLM_SCALE_F16 : CLLM_SCALE_F32;

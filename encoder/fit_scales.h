@@ -21,10 +21,10 @@ struct cllm_scales {
 bool cllm_scales_suspected(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count);
 
 /* Finds groups as large as there are, and a scale for each; of several that are right, numbers of binary16. Groups and numbers as
- * in `like`, the chunk before or null, are enough. Writes the whole numbers, as wide as elements. False where some group has no
+ * in `like`, the chunk before or null, are enough. Writes the numbers as elements, the levels. False where some group has no
  * scale, or all are zero: the rest is then unspecified. */
 bool cllm_scales_fit(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count, const struct cllm_scales *like,
-                     struct cllm_scales *scales, uint8_t *numbers_out);
+                     struct cllm_scales *scales, uint8_t *levels_out);
 
 /* Whether there is more than one: else a palette does as well. */
 bool cllm_scales_differ(const struct cllm_scales *scales);
@@ -32,7 +32,7 @@ bool cllm_scales_differ(const struct cllm_scales *scales);
 /* Bytes of head and scales. */
 size_t cllm_scales_bytes(const struct cllm_scales *scales);
 
-/* Writes the head, and the scales behind the whole numbers, whose float chunk lies at `stored` + CLLM_SCALED_HEAD_BYTES. Returns
+/* Writes the head, and the scales behind the levels, whose float chunk lies at `stored` + CLLM_SCALED_HEAD_BYTES. Returns
  * the bytes of it all. */
 size_t cllm_scales_store(const struct cllm_scales *scales, uint32_t float_bytes, uint8_t *stored);
 

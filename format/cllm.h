@@ -102,7 +102,7 @@ enum cllm_form {
     CLLM_FORM_FLOAT = 2,  /* one entropy-coded field of each element, the rest in raw planes; or elements of a palette, coded */
     CLLM_FORM_PLANES = 3, /* one zstd frame of the elements' byte planes */
     CLLM_FORM_SPARSE = 4, /* elements that are not zero as in the float form, and masks, coded, that say where they are */
-    CLLM_FORM_SCALED = 5, /* whole numbers as in the float form, and scales that groups of them are multiplied by */
+    CLLM_FORM_SCALED = 5, /* levels, a palette as in the float form, and scales that groups of them are multiplied by */
 };
 
 /* How one element splits into a coded symbol and raw remainder; FORMAT.md "Float form". */

@@ -1,4 +1,4 @@
-/* scaled.h - elements that are whole numbers times a scale, rounded: what encoder and decoders must agree on (FORMAT.md 12).
+/* scaled.h - elements that are levels times a scale, rounded: what encoder and decoders must agree on (FORMAT.md 12).
  *
  * All functions are pure and may be called from any thread. Arithmetic is IEEE 754 binary32, rounding to nearest, ties to even;
  * nothing may flush subnormal numbers to zero or contract operations.
@@ -19,7 +19,7 @@ enum cllm_scale_type { CLLM_SCALE_F32 = 0, CLLM_SCALE_F16 = 1 };
 #define CLLM_SCALED_GROUP_LOG2_MIN 5u
 #define CLLM_SCALED_GROUP_LOG2_MAX 15u
 
-/* The head of a scaled chunk; behind it follow the whole numbers as a float chunk of float_bytes, and the scales. */
+/* The head of a scaled chunk; behind it follow the levels as a float chunk of float_bytes, and the scales. */
 struct cllm_scaled_head {
     uint32_t float_bytes;
     uint8_t type;       /* enum cllm_scaled_type */
@@ -85,13 +85,28 @@ CLLM_HOST_DEVICE uint16_t cllm_round_to_f16(float value)
     return (uint16_t)(sign | (((bits + 0xFFF + (bits >> 13 & 1)) >> 13) - (112 << 10)));
 }
 
-/* The element that a whole number of 8 x element_bytes bits stands for. The least of all stands for zero with a sign. */
-CLLM_HOST_DEVICE uint32_t cllm_scaled_element(enum cllm_scaled_type type, int32_t number, float scale)
+/* The exponent of infinities and NaN. */
+CLLM_HOST_DEVICE uint32_t cllm_scaled_infinity(enum cllm_scaled_type type)
 {
-    if (type == CLLM_SCALED_F32) return number == INT32_MIN ? 0x80000000 : cllm_float_bits((float)number * scale);
-    if (number == INT16_MIN) return 0x8000;
-    const float product = (float)number * scale;
-    return type == CLLM_SCALED_F16 ? cllm_round_to_f16(product) : cllm_round_to_bf16(product);
+    return type == CLLM_SCALED_F32 ? 0x7F800000 : type == CLLM_SCALED_F16 ? 0x7C00 : 0x7F80;
+}
+
+/* A number rounded to an element. */
+CLLM_HOST_DEVICE uint32_t cllm_scaled_round(enum cllm_scaled_type type, float value)
+{
+    if (type == CLLM_SCALED_F32) return cllm_float_bits(value);
+    return type == CLLM_SCALED_F16 ? cllm_round_to_f16(value) : cllm_round_to_bf16(value);
+}
+
+/* The element that a level, itself one, times a scale is. Infinities and NaN stand for themselves. */
+CLLM_HOST_DEVICE uint32_t cllm_scaled_element(enum cllm_scaled_type type, uint32_t level, float scale)
+{
+    const uint32_t infinity = cllm_scaled_infinity(type);
+    if ((level & infinity) == infinity) return level;
+    if (type == CLLM_SCALED_F32) return cllm_float_bits(cllm_float_of_bits(level) * scale);
+    if (type == CLLM_SCALED_BF16) return cllm_round_to_bf16(cllm_float_of_bits(level << 16) * scale);
+    const float magnitude = cllm_scale_of_f16((uint16_t)level); /* without the sign */
+    return cllm_round_to_f16((level >> 15 ? -magnitude : magnitude) * scale);
 }
 
 #endif

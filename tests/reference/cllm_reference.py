@@ -740,11 +740,14 @@ def round_to(code, value):
         return struct.pack(code, math.copysign(math.inf, value))
 
 
-def multiply(number, scale, element_type):
+def multiply(level, scale, element_type):
     """§12, form 5: one element."""
-    if number == -(1 << (31 if element_type == SCALED_F32 else 15)):
-        return b"\0\0\0\x80" if element_type == SCALED_F32 else b"\0\x80"
-    (number,) = struct.unpack("<f", round_to("<f", number))
+    if element_type == SCALED_BF16:
+        (number,) = struct.unpack("<f", b"\0\0" + level)
+    else:
+        (number,) = struct.unpack("<f" if element_type == SCALED_F32 else "<e", level)
+    if not math.isfinite(number):
+        return level
     product = round_to("<f", number * scale)  # exact in binary64 before it is rounded
     if element_type == SCALED_F32:
         return product
@@ -764,14 +767,14 @@ def decode_scaled(stored, decoded_bytes, layout, table):
     require(element_type in types.get(size, ()), CORRUPT, f"scaled chunk: type {element_type} of elements of {size} bytes")
     require(scale_type <= 1, CORRUPT, f"scaled chunk: type {scale_type} of scales")
     require(5 <= group_log2 <= 15, CORRUPT, f"scaled chunk: groups of 2^{group_log2}")
-    numbers = decode_float(cursor.take(float_bytes), decoded_bytes, layout, table)
+    levels = decode_float(cursor.take(float_bytes), decoded_bytes, layout, table)
     code, scale_bytes = ("<e", 2) if scale_type else ("<f", 4)
     scales = [struct.unpack(code, cursor.take(scale_bytes))[0] for _ in range(ceil_div(count, 1 << group_log2))]
     require(cursor.remaining() == 0, CORRUPT, "scaled chunk: bytes behind the scales")
     good = all(math.isfinite(scale) and math.copysign(1, scale) > 0 for scale in scales)
     require(good, CORRUPT, "scaled chunk: a scale that is negative or not finite")
-    numbers = struct.unpack(f"<{count}{'i' if size == 4 else 'h'}", numbers)
-    return b"".join(multiply(number, scales[i >> group_log2], element_type) for i, number in enumerate(numbers))
+    levels = [levels[at : at + size] for at in range(0, decoded_bytes, size)]
+    return b"".join(multiply(level, scales[i >> group_log2], element_type) for i, level in enumerate(levels))
 
 
 def decode_chunk(container, layout, chunk):

@@ -230,17 +230,17 @@ static void encode_scaled(struct test_container *container, const struct test_da
     const struct cllm_layout layout = cllm_layout_of_palette(&data->layout);
     const uint32_t element_count = chunk->decoded_bytes / layout.element_bytes;
     float *found = malloc((element_count / 32 + 1) * sizeof *found);
-    uint8_t *numbers = malloc(chunk->decoded_bytes);
+    uint8_t *levels = malloc(chunk->decoded_bytes);
     struct cllm_scales scales = {.scales = found};
     uint64_t counts[256] = {0};
-    TEST_REQUIRE(found && numbers && cllm_scales_fit(data->scaled_type, bytes, element_count, NULL, &scales, numbers), NULL);
-    split(data, numbers, chunk->decoded_bytes, scratch, counts);
+    TEST_REQUIRE(found && levels && cllm_scales_fit(data->scaled_type, bytes, element_count, NULL, &scales, levels), NULL);
+    split(data, levels, chunk->decoded_bytes, scratch, counts);
     chunk->table_index = add_table(container, data, counts, scratch);
     const size_t float_bytes = cllm_float_encode(&layout, &scratch->code, scratch->symbols, element_count, scratch->stored);
     memmove(scratch->stored + CLLM_SCALED_HEAD_BYTES, scratch->stored, float_bytes);
     chunk->stored_bytes = (uint32_t)cllm_scales_store(&scales, (uint32_t)float_bytes, scratch->stored);
     free(found);
-    free(numbers);
+    free(levels);
 }
 
 static void encode_chunk(struct test_container *container, const struct test_data *data, struct scratch *scratch,

@@ -258,12 +258,11 @@ static void fill_scaled(enum cllm_scaled_type type, uint8_t *out, size_t count)
     const size_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2;
     struct test_random random = {type};
     for (size_t i = 0; i < count; i++) {
-        const int32_t number = i % 97 == 5 ? (type == CLLM_SCALED_F32 ? INT32_MIN : INT16_MIN)
-                                           : (int32_t)((test_random_next(&random) >> 33) % 15) - 7;
+        const float number = i % 97 == 5 ? -0.0f : (float)((int32_t)((test_random_next(&random) >> 33) % 15) - 7);
         const float scale = type == CLLM_SCALED_F16 ? cllm_scale_of_f16((uint16_t)(0x0A11 + i / 64 * 37))
                                                     : cllm_float_of_bits(0x3C123457 + (uint32_t)(i / 64) * 0x35791);
         uint8_t element[4];
-        cllm_store_le32(element, cllm_scaled_element(type, number, scale));
+        cllm_store_le32(element, cllm_scaled_element(type, cllm_scaled_round(type, number), scale));
         memcpy(out + i * element_bytes, element, element_bytes);
     }
 }

@@ -141,7 +141,8 @@ static void check_scaled(struct cllm_group *group, struct cllm_decoder *decoder,
     uint32_t chunk_count, table_count;
     for (uint32_t i = 0; i < element_count; i++) {
         const float scale = cllm_float_of_bits(0x38000000 + i / 96 * 0x12345);
-        const uint32_t element = cllm_scaled_element(type, (int32_t)(test_random_next(&random) % 31) - 15, scale);
+        const float number = (float)(int32_t)(test_random_next(&random) % 31) - 15;
+        const uint32_t element = cllm_scaled_element(type, cllm_scaled_round(type, number), scale);
         cllm_store_le16(original + (size_t)i * element_bytes, (uint16_t)element);
         if (element_bytes == 4) cllm_store_le16(original + (size_t)i * 4 + 2, (uint16_t)(element >> 16));
     }

@@ -25,40 +25,51 @@ static void store(enum cllm_scaled_type type, uint8_t *elements, uint32_t i, uin
     memcpy(elements + i * width(type), bytes, width(type));
 }
 
-static int32_t number_at(enum cllm_scaled_type type, const uint8_t *numbers, uint32_t i)
+static uint32_t level_at(enum cllm_scaled_type type, const uint8_t *levels, uint32_t i)
 {
-    return type == CLLM_SCALED_F32 ? (int32_t)cllm_load_le32(numbers + (size_t)i * 4)
-                                   : (int16_t)cllm_load_le16(numbers + (size_t)i * 2);
+    return type == CLLM_SCALED_F32 ? cllm_load_le32(levels + (size_t)i * 4) : cllm_load_le16(levels + (size_t)i * 2);
+}
+
+static float number_of(enum cllm_scaled_type type, uint32_t level)
+{
+    if (type != CLLM_SCALED_F16) return cllm_float_of_bits(type == CLLM_SCALED_F32 ? level : level << 16);
+    return level >> 15 ? -cllm_scale_of_f16((uint16_t)level) : cllm_scale_of_f16((uint16_t)level);
+}
+
+static uint32_t product(enum cllm_scaled_type type, float number, float scale)
+{
+    return cllm_scaled_element(type, cllm_scaled_round(type, number), scale);
 }
 
 /* Numbers up to `most` of either sign, some of them -0, times scales about 2^exponent, of binary16 if `half`. */
 static void check_fit(enum cllm_scaled_type type, uint32_t group, int32_t most, int exponent, bool half)
 {
     struct test_random random = {group + (uint32_t)most + (uint32_t)type};
-    uint8_t *elements = malloc(COUNT * 4), *numbers = malloc(COUNT * 4), *again = malloc(COUNT * 4);
+    uint8_t *elements = malloc(COUNT * 4), *levels = malloc(COUNT * 4), *again = malloc(COUNT * 4);
     float *found = malloc(COUNT / 32 * sizeof *found), scale = 0;
     struct cllm_scales scales = {.scales = found};
     for (uint32_t i = 0; i < COUNT; i++) {
         if (i % group == 0) scale = ldexpf((float)(1 + test_random_next(&random) % 1000) / 1001, exponent);
         if (half) scale = cllm_scale_of_f16(cllm_round_to_f16(scale));
-        int32_t number = (int32_t)(test_random_next(&random) % (2u * (uint32_t)most + 1)) - most;
-        if (i % group == 1) number = most;
-        if (i % 50 == 7) number = type == CLLM_SCALED_F32 ? INT32_MIN : INT16_MIN;
-        store(type, elements, i, cllm_scaled_element(type, number, scale));
+        float number = (float)((int32_t)(test_random_next(&random) % (2u * (uint32_t)most + 1)) - most);
+        if (i % group == 1) number = (float)most;
+        if (i % 50 == 7) number = -0.0f;
+        store(type, elements, i, product(type, number, scale));
     }
     assert_true(cllm_scales_suspected(type, elements, COUNT));
-    assert_true(cllm_scales_fit(type, elements, COUNT, NULL, &scales, numbers));
+    assert_true(cllm_scales_fit(type, elements, COUNT, NULL, &scales, levels));
     assert_true(scales.head.group_log2 >= 5 && 1u << scales.head.group_log2 <= group);
     assert_int_equal(scales.scale_count, cllm_scaled_group_count(&scales.head, COUNT));
     if (half) assert_int_equal(scales.head.scale_type, CLLM_SCALE_F16);
     for (uint32_t i = 0; i < COUNT; i++) {
-        const int32_t number = number_at(type, numbers, i);
-        assert_true(abs(number) <= CLLM_SCALED_NUMBER_MAX || number == (type == CLLM_SCALED_F32 ? INT32_MIN : INT16_MIN));
-        store(type, again, i, cllm_scaled_element(type, number, found[i >> scales.head.group_log2]));
+        const uint32_t level = level_at(type, levels, i);
+        const float number = number_of(type, level);
+        assert_true(fabsf(number) <= CLLM_SCALED_NUMBER_MAX && number == rintf(number));
+        store(type, again, i, cllm_scaled_element(type, level, found[i >> scales.head.group_log2]));
     }
     assert_memory_equal(again, elements, COUNT * width(type));
     free(elements);
-    free(numbers);
+    free(levels);
     free(again);
     free(found);
 }
@@ -82,28 +93,28 @@ static void test_scales_are_found(void **state)
 static void test_half_a_scale_is_not_taken_from_before(void **state)
 {
     (void)state;
-    uint8_t elements[2 * 64], numbers[2 * 64];
+    uint8_t elements[2 * 64], levels[2 * 64];
     float found[2];
     struct cllm_scales scales = {.scales = found};
     for (uint32_t i = 0; i < 64; i++) {
-        const int32_t number = (int32_t)(i * 5 % 15) - 7;
-        store(CLLM_SCALED_BF16, elements, i, cllm_scaled_element(CLLM_SCALED_BF16, number, i < 32 ? 0.25f : 0.5f));
+        const float number = (float)((int32_t)(i * 5 % 15) - 7);
+        store(CLLM_SCALED_BF16, elements, i, product(CLLM_SCALED_BF16, number, i < 32 ? 0.25f : 0.5f));
     }
-    assert_true(cllm_scales_fit(CLLM_SCALED_BF16, elements, 64, NULL, &scales, numbers));
-    for (uint32_t i = 0; i < 64; i++) assert_true(abs(number_at(CLLM_SCALED_BF16, numbers, i)) <= 7);
+    assert_true(cllm_scales_fit(CLLM_SCALED_BF16, elements, 64, NULL, &scales, levels));
+    for (uint32_t i = 0; i < 64; i++) assert_true(fabsf(number_of(CLLM_SCALED_BF16, level_at(CLLM_SCALED_BF16, levels, i))) <= 7);
 }
 
 static void test_ordinary_weights_have_none(void **state)
 {
     (void)state;
     struct test_random random = {3};
-    uint8_t elements[2 * 4096], numbers[2 * 4096];
+    uint8_t elements[2 * 4096], levels[2 * 4096];
     float found[128];
     struct cllm_scales scales = {.scales = found};
     for (int repetition = 0; repetition < 20; repetition++) {
         test_random_bf16(&random, elements, 4096);
         assert_false(cllm_scales_suspected(CLLM_SCALED_BF16, elements, 4096));
-        assert_false(cllm_scales_fit(CLLM_SCALED_BF16, elements, 4096, NULL, &scales, numbers));
+        assert_false(cllm_scales_fit(CLLM_SCALED_BF16, elements, 4096, NULL, &scales, levels));
     }
     memset(elements, 0, sizeof elements);
     assert_false(cllm_scales_suspected(CLLM_SCALED_BF16, elements, 4096));
@@ -133,14 +144,17 @@ static void test_rounding_to_f16(void **state)
 static void test_elements(void **state)
 {
     (void)state;
-    assert_int_equal(cllm_scaled_element(CLLM_SCALED_BF16, 3, 1.0f / 3), 0x3F80);
-    assert_int_equal(cllm_scaled_element(CLLM_SCALED_BF16, -7, 0x1p127f), 0xFF80); /* too large */
-    assert_int_equal(cllm_scaled_element(CLLM_SCALED_BF16, INT16_MIN, 5), 0x8000);
-    assert_int_equal(cllm_scaled_element(CLLM_SCALED_F16, -1, 0x1p-26f), 0x8000); /* too small */
-    assert_int_equal(cllm_scaled_element(CLLM_SCALED_F16, 3, 0x1p-25f), 2);       /* a tie */
-    assert_int_equal(cllm_scaled_element(CLLM_SCALED_F32, 3, 0x1p-149f), 3);      /* subnormal */
-    assert_int_equal(cllm_scaled_element(CLLM_SCALED_F32, INT32_MIN, 5), 0x80000000);
-    assert_int_equal(cllm_scaled_element(CLLM_SCALED_F32, -2, 0), 0x80000000);
+    assert_int_equal(product(CLLM_SCALED_BF16, 3, 1.0f / 3), 0x3F80);
+    assert_int_equal(product(CLLM_SCALED_BF16, -7, 0x1p127f), 0xFF80); /* too large */
+    assert_int_equal(product(CLLM_SCALED_BF16, -0.0f, 5), 0x8000);
+    assert_int_equal(product(CLLM_SCALED_F16, -0.0f, 5), 0x8000);
+    assert_int_equal(product(CLLM_SCALED_F16, -1, 0x1p-26f), 0x8000); /* too small */
+    assert_int_equal(product(CLLM_SCALED_F16, 3, 0x1p-25f), 2);       /* a tie */
+    assert_int_equal(product(CLLM_SCALED_F32, 3, 0x1p-149f), 3);      /* subnormal */
+    assert_int_equal(product(CLLM_SCALED_F32, -2, 0), 0x80000000);
+    assert_int_equal(cllm_scaled_element(CLLM_SCALED_BF16, 0xFF80, 0), 0xFF80); /* infinite, NaN: as they are */
+    assert_int_equal(cllm_scaled_element(CLLM_SCALED_F16, 0x7C01, 2), 0x7C01);
+    assert_int_equal(cllm_scaled_element(CLLM_SCALED_F32, 0xFFC12345, 2), 0xFFC12345);
 }
 
 int main(void)

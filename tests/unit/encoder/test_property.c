@@ -96,7 +96,7 @@ static uint64_t scaled(const struct recipe *recipe, uint64_t draw, uint64_t row)
 {
     const float scale = cllm_float_of_bits(0x38000000 + (uint32_t)(recipe->palette[row % 16] % 0x08000000));
     const int32_t number = (int32_t)(draw % (2 * (unsigned)recipe->number_max + 1)) - recipe->number_max;
-    return cllm_scaled_element(recipe->scaled_type, number, scale);
+    return cllm_scaled_element(recipe->scaled_type, cllm_scaled_round(recipe->scaled_type, (float)number), scale);
 }
 
 static uint64_t element_at(const struct recipe *recipe, struct test_random *random, uint64_t i)
