@@ -71,7 +71,11 @@ static enum cllm_status parse_options(int argc, char **argv, struct cpack_option
 {
     enum cllm_status status = CLLM_OK;
     opterr = 0;
-    for (int option; !status && (option = getopt_long(argc, argv, letters, long_options, NULL)) != -1;) {
+    for (int option; (option = getopt_long(argc, argv, letters, long_options, NULL)) != -1;) {
+        if (status) {
+            cllm_reporting_option(option, &options->common);
+            continue;
+        }
         char mode = option == 'x' ? 'd' : (char)option;
         switch (option) {
         case 'd':

@@ -240,7 +240,11 @@ static enum cllm_status parse_options(int argc, char **argv, struct crun_options
 {
     enum cllm_status status = CLLM_OK;
     opterr = 0;
-    for (int option; !status && (option = getopt_long(argc, argv, ":p:f:n:c:" CLLM_COMMON_LETTERS, long_options, NULL)) != -1;) {
+    for (int option; (option = getopt_long(argc, argv, ":p:f:n:c:" CLLM_COMMON_LETTERS, long_options, NULL)) != -1;) {
+        if (status) {
+            cllm_reporting_option(option, &options->common);
+            continue;
+        }
         status = parse_option(option, argv, options, err);
     }
     if (options->common.verbose_level) options->stats = true;

@@ -53,7 +53,11 @@ static enum cllm_status parse_options(int argc, char **argv, struct cllm_verify_
 {
     enum cllm_status status = CLLM_OK;
     opterr = 0;
-    for (int option; !status && (option = getopt_long(argc, argv, ":" CLLM_COMMON_LETTERS, long_options, NULL)) != -1;) {
+    for (int option; (option = getopt_long(argc, argv, ":" CLLM_COMMON_LETTERS, long_options, NULL)) != -1;) {
+        if (status) {
+            cllm_reporting_option(option, &request->common);
+            continue;
+        }
         switch (option) {
         case OPTION_QUICK: request->quick = true; break;
         case OPTION_AGAINST: request->against = optarg; break;

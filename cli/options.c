@@ -157,6 +157,12 @@ enum cllm_status cllm_common_option(int option, char *const *argv, struct cllm_c
     }
 }
 
+void cllm_reporting_option(int option, struct cllm_common_options *common)
+{
+    if (option == 'q') common->quiet_level++;
+    if (option == CLLM_OPTION_JSON) common->json = true;
+}
+
 void cllm_print_help(const char *help)
 {
     for (const char *p = help; *p; p++) {

@@ -35,6 +35,9 @@ enum { CLLM_OPTION_JSON = 256, CLLM_OPTION_NO_PROGRESS, CLLM_OPTION_OWN };
 enum cllm_status cllm_common_option(int option, char *const *argv, struct cllm_common_options *common,
                                     struct cllm_error *err) CLLM_MUST_USE;
 
+/* Takes what getopt_long returns after a wrong option: only how that is reported still counts (-q, --json). */
+void cllm_reporting_option(int option, struct cllm_common_options *common);
+
 /* A number of threads, 0 to 4096; `source` says where it stood ("-T", "CPACK_THREADS"). Fails with USAGE. */
 enum cllm_status cllm_parse_threads(const char *source, const char *text, unsigned *count_out,
                                     struct cllm_error *err) CLLM_MUST_USE;

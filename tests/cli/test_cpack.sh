@@ -48,6 +48,12 @@ expect "--json with -o - is a usage error" 2 "$CPACK" --json ckpt -o -
 expect "--file without -d is a usage error" 2 "$CPACK" --file x ckpt -o x.cllm
 expect "usage error as JSON" 2 "$CPACK" --json
 is_json "usage error has code and id" stderr 'd["message_type"]=="exit_error" and d["code"]==2 and d["id"]=="usage"'
+for program in "$CPACK" "$CVERIFY" "$CRUN"; do
+    expect "wrong option before --json is a usage error: ${program##*/}" 2 "$program" --frobnicate --json ckpt
+    is_json "--json counts after a wrong option: ${program##*/}" stderr 'd["id"]=="usage" and "--frobnicate" in d["message"]'
+done
+expect "wrong option before -qq is a usage error" 2 "$CPACK" --frobnicate -qq ckpt
+check "-qq counts after a wrong option" test ! -s stderr
 check "nothing was written by usage errors" test ! -e x.cllm
 
 # ------------------------------------------------------------------------------------------------- packing and restoring
