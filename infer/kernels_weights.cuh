@@ -176,14 +176,18 @@ struct packed_form {
     static constexpr uint32_t row_stride = 0;
     static constexpr uint32_t slot_bytes = PACK12_TILE_BYTES;
 
-    /* Patches the upper bytes of the steps from `first_step` on; `head`: of the tile. */
+    /* Patches the upper bytes of the steps from `first_step` on; `head`: of the tile. Those of a list are loaded by all lanes at
+     * once: they are far away. */
     template <uint32_t STEPS>
     static __device__ __forceinline__ void patch(const uint4 &head, const uint32_t *list, uint32_t first_step, uint32_t lane,
                                                  part<STEPS> &part)
     {
+        const bool is_list = head.x > PACK12_PATCHES;
+        uint32_t listed = 0;
 #pragma unroll 1
         for (uint32_t i = 0; i < head.x; i++) {
-            const uint32_t patch = head.x > PACK12_PATCHES ? __ldg(list + head.y + i) : word_of(head, 1 + i);
+            if (is_list && i % WARP == 0) listed = i + lane < head.x ? __ldg(list + head.y + i + lane) : 0;
+            const uint32_t patch = is_list ? __shfl_sync(ALL_LANES, listed, i % WARP) : word_of(head, 1 + i);
             const uint32_t column = pack12_patch_column(patch), row = pack12_patch_row(patch), shift = column % 4 * 8;
             const uint32_t owner = row % (PACK12_ROWS / 2) * PACK12_QUAD + column / PACK12_UNIT % PACK12_QUAD;
             const uint32_t place = (column / PACK12_STEP - first_step) * 4 + row / (PACK12_ROWS / 2) * 2 + column / 4 % 2;
