@@ -232,7 +232,7 @@ static inline __attribute__((always_inline)) void multiply_group(enum cllm_scale
 
 static void multiply_groups(const struct cllm_scaled_head *head, const uint8_t *scales, uint8_t *out, uint32_t element_count)
 {
-    const uint32_t size = 1u << head->group_log2, element_bytes = head->type == CLLM_SCALED_F32 ? 4 : 2;
+    const uint32_t size = 1u << head->group_log2, element_bytes = cllm_scaled_element_bytes((enum cllm_scaled_type)head->type);
     for (uint32_t first = 0; first < element_count; first += size) {
         const uint32_t count = element_count - first < size ? element_count - first : size;
         const float scale = load_scale(head, scales, first >> head->group_log2);

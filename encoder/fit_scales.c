@@ -197,7 +197,7 @@ static void store_levels(enum cllm_scaled_type type, const uint8_t *elements, ui
 
 bool cllm_scales_suspected(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count)
 {
-    const size_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2;
+    const size_t element_bytes = cllm_scaled_element_bytes(type);
     struct magnitudes found;
     struct history history = {.limit = CLLM_SCALED_NUMBER_MAX};
     for (uint32_t w = 0; w < WINDOWS && (w + 1) * WINDOW <= element_count; w++) {
@@ -215,7 +215,7 @@ static uint32_t fit_groups(enum cllm_scaled_type type, const uint8_t *elements, 
                            uint32_t limit, struct cllm_scales *scales)
 {
     const uint32_t size = 1u << group_log2;
-    const size_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2;
+    const size_t element_bytes = cllm_scaled_element_bytes(type);
     struct magnitudes found;
     struct history history = {.limit = limit};
     scales->scale_count = 0;
@@ -246,7 +246,7 @@ static bool find_groups(enum cllm_scaled_type type, const uint8_t *elements, uin
 bool cllm_scales_fit(enum cllm_scaled_type type, const uint8_t *elements, uint32_t element_count, const struct cllm_scales *like,
                      struct cllm_scales *scales, uint8_t *levels_out)
 {
-    const size_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2;
+    const size_t element_bytes = cllm_scaled_element_bytes(type);
     if (like && fit_groups(type, elements, element_count, like->head.group_log2, like->greatest, scales)) {
         scales->head.group_log2 = like->head.group_log2;
         scales->greatest = like->greatest;

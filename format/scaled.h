@@ -16,6 +16,11 @@ enum cllm_scaled_type { CLLM_SCALED_NONE = 0, CLLM_SCALED_BF16 = 1, CLLM_SCALED_
 /* How scales are stored. */
 enum cllm_scale_type { CLLM_SCALE_F32 = 0, CLLM_SCALE_F16 = 1 };
 
+CLLM_HOST_DEVICE uint32_t cllm_scaled_element_bytes(enum cllm_scaled_type type)
+{
+    return type == CLLM_SCALED_F32 ? 4 : 2;
+}
+
 #define CLLM_SCALED_GROUP_LOG2_MIN 5u
 #define CLLM_SCALED_GROUP_LOG2_MAX 15u
 
@@ -42,7 +47,7 @@ CLLM_HOST_DEVICE bool cllm_scaled_head_fits(const struct cllm_scaled_head *head,
                                             uint32_t stored_bytes)
 {
     if (head->type == CLLM_SCALED_NONE || head->type > CLLM_SCALED_F32) return false;
-    if (element_bytes != (head->type == CLLM_SCALED_F32 ? 4u : 2u)) return false;
+    if (element_bytes != cllm_scaled_element_bytes((enum cllm_scaled_type)head->type)) return false;
     if (head->scale_type > CLLM_SCALE_F16) return false;
     if (head->group_log2 < CLLM_SCALED_GROUP_LOG2_MIN || head->group_log2 > CLLM_SCALED_GROUP_LOG2_MAX) return false;
     const uint64_t scales = (uint64_t)cllm_scaled_group_count(head, element_count) * cllm_scale_bytes(head);

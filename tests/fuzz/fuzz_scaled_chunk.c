@@ -1,36 +1,12 @@
 /* fuzz_scaled_chunk.c - a scaled chunk (FORMAT.md 12): decoded or corrupt, within its buffers, which have exactly their size, and
  * whatever stands behind the stored bytes. Input: u8 whether elements have four bytes, u16 how many, u8 how long a segment, the
  * code table, the values of its palette, the stored chunk. */
-#include "cllm_decode.h"
-#include "codec.h"
+#include "decode_twice.h"
 #include "reader.h"
-
-#include <stdlib.h>
 
 #define ELEMENTS_MAX 8192u
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t byte_count);
-
-static void decode_twice(const struct cllm_data *data, const struct cllm_chunk *chunk, const uint8_t *bytes)
-{
-    static struct cllm_decoder *decoder; /* kept, so that what is left from the chunk before would show */
-    uint8_t *stored = malloc(cllm_chunk_buffer_bytes(chunk)),
-            *out[2] = {malloc(chunk->decoded_bytes), malloc(chunk->decoded_bytes)};
-    enum cllm_status status[2];
-    struct cllm_error err;
-    if (!decoder && cllm_decoder_create(&decoder, &err)) abort();
-    if (!stored || !out[0] || !out[1]) abort();
-    for (int k = 0; k < 2; k++) {
-        memset(stored, k ? 0xA5 : 0, cllm_chunk_buffer_bytes(chunk));
-        memcpy(stored, bytes, chunk->stored_bytes);
-        status[k] = cllm_decode_chunk(decoder, data, chunk, stored, out[k], &err);
-    }
-    if (status[0] != status[1] || (status[0] != CLLM_OK && status[0] != CLLM_E_CORRUPT)) abort();
-    if (status[0] == CLLM_OK && memcmp(out[0], out[1], chunk->decoded_bytes) != 0) abort();
-    free(stored);
-    free(out[0]);
-    free(out[1]);
-}
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t byte_count)
 {

@@ -853,14 +853,20 @@ static void make_sparse_fault(const struct fixture *fixture, const char *path)
 #define SPARSE_POKE(field, value) make_sparse_fault, 0, SPARSE_HEAD, field, 0, value
 #define SPARSE_POKE_LEVELS(field, value) make_sparse_fault, 0, SPARSE_HEAD, field, 1, value
 
+/* Pokes one field of the first chunk record of an object of the container at `path`. */
+static void poke_chunk_record(const struct fixture *fixture, const char *path, uint32_t object)
+{
+    struct test_surgery surgery = open_for_surgery(path);
+    const size_t at = test_surgery_find(&surgery, TEST_CHUNK, object) + fixture->field;
+    test_surgery_poke(&surgery, at, fixture->width, fixture->value);
+    close_surgery(&surgery, path);
+}
+
 /* One field of the chunk record of FEW, which has two code tables. */
 static void make_sparse_record(const struct fixture *fixture, const char *path)
 {
     make_sparse(fixture, path);
-    struct test_surgery surgery = open_for_surgery(path);
-    const size_t at = test_surgery_find(&surgery, TEST_CHUNK, FEW) + fixture->field;
-    test_surgery_poke(&surgery, at, fixture->width, fixture->value);
-    close_surgery(&surgery, path);
+    poke_chunk_record(fixture, path, FEW);
 }
 
 #define SPARSE_RECORD(field, width, value) make_sparse_record, 0, 0, field, width, value
@@ -914,10 +920,7 @@ static void make_scaled_fault(const struct fixture *fixture, const char *path)
 static void make_scaled_record(const struct fixture *fixture, const char *path)
 {
     make_scaled(fixture, path);
-    struct test_surgery surgery = open_for_surgery(path);
-    const size_t at = test_surgery_find(&surgery, TEST_CHUNK, SCALED_HALVES) + fixture->field;
-    test_surgery_poke(&surgery, at, fixture->width, fixture->value);
-    close_surgery(&surgery, path);
+    poke_chunk_record(fixture, path, SCALED_HALVES);
 }
 
 #define SCALED_RECORD(field, width, value) make_scaled_record, 0, 0, field, width, value

@@ -255,7 +255,7 @@ void make_sparse(const struct fixture *fixture, const char *path)
 /* Whole numbers from -7 to 7, and negative zeros, times a scale that every 64 elements share. */
 static void fill_scaled(enum cllm_scaled_type type, uint8_t *out, size_t count)
 {
-    const size_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2;
+    const size_t element_bytes = cllm_scaled_element_bytes(type);
     struct test_random random = {type};
     for (size_t i = 0; i < count; i++) {
         const float number = i % 97 == 5 ? -0.0f : (float)((int32_t)((test_random_next(&random) >> 33) % 15) - 7);

@@ -58,6 +58,43 @@ static void test_decode_chunk_of_another_form_is_unsupported(void **state)
     cllm_decoder_destroy(decoder);
 }
 
+/* The one chunk, of `form`, that cpack's encoder makes of `original`; it stays the group's. `data_out` is what it belongs to. */
+static const struct cllm_ready_chunk *encode_one(struct cllm_group *group, const struct cllm_plan *plan, const uint8_t *original,
+                                                 uint32_t byte_count, enum cllm_form form, struct cllm_data *data_out)
+{
+    uint32_t chunk_count, table_count;
+    memcpy(cllm_group_input(group), original, byte_count);
+    assert_int_equal(cllm_group_encode(group, plan, byte_count, NULL), CLLM_OK);
+    const struct cllm_ready_chunk *encoded = cllm_group_chunks(group, &chunk_count);
+    const struct cllm_table *tables = cllm_group_tables(group, &table_count);
+    *data_out = (struct cllm_data){.layout = plan->layout, .tables = tables, .table_count = table_count};
+    assert_int_equal(chunk_count, 1);
+    assert_int_equal(encoded->chunk.form, form);
+    assert_int_equal(encoded->chunk.decoded_bytes, byte_count);
+    return encoded;
+}
+
+/* A copy of its stored bytes, which decode to `original`, with the slack that decoding asks for; the caller's to free. */
+static uint8_t *copy_that_decodes(struct cllm_decoder *decoder, const struct cllm_data *data,
+                                  const struct cllm_ready_chunk *encoded, const uint8_t *original, uint8_t *out)
+{
+    uint8_t *stored = calloc(cllm_chunk_buffer_bytes(&encoded->chunk), 1);
+    memcpy(stored, encoded->stored, encoded->chunk.stored_bytes);
+    assert_int_equal(cllm_decode_chunk(decoder, data, &encoded->chunk, stored, out, NULL), CLLM_OK);
+    assert_memory_equal(out, original, encoded->chunk.decoded_bytes);
+    return stored;
+}
+
+/* With one bit of `*byte` flipped, which is flipped back, the chunk decodes or is corrupt. */
+static void check_flipped(struct cllm_decoder *decoder, const struct cllm_data *data, const struct cllm_chunk *chunk,
+                          const uint8_t *stored, uint8_t *byte, unsigned bit, uint8_t *out)
+{
+    *byte ^= (uint8_t)(1u << bit);
+    const enum cllm_status status = cllm_decode_chunk(decoder, data, chunk, stored, out, NULL);
+    assert_true(status == CLLM_OK || status == CLLM_E_CORRUPT);
+    *byte ^= (uint8_t)(1u << bit);
+}
+
 /* What cpack's encoder makes of `element_count` elements of which one in `one_in` is not zero, others -0 if `negative`: one
  * chunk, which decodes; with a bit flipped it decodes or is corrupt, within its buffers. */
 static void check_sparse(struct cllm_group *group, struct cllm_decoder *decoder, const struct cllm_layout *layout,
@@ -65,7 +102,7 @@ static void check_sparse(struct cllm_group *group, struct cllm_decoder *decoder,
 {
     struct test_random random = {element_count + one_in};
     const struct cllm_plan plan = {.layout = *layout, .chunk_bytes = 65536u * layout->element_bytes, .zstd_level = 1};
-    uint32_t byte_count = element_count * layout->element_bytes, chunk_count;
+    const uint32_t byte_count = element_count * layout->element_bytes;
     uint8_t *original = calloc(byte_count, 1), *out = malloc(byte_count), value[8];
     for (uint32_t i = 0; i < element_count; i++) {
         uint64_t noise = test_random_next(&random), draw = test_random_next(&random);
@@ -74,28 +111,15 @@ static void check_sparse(struct cllm_group *group, struct cllm_decoder *decoder,
         cllm_store_le64(value, element);
         if ((draw >> 32) % one_in == 0) memcpy(original + (size_t)i * layout->element_bytes, value, layout->element_bytes);
     }
-    memcpy(cllm_group_input(group), original, byte_count);
-    assert_int_equal(cllm_group_encode(group, &plan, byte_count, NULL), CLLM_OK);
-    const struct cllm_ready_chunk *encoded = cllm_group_chunks(group, &chunk_count);
-    uint32_t table_count;
-    const struct cllm_table *tables = cllm_group_tables(group, &table_count);
-    const struct cllm_data data = {.layout = *layout, .tables = tables, .table_count = table_count};
-    assert_int_equal(chunk_count, 1);
-    assert_int_equal(encoded->chunk.form, CLLM_FORM_SPARSE);
-    size_t buffer_bytes = cllm_chunk_buffer_bytes(&encoded->chunk);
-    uint8_t *stored = calloc(buffer_bytes, 1);
-    memcpy(stored, encoded->stored, encoded->chunk.stored_bytes);
-    assert_int_equal(cllm_decode_chunk(decoder, &data, &encoded->chunk, stored, out, NULL), CLLM_OK);
-    assert_memory_equal(out, original, byte_count);
+    struct cllm_data data;
+    const struct cllm_ready_chunk *encoded = encode_one(group, &plan, original, byte_count, CLLM_FORM_SPARSE, &data);
+    uint8_t *stored = copy_that_decodes(decoder, &data, encoded, original, out);
     const uint32_t stored_bytes = encoded->chunk.stored_bytes, masks = CLLM_SPARSE_HEAD_BYTES + cllm_load_le32(stored);
     for (unsigned k = 0; k < 60; k++) { /* most flips in the head, and in signs and masks */
         uint32_t from = k % 3 == 1 ? masks : 0, limit = k % 3 == 0 ? CLLM_SPARSE_HEAD_BYTES : stored_bytes - from;
         uint64_t draw = test_random_next(&random);
-        uint8_t *byte = stored + from + (draw >> 32) % limit, bit = (uint8_t)(1u << draw % 8);
-        *byte ^= bit;
-        enum cllm_status status = cllm_decode_chunk(decoder, &data, &encoded->chunk, stored, out, NULL);
-        assert_true(status == CLLM_OK || status == CLLM_E_CORRUPT);
-        *byte ^= bit;
+        uint8_t *byte = stored + from + (draw >> 32) % limit;
+        check_flipped(decoder, &data, &encoded->chunk, stored, byte, draw % 8, out);
     }
     free(stored);
     free(original);
@@ -130,7 +154,7 @@ static void check_scaled(struct cllm_group *group, struct cllm_decoder *decoder,
                          uint32_t element_count)
 {
     struct test_random random = {element_count};
-    const uint32_t element_bytes = type == CLLM_SCALED_F32 ? 4 : 2, byte_count = element_count * element_bytes;
+    const uint32_t element_bytes = cllm_scaled_element_bytes(type), byte_count = element_count * element_bytes;
     const struct cllm_layout layout = {(uint8_t)element_bytes,
                                        type == CLLM_SCALED_F32   ? 23
                                        : type == CLLM_SCALED_F16 ? 8
@@ -138,7 +162,6 @@ static void check_scaled(struct cllm_group *group, struct cllm_decoder *decoder,
                                        8, 0, 8};
     const struct cllm_plan plan = {.layout = layout, .scaled_type = type, .chunk_bytes = 65536u * element_bytes, .zstd_level = 1};
     uint8_t *original = malloc(byte_count + 2), *out = malloc(byte_count);
-    uint32_t chunk_count, table_count;
     for (uint32_t i = 0; i < element_count; i++) {
         const float scale = cllm_float_of_bits(0x38000000 + i / 96 * 0x12345);
         const float number = (float)(int32_t)(test_random_next(&random) % 31) - 15;
@@ -146,25 +169,14 @@ static void check_scaled(struct cllm_group *group, struct cllm_decoder *decoder,
         cllm_store_le16(original + (size_t)i * element_bytes, (uint16_t)element);
         if (element_bytes == 4) cllm_store_le16(original + (size_t)i * 4 + 2, (uint16_t)(element >> 16));
     }
-    memcpy(cllm_group_input(group), original, byte_count);
-    assert_int_equal(cllm_group_encode(group, &plan, byte_count, NULL), CLLM_OK);
-    const struct cllm_ready_chunk *encoded = cllm_group_chunks(group, &chunk_count);
-    const struct cllm_table *tables = cllm_group_tables(group, &table_count);
-    const struct cllm_data data = {.layout = layout, .tables = tables, .table_count = table_count};
-    assert_int_equal(chunk_count, 1);
-    assert_int_equal(encoded->chunk.form, CLLM_FORM_SCALED);
-    uint8_t *stored = calloc(cllm_chunk_buffer_bytes(&encoded->chunk), 1);
-    memcpy(stored, encoded->stored, encoded->chunk.stored_bytes);
-    assert_int_equal(cllm_decode_chunk(decoder, &data, &encoded->chunk, stored, out, NULL), CLLM_OK);
-    assert_memory_equal(out, original, byte_count);
+    struct cllm_data data;
+    const struct cllm_ready_chunk *encoded = encode_one(group, &plan, original, byte_count, CLLM_FORM_SCALED, &data);
+    uint8_t *stored = copy_that_decodes(decoder, &data, encoded, original, out);
     for (unsigned k = 0; k < 200; k++) {
         const uint64_t draw = test_random_next(&random);
         const uint32_t limit = k % 2 ? CLLM_SCALED_HEAD_BYTES : encoded->chunk.stored_bytes;
-        uint8_t *byte = stored + (draw >> 32) % limit, bit = (uint8_t)(1u << draw % 8);
-        *byte ^= bit;
-        const enum cllm_status status = cllm_decode_chunk(decoder, &data, &encoded->chunk, stored, out, NULL);
-        assert_true(status == CLLM_OK || status == CLLM_E_CORRUPT);
-        *byte ^= bit;
+        uint8_t *byte = stored + (draw >> 32) % limit;
+        check_flipped(decoder, &data, &encoded->chunk, stored, byte, draw % 8, out);
     }
     free(stored);
     free(original);

@@ -13,16 +13,11 @@
 
 #define COUNT 4128u
 
-static size_t width(enum cllm_scaled_type type)
-{
-    return type == CLLM_SCALED_F32 ? 4 : 2;
-}
-
 static void store(enum cllm_scaled_type type, uint8_t *elements, uint32_t i, uint32_t element)
 {
     uint8_t bytes[4];
     cllm_store_le32(bytes, element);
-    memcpy(elements + i * width(type), bytes, width(type));
+    memcpy(elements + i * cllm_scaled_element_bytes(type), bytes, cllm_scaled_element_bytes(type));
 }
 
 static uint32_t level_at(enum cllm_scaled_type type, const uint8_t *levels, uint32_t i)
@@ -67,7 +62,7 @@ static void check_fit(enum cllm_scaled_type type, uint32_t group, int32_t most, 
         assert_true(fabsf(number) <= CLLM_SCALED_NUMBER_MAX && number == rintf(number));
         store(type, again, i, cllm_scaled_element(type, level, found[i >> scales.head.group_log2]));
     }
-    assert_memory_equal(again, elements, COUNT * width(type));
+    assert_memory_equal(again, elements, COUNT * cllm_scaled_element_bytes(type));
     free(elements);
     free(levels);
     free(again);
