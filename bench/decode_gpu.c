@@ -19,7 +19,7 @@
 #endif
 
 #define RUNS_MAX 99
-#define DTYPE_COUNT 5
+#define DTYPE_COUNT 7
 #define SAMPLE_BYTES ((size_t)64 << 20) /* distinct weights; the rest are copies at other addresses */
 #define TENSOR_BYTES ((size_t)32 << 20) /* of the small tensors: 4096 x 4096 in BF16 */
 #define GROUPS_PER_TENSOR (TENSOR_BYTES / CLLM_GROUP_BYTES)
@@ -261,20 +261,21 @@ static struct result measure_dtype(struct cllm_gpu *gpu, const char *dtype, size
 static void print_result(const struct result *r)
 {
     const double roof_tbs = r->copy_tbs / (1 + r->ratio);
-    printf("| %11s | %9.2f | %11.3f | %19.3f | %30.3f | %15.1f %% | %24.1f |\n", r->dtype, 100 * r->ratio, r->out_tbs,
+    printf("| %14s | %9.2f | %11.3f | %19.3f | %30.3f | %15.1f %% | %24.1f |\n", r->dtype, 100 * r->ratio, r->out_tbs,
            r->out_tbs * (1 + r->ratio), r->copy_tbs, 100 * r->out_tbs / roof_tbs, r->tensor_us);
 }
 
 int main(int argc, char **argv)
 {
-    static const char *const dtypes[DTYPE_COUNT] = {"BF16", "F16", "F32", F32_OF_BF16, SPARSE_BF16};
+    static const char *const dtypes[DTYPE_COUNT] = {"BF16",      "F16",          "F32",         F32_OF_BF16,
+                                                    SPARSE_BF16, BF16_OF_4_BITS, BF16_OF_8_BITS};
     unsigned runs = 11, gib = 2;
     const char *only = NULL;
     int option;
     while ((option = getopt(argc, argv, "r:g:d:")) != -1) {
         unsigned value = option != 'd' && optarg ? (unsigned)atoi(optarg) : 1;
         if (option == '?' || value < 1 || value > RUNS_MAX) {
-            fprintf(stderr, "usage: decode_gpu [-r RUNS] [-g GIB] [-d BF16|F16|F32|\"F32 of BF16\"|\"BF16 pruned\"]\n");
+            fprintf(stderr, "usage: decode_gpu [-r RUNS] [-g GIB] [-d DTYPE], one of the table's\n");
             return 2;
         }
         if (option == 'r') runs = value;
@@ -285,12 +286,14 @@ int main(int argc, char **argv)
     if (!gpu) return 0;
     struct result results[DTYPE_COUNT];
     printf("%s, Gaussian weights, %u GiB decoded by one prepared batch; median of %u runs\n\n", cllm_gpu_name(gpu), gib, runs);
-    printf("|       dtype | stored, %% | output TB/s | input + output TB/s | device copy, read + write TB/s | share of the roof "
-           "| µs a "
-           "tensor of 32 MiB* |\n");
-    printf("|-------------|----------:|------------:|--------------------:|-------------------------------:|------------------:|-"
-           "-----"
-           "-------------------:|\n");
+    printf(
+        "|          dtype | stored, %% | output TB/s | input + output TB/s | device copy, read + write TB/s | share of the roof "
+        "| µs a "
+        "tensor of 32 MiB* |\n");
+    printf(
+        "|----------------|----------:|------------:|--------------------:|-------------------------------:|------------------:|-"
+        "-----"
+        "-------------------:|\n");
     for (size_t k = 0; k < DTYPE_COUNT; k++) {
         if (only && strcmp(only, dtypes[k]) != 0) continue;
         results[k] = measure_dtype(gpu, dtypes[k], ((size_t)gib << 30) / SAMPLE_BYTES, runs);

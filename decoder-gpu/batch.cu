@@ -1,7 +1,7 @@
 /* batch.cu - from spans of validated chunks to what kernels work on, and launching them. */
 #include "batch.h"
 
-#include "kernels_float.cuh"
+#include "kernels_sparse.cuh"
 
 #include <cstdlib>
 #include <cstring>
@@ -19,8 +19,9 @@ typedef void kernel_function(const struct gpu_chunk *, struct gpu_bases, const s
 /* The fast ones by element; of each, chunks of large tensors, the same with more code words than usual, and other segments. */
 enum {
     KERNEL_COPY,
-    KERNEL_ANY,
+    KERNEL_ANY, /* by enum gpu_join */
     KERNEL_ANY_PALETTE,
+    KERNEL_ANY_SCALES,
     KERNEL_SPARSE, /* by element, those that are no palettes; then of any */
     KERNEL_SPARSE_ANY = KERNEL_SPARSE + GPU_ELEMENT_PALETTE16,
     KERNEL_SPARSE_PALETTE,
@@ -40,11 +41,12 @@ static const struct {
     unsigned threads;
     size_t shared_bytes; /* without code words or masks */
 } kernels[GPU_KERNELS] = {{kernel_copy, FLOAT_THREADS, 0},
-                          {kernel_decode_any<false>, FLOAT_THREADS, sizeof(gpu_shared_any)},
-                          {kernel_decode_any<true>, FLOAT_THREADS, sizeof(gpu_shared_any)},
-#define SPARSE(element, palette) {kernel_decode_sparse<element, palette>, FLOAT_THREADS, sizeof(gpu_shared_any)},
-                          SPARSE(GPU_ELEMENT_BF16, false) SPARSE(GPU_ELEMENT_F16, false) SPARSE(GPU_ELEMENT_F32, false)
-                              SPARSE(GPU_ELEMENT_F32_OF_BF16, false) SPARSE(-1, false) SPARSE(-1, true)
+#define ANY(join) {kernel_decode_any<join>, FLOAT_THREADS, sizeof(gpu_shared_any)},
+                          ANY(GPU_JOIN_LAYOUT) ANY(GPU_JOIN_PALETTE) ANY(GPU_JOIN_SCALES)
+#define SPARSE(element, join) {kernel_decode_sparse<element, join>, FLOAT_THREADS, sizeof(gpu_shared_any)},
+#define SPARSE_LAYOUT(element) SPARSE(element, GPU_JOIN_LAYOUT)
+                              SPARSE_LAYOUT(GPU_ELEMENT_BF16) SPARSE_LAYOUT(GPU_ELEMENT_F16) SPARSE_LAYOUT(GPU_ELEMENT_F32)
+                                  SPARSE_LAYOUT(GPU_ELEMENT_F32_OF_BF16) SPARSE_LAYOUT(-1) SPARSE(-1, GPU_JOIN_PALETTE)
 #define LARGE(element, round)                                                                                                    \
     kernel_decode_fast<element, round, LARGE_HALF_LOG2, FLOAT_THREADS>, FLOAT_THREADS,                                           \
         shared_bytes_of<element, round, FLOAT_THREADS>()
@@ -52,9 +54,12 @@ static const struct {
     kernel_decode_fast<element, SMALL_ROUND, 0, SMALL_THREADS>, SMALL_THREADS,                                                   \
         shared_bytes_of<element, SMALL_ROUND, SMALL_THREADS>()
 #define FAST(element) {LARGE(element, LARGE_ROUND)}, {LARGE(element, SMALL_ROUND)}, {SMALL(element)},
-                                  FAST(GPU_ELEMENT_BF16) FAST(GPU_ELEMENT_F16) FAST(GPU_ELEMENT_F32) FAST(GPU_ELEMENT_F32_OF_BF16)
-                                      FAST(GPU_ELEMENT_PALETTE16) FAST(GPU_ELEMENT_PALETTE32)
+                                      FAST(GPU_ELEMENT_BF16) FAST(GPU_ELEMENT_F16) FAST(GPU_ELEMENT_F32)
+                                          FAST(GPU_ELEMENT_F32_OF_BF16) FAST(GPU_ELEMENT_PALETTE16) FAST(GPU_ELEMENT_PALETTE32)
+                                              FAST(GPU_ELEMENT_SCALED16) FAST(GPU_ELEMENT_SCALED32)
+#undef ANY
 #undef SPARSE
+#undef SPARSE_LAYOUT
 #undef LARGE
 #undef SMALL
 #undef FAST
@@ -63,7 +68,7 @@ static const struct {
 bool cllm_gpu_decodes(const struct cllm_chunk *chunk)
 {
     if (chunk->form == CLLM_FORM_SPARSE) return chunk->decoded_bytes <= GPU_SPARSE_BYTES_MAX;
-    return chunk->form == CLLM_FORM_FLOAT || chunk->form == CLLM_FORM_RAW;
+    return chunk->form == CLLM_FORM_FLOAT || chunk->form == CLLM_FORM_SCALED || chunk->form == CLLM_FORM_RAW;
 }
 
 uint32_t cllm_gpu_run_chunks(const struct cllm_data *data, uint32_t first_chunk, uint32_t chunk_count, bool *decodes_out)
@@ -102,34 +107,33 @@ static uint32_t stage_bytes(const struct gpu_chunk *chunk)
     return (chunk->stored_bytes - (chunk->plane_bytes & ~15u) + 15) & ~15u;
 }
 
-#define ELEMENT_KINDS 6u /* in enum gpu_element */
-static_assert(GPU_KERNELS == KERNEL_FAST + KERNEL_CLASSES * ELEMENT_KINDS, "a kernel for each class and kind of element");
+static_assert(GPU_KERNELS == KERNEL_FAST + KERNEL_CLASSES * GPU_ELEMENTS, "a kernel for each class and kind of element");
 
-/* What kernel_decode_fast calls a chunk's elements, or ELEMENT_KINDS. */
-static unsigned find_element(const struct gpu_chunk *chunk)
+/* What kernel_decode_fast calls a chunk's elements, or GPU_ELEMENTS. */
+static unsigned find_element(const struct gpu_chunk *chunk, bool scaled)
 {
     static const struct cllm_layout layouts[] = {
         {2, 7, 8, 0, 0}, {2, 8, 8, 0, 0}, {4, 23, 8, 0, 0}, {4, 23, 8, 16, 0}}; /* as enum gpu_element */
     struct cllm_layout layout = chunk->layout;
     layout.segment_log2 = 0;
     if (chunk->palette) {
-        return layout.element_bytes == 2   ? (unsigned)GPU_ELEMENT_PALETTE16
-               : layout.element_bytes == 4 ? (unsigned)GPU_ELEMENT_PALETTE32
-                                           : ELEMENT_KINDS;
+        return layout.element_bytes == 2   ? (scaled ? GPU_ELEMENT_SCALED16 : GPU_ELEMENT_PALETTE16)
+               : layout.element_bytes == 4 ? (scaled ? GPU_ELEMENT_SCALED32 : GPU_ELEMENT_PALETTE32)
+                                           : GPU_ELEMENTS;
     }
     for (unsigned element = 0; element < sizeof layouts / sizeof *layouts; element++) {
         if (memcmp(&layouts[element], &layout, sizeof layout) == 0) return element;
     }
-    return ELEMENT_KINDS;
+    return GPU_ELEMENTS;
 }
 
 /* The kernel for a chunk; kernel_decode_fast's comment says what it needs. */
-static unsigned choose_kernel(const struct gpu_chunk *chunk)
+static unsigned choose_kernel(const struct gpu_chunk *chunk, bool scaled)
 {
-    const unsigned segment_log2 = chunk->layout.segment_log2, element = find_element(chunk);
-    if (element == ELEMENT_KINDS || segment_log2 < 7 || chunk->element_count % 8 != 0 || chunk->out_offset % 16 != 0 ||
+    const unsigned segment_log2 = chunk->layout.segment_log2, element = find_element(chunk, scaled);
+    if (element == GPU_ELEMENTS || segment_log2 < 7 || chunk->element_count % 8 != 0 || chunk->out_offset % 16 != 0 ||
         chunk->plane_bytes > chunk->stored_bytes || stage_bytes(chunk) > STAGE_BYTES_MAX) {
-        return chunk->palette ? KERNEL_ANY_PALETTE : KERNEL_ANY;
+        return scaled ? KERNEL_ANY_SCALES : chunk->palette ? KERNEL_ANY_PALETTE : KERNEL_ANY;
     }
     const bool large = segment_log2 == LARGE_HALF_LOG2 + 1 && chunk->element_count > 8192;
     return KERNEL_FAST + KERNEL_CLASSES * element +
@@ -216,11 +220,11 @@ static void add_float(struct walk *walk, const struct cllm_data *data, const str
     const struct cllm_table *table = &data->tables[chunk->table_index];
     described.table = add_table(walk, table, gpu_rotates(&described.layout), &walk->last);
     if (table->value_bytes) described.palette = walk->palette_base + 256 * (walk->palette_count - 1);
-    unsigned kernel = choose_kernel(&described);
-    const unsigned element = find_element(&described);
+    unsigned kernel = choose_kernel(&described, chunk->form == CLLM_FORM_SCALED);
     uint32_t stage = kernel >= KERNEL_FAST ? stage_bytes(&described) + STAGE_PAD : 0;
     if (chunk->form == CLLM_FORM_SPARSE) {
         described.mask_table = add_table(walk, &data->tables[chunk->mask_table_index], false, &walk->last_mask);
+        const unsigned element = find_element(&described, false);
         kernel = KERNEL_SPARSE + (element < GPU_ELEMENT_PALETTE16 ? element : KERNEL_SPARSE_ANY - KERNEL_SPARSE);
         if (described.palette) kernel = KERNEL_SPARSE_PALETTE;
         stage = gpu_sparse_bytes(kernel < KERNEL_SPARSE_ANY, described.element_count);
@@ -461,7 +465,8 @@ enum cllm_status gpu_batch_download_status(const struct cllm_gpu_batch *batch, c
 enum cllm_status gpu_batch_judge(const struct cllm_gpu_batch *batch, size_t *bad_span_out, uint32_t *bad_chunk_out,
                                  struct cllm_error *err)
 {
-    static const char *const reasons[] = {"its head does not fit", "a segment's halves do not meet", "its masks do not fit", ""};
+    static const char *const reasons[] = {"its head does not fit", "a segment's halves do not meet", "its masks do not fit",
+                                          "a scale is negative or not finite"};
     const uint32_t word = *batch->gpu->status, index = word / GPU_REASONS;
     if (word == UINT32_MAX) return CLLM_OK;
     size_t span = 0;

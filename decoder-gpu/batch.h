@@ -12,7 +12,7 @@ struct gpu_launch {
     uint32_t shared_bytes;
 };
 
-#define GPU_KERNELS 27 /* kernels of batch.cu */
+#define GPU_KERNELS 34 /* kernels of batch.cu */
 
 /* Where a span's chunks begin among those of the batch. */
 struct gpu_span_start {

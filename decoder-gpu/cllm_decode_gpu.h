@@ -53,8 +53,8 @@ void *cllm_gpu_stream(const struct cllm_gpu *gpu);
  * as long as it is used here; null: on the context's own again. Waits for what was queued before. Fails with DEVICE. */
 enum cllm_status cllm_gpu_set_stream(struct cllm_gpu *gpu, void *stream, struct cllm_error *err) CLLM_MUST_USE;
 
-/* True for what the GPU decodes: chunks in float form, with palettes, sparse ones of up to 256 KiB, and raw ones. Others (zstd,
- * planes, scaled) go through the CPU decoder and cllm_gpu_upload. */
+/* True for what the GPU decodes: chunks in float form, with palettes, scaled ones, sparse ones of up to 256 KiB, and raw ones.
+ * Others (zstd, planes) go through the CPU decoder and cllm_gpu_upload. */
 bool cllm_gpu_decodes(const struct cllm_chunk *chunk);
 
 /* ------------------------------------------------------------------------------------------------------ prepared batches */

@@ -1,4 +1,4 @@
-/* kernels_float.cuh - the float form on the GPU, and sparse chunks, which are made of it. FORMAT.md 9, 12.
+/* kernels_float.cuh - the float form on the GPU, and the scaled form, whose levels it holds. FORMAT.md 9, 12.
  *
  * One thread block decodes one chunk, one thread half a segment: the lower half of the threads first halves, forwards, the upper
  * half second halves, which are read backwards, word by word, each word's bits reversed, and so look like first halves. A look-up
@@ -7,9 +7,8 @@
  * row by row: raw planes and output are then read and written in whole lines, 16 bytes of output a lane.
  *
  * kernel_decode_fast is for the chunks that cpack writes for BF16, F16 and F32, and for palettes of elements of two and four
- * bytes; table and code words are copied to shared memory first. kernel_decode_any takes every other layout, size and alignment.
- * kernel_decode_sparse decodes masks to shared memory and the elements that are there to the end of the output, as
- * kernel_decode_any does, and spreads them.
+ * bytes, with scales or without; table and code words are copied to shared memory first. kernel_decode_any takes every other
+ * layout, size and alignment.
  *
  * It runs at nine tenths of what memory allows (bench/NOTES.md) because instructions are few: symbols are kept as the join wants
  * them, an entry's fields lie where they need no mask, and of counters only the low bits are looked at.
@@ -17,7 +16,6 @@
  * Bounds: nothing that is read from the payload reaches an address unchecked. Segments that end behind the stream are not
  * decoded; a half that runs away is stopped once a round, and until then stays within STAGE_PAD; element indices are checked
  * against the chunk's own count; halves that do not meet are reported. A palette has a value for every byte that a symbol can be.
- * A sparse chunk's sizes are checked together, and the bits of its masks counted, before an element is stored.
  */
 #ifndef CLLM_KERNELS_FLOAT_CUH
 #define CLLM_KERNELS_FLOAT_CUH
@@ -26,54 +24,14 @@
 #include <cuda_pipeline.h>
 #include <type_traits>
 
-#include "codec.h"
+#include "kernels_scaled.cuh"
 
 #define FLOAT_THREADS 256 /* of a block, at most */
 #define FLOAT_BLOCKS_PER_SM 4
-#define LARGE_ROUND 128              /* symbols of a lane between two joins: all of a half segment */
-#define SMALL_ROUND 64               /* the same where shared memory is short or half segments are long */
-#define RUNAWAY_WORDS 5              /* behind the last one, to which a half that runs away comes back */
-#define GPU_SPARSE_BYTES_MAX 262144u /* decoded, of a sparse chunk: its masks must fit in shared memory; cpack's have no more */
-#define STAGE_PAD 224 /* bytes on either side of the code words: these words, 130 look-ups of 11 bits, and two words */
-
-/* One chunk as a kernel sees it; filled by the host from a validated index. */
-struct gpu_chunk {
-    uint64_t stored_offset; /* from the stored base; 16-byte aligned, stored_bytes rounded up to 16 are readable */
-    uint64_t out_offset;    /* from the output base; 16-byte aligned but for kernel_decode_any */
-    uint32_t stored_bytes;
-    uint32_t element_count;
-    uint32_t plane_bytes; /* of all planes */
-    uint32_t table;       /* into the tables of the launch */
-    uint32_t mask_table;  /* the same for the masks of a sparse chunk */
-    uint32_t index;       /* for the status word */
-    uint32_t palette; /* where symbols stand for values: of 256 in 8 bytes each, in 8 bytes from the launch's tables; else 0 */
-    struct cllm_layout layout;
-};
-
-/* What the offsets of chunks count from. */
-struct gpu_bases {
-    const uint8_t *stored;
-    uint8_t *out;
-};
-
-/* A chunk with its addresses. */
-struct gpu_work : gpu_chunk {
-    const uint8_t *stored;
-    const uint8_t *planes; /* where they start: at `stored`, but for the parts of a sparse chunk */
-    uint8_t *out;
-    __device__ __forceinline__ gpu_work(const struct gpu_chunk &chunk, const struct gpu_bases &bases)
-        : gpu_chunk(chunk), stored(bases.stored + chunk.stored_offset), planes(stored), out(bases.out + chunk.out_offset)
-    {
-    }
-};
-
-/* Why a chunk does not decode. A status word is the least of GPU_REASONS * index + reason, or UINT32_MAX. */
-enum gpu_reason { GPU_BAD_HEADER, GPU_BAD_SEGMENT, GPU_BAD_MASKS, GPU_REASONS = 4 };
-
-static __device__ __forceinline__ void report(uint32_t *d_status, const struct gpu_chunk &chunk, enum gpu_reason reason)
-{
-    atomicMin(d_status, GPU_REASONS * chunk.index + reason);
-}
+#define LARGE_ROUND 128 /* symbols of a lane between two joins: all of a half segment */
+#define SMALL_ROUND 64  /* the same where shared memory is short or half segments are long */
+#define RUNAWAY_WORDS 5 /* behind the last one, to which a half that runs away comes back */
+#define STAGE_PAD 224   /* bytes on either side of the code words: these words, 130 look-ups of 11 bits, and two words */
 
 /* Whether tables hold symbols with bit 0 moved above bit 7: where the symbol is an exponent one bit below a byte's boundary, the
  * join then takes its two parts by masks alone. */
@@ -526,14 +484,18 @@ static __device__ __forceinline__ bool halves_meet(uint32_t *meeting, uint32_t e
 
 /* ------------------------------------------------------------------------------------- BF16, F16 and F32, and palettes */
 
-/* The fourth one: F32 whose lower 16 bits are zero, as BF16 is often kept. The last ones: any elements of two and four bytes. */
+/* The fourth one: F32 whose lower 16 bits are zero, as BF16 is often kept. The others have palettes: any elements of two and four
+ * bytes, and levels of scaled ones. */
 enum gpu_element {
     GPU_ELEMENT_BF16,
     GPU_ELEMENT_F16,
     GPU_ELEMENT_F32,
     GPU_ELEMENT_F32_OF_BF16,
     GPU_ELEMENT_PALETTE16,
-    GPU_ELEMENT_PALETTE32
+    GPU_ELEMENT_PALETTE32,
+    GPU_ELEMENT_SCALED16,
+    GPU_ELEMENT_SCALED32,
+    GPU_ELEMENTS
 };
 
 /* Bits of `a` where the mask has ones, else of `b`: one instruction, if it is asked for. */
@@ -609,16 +571,16 @@ static __device__ __forceinline__ uint32_t load_four(const uint8_t *plane)
  * per half segment; ROWS rows in each of STEPS steps. */
 template <gpu_element ELEMENT, unsigned ROUND>
 struct gpu_shape {
-    static constexpr bool WIDE =
-        ELEMENT == GPU_ELEMENT_F32 || ELEMENT == GPU_ELEMENT_F32_OF_BF16 || ELEMENT == GPU_ELEMENT_PALETTE32;
-    static constexpr bool HAS_PALETTE = ELEMENT == GPU_ELEMENT_PALETTE16 || ELEMENT == GPU_ELEMENT_PALETTE32;
+    static constexpr bool WIDE = ELEMENT == GPU_ELEMENT_F32 || ELEMENT == GPU_ELEMENT_F32_OF_BF16 ||
+                                 ELEMENT == GPU_ELEMENT_PALETTE32 || ELEMENT == GPU_ELEMENT_SCALED32;
+    static constexpr bool HAS_PALETTE = ELEMENT >= GPU_ELEMENT_PALETTE16, HAS_SCALES = ELEMENT >= GPU_ELEMENT_SCALED16;
     static constexpr uint32_t VALUES = HAS_PALETTE ? 256 : 0;
     static constexpr uint32_t BYTES = WIDE ? 4 : 2, SYMBOLS = 16 / BYTES, COLUMNS = ROUND / SYMBOLS, ROWS = 32 / COLUMNS,
                               STEPS = 32 / ROWS,
                               PLANES = HAS_PALETTE                  ? 0
                                        : ELEMENT == GPU_ELEMENT_F32 ? 3
                                                                     : 1,
-                              PLANE_WORDS = PLANES ? PLANES * SYMBOLS / 4 : 1, /* that a lane loads in a step */
+                              PLANE_WORDS = PLANES ? PLANES * SYMBOLS / 4 : 1, /* that a lane loads in a step; or a scale */
         BATCH = PLANES > 1 ? 4 : 8;                                            /* steps whose planes are loaded together */
 
     /* Which of the warp's 32 rows: of row `r` of a step those bits that keep the lanes out of each other's banks, of the step
@@ -644,6 +606,7 @@ struct gpu_place {
     uint32_t stride;        /* elements from row to row */
     uint32_t ring;          /* address of the warp's symbols */
     uint32_t offset;        /* of the first ones that are joined */
+    struct gpu_scales scales;
 };
 
 template <gpu_element ELEMENT, unsigned ROUND, unsigned HALF_LOG2, unsigned THREADS>
@@ -662,10 +625,11 @@ static __device__ __forceinline__ gpu_place<ELEMENT, ROUND> place_lane(const str
             (int32_t)(chunk.element_count - first),
             2u << half_log2,
             ring,
-            ring_offset<ROUND>(row, 8 * column)};
+            ring_offset<ROUND>(row, 8 * column),
+            chunk.scales};
 }
 
-/* The planes of BATCH steps from step `g` on. */
+/* The planes, or scales, of BATCH steps from step `g` on. */
 template <gpu_element ELEMENT, unsigned ROUND>
 static __device__ __forceinline__ void
 load_planes(const gpu_place<ELEMENT, ROUND> &place, uint32_t stride, unsigned g,
@@ -673,11 +637,13 @@ load_planes(const gpu_place<ELEMENT, ROUND> &place, uint32_t stride, unsigned g,
 {
     typedef gpu_shape<ELEMENT, ROUND> shape;
 #pragma unroll
-    for (unsigned k = 0; k < shape::BATCH && !shape::HAS_PALETTE; k++) {
+    for (unsigned k = 0; k < shape::BATCH && (shape::PLANES > 0 || shape::HAS_SCALES); k++) {
         const uint32_t ahead = shape::row_of_step(g + k) * stride;
         if ((int32_t)ahead >= place.left) continue;
         const uint8_t *from = place.plane + ahead;
-        if (shape::WIDE) {
+        if (shape::HAS_SCALES) {
+            planes[k][0] = load_scale(place.scales, place.element_count - (uint32_t)place.left + ahead);
+        } else if (shape::WIDE) {
 #pragma unroll
             for (unsigned p = 0; p + 1 <= shape::PLANES; p++) planes[k][p] = load_four(from + (size_t)p * place.element_count);
         } else {
@@ -707,15 +673,18 @@ static __device__ __forceinline__ uint4 join_step(const gpu_place<ELEMENT, ROUND
     if (ELEMENT == GPU_ELEMENT_F32) return join_f32(symbols, planes);
     if (ELEMENT == GPU_ELEMENT_F32_OF_BF16) return join_f32_of_bf16(symbols, planes[0]);
     if (ELEMENT == GPU_ELEMENT_PALETTE32) return join_palette32(symbols);
+    if (ELEMENT == GPU_ELEMENT_SCALED32) return multiply32(join_palette32(symbols), scale_of_bits(place.scales, planes[0]));
     const uint32_t more =
         load_shared(place.ring + (offset ^ 32) + far); /* the next word: words of 8 symbols start at even ones */
-    const uint2 a = ELEMENT == GPU_ELEMENT_PALETTE16 ? join_palette16(symbols)
-                    : ELEMENT == GPU_ELEMENT_BF16    ? join_bf16(symbols, planes[0])
-                                                     : join_f16(symbols, planes[0]);
-    const uint2 b = ELEMENT == GPU_ELEMENT_PALETTE16 ? join_palette16(more)
-                    : ELEMENT == GPU_ELEMENT_BF16    ? join_bf16(more, planes[1])
-                                                     : join_f16(more, planes[1]);
-    return make_uint4(a.x, a.y, b.x, b.y);
+    const uint2 a = gpu_shape<ELEMENT, ROUND>::HAS_PALETTE ? join_palette16(symbols)
+                    : ELEMENT == GPU_ELEMENT_BF16          ? join_bf16(symbols, planes[0])
+                                                           : join_f16(symbols, planes[0]);
+    const uint2 b = gpu_shape<ELEMENT, ROUND>::HAS_PALETTE ? join_palette16(more)
+                    : ELEMENT == GPU_ELEMENT_BF16          ? join_bf16(more, planes[1])
+                                                           : join_f16(more, planes[1]);
+    const uint4 joined = make_uint4(a.x, a.y, b.x, b.y);
+    if (ELEMENT != GPU_ELEMENT_SCALED16) return joined;
+    return multiply16(place.scales.type, joined, scale_of_bits(place.scales, planes[0]));
 }
 
 /* Joins and stores a round of a warp; `planes` holds the raw bits of its first batch of steps. */
@@ -820,7 +789,8 @@ static __global__ void __launch_bounds__(THREADS, FLOAT_BLOCKS_PER_SM *FLOAT_THR
 {
     extern __shared__ __align__(2048) uint8_t shared_memory[];
     typedef gpu_shared<THREADS, ROUND, gpu_shape<ELEMENT, ROUND>::VALUES> shared_type;
-    const struct gpu_work chunk(d_chunks[blockIdx.x], bases);
+    struct gpu_work chunk(d_chunks[blockIdx.x], bases);
+    if (gpu_shape<ELEMENT, ROUND>::HAS_SCALES && !open_scaled(chunk, d_status)) return;
     decode_part_fast<ELEMENT, ROUND, HALF_LOG2>(*(shared_type *)shared_memory, chunk, d_tables, d_status);
 }
 
@@ -838,8 +808,11 @@ static __global__ void __launch_bounds__(FLOAT_THREADS)
 
 /* ----------------------------------------------------------------------------------------------------------- any layout */
 
-/* Element `index` from its symbol and its raw bits, byte by byte: any layout, any alignment; or from a palette. */
-template <bool PALETTE>
+/* How elements come from symbols and raw bits: as the layout says; from a palette; from one and scales. */
+enum gpu_join { GPU_JOIN_LAYOUT, GPU_JOIN_PALETTE, GPU_JOIN_SCALES };
+
+/* Element `index` from its symbol and its raw bits, byte by byte: any layout, any alignment. */
+template <gpu_join JOIN>
 static __device__ __forceinline__ void join_any(const struct gpu_work &chunk, const uint64_t *palette, uint32_t index,
                                                 uint8_t symbol)
 {
@@ -852,7 +825,11 @@ static __device__ __forceinline__ void join_any(const struct gpu_work &chunk, co
         const uint8_t *packed = chunk.planes + (size_t)planes * chunk.element_count;
         remainder |= (uint64_t)cllm_bits_at(packed, (uint64_t)index * rest, rest) << 8 * planes;
     }
-    const uint64_t element = PALETTE ? palette[symbol] : cllm_element_join(&layout, symbol, remainder);
+    uint64_t element = JOIN == GPU_JOIN_LAYOUT ? cllm_element_join(&layout, symbol, remainder) : palette[symbol];
+    if (JOIN == GPU_JOIN_SCALES) {
+        const float scale = scale_of_bits(chunk.scales, load_scale(chunk.scales, index));
+        element = cllm_scaled_element(chunk.scales.type, (uint32_t)element, scale);
+    }
     uint8_t *out = chunk.out + (size_t)index * layout.element_bytes;
     switch ((uintptr_t)chunk.out % layout.element_bytes ? 0 : layout.element_bytes) {
     case 2: *(uint16_t *)out = (uint16_t)element; break;
@@ -864,14 +841,14 @@ static __device__ __forceinline__ void join_any(const struct gpu_work &chunk, co
 }
 
 /* What becomes of the symbols of a part in float form: elements of the output. */
-template <bool PALETTE>
+template <gpu_join JOIN>
 struct gpu_to_elements {
     const struct gpu_work &part;
     const uint64_t *palette;
 
     __device__ __forceinline__ void operator()(uint32_t index, uint8_t symbol) const
     {
-        join_any<PALETTE>(part, palette, index, symbol);
+        join_any<JOIN>(part, palette, index, symbol);
     }
 };
 
@@ -955,246 +932,16 @@ static __device__ bool decode_part_any(gpu_shared_any &shared, const struct gpu_
 }
 
 /* One chunk per block. */
-template <bool PALETTE>
+template <gpu_join JOIN>
 static __global__ void __launch_bounds__(FLOAT_THREADS, FLOAT_BLOCKS_PER_SM)
     kernel_decode_any(const struct gpu_chunk *d_chunks, struct gpu_bases bases, const struct gpu_table *d_tables,
                       uint32_t *d_status)
 {
     extern __shared__ __align__(2048) uint8_t shared_memory[];
-    const struct gpu_work chunk(d_chunks[blockIdx.x], bases);
-    const gpu_to_elements<PALETTE> sink = {chunk, palette_of(chunk, d_tables)};
+    struct gpu_work chunk(d_chunks[blockIdx.x], bases);
+    if (JOIN == GPU_JOIN_SCALES && !open_scaled(chunk, d_status)) return;
+    const gpu_to_elements<JOIN> sink = {chunk, palette_of(chunk, d_tables)};
     decode_part_any(*(gpu_shared_any *)shared_memory, chunk, &d_tables[chunk.table], sink, d_status);
-}
-
-/* ----------------------------------------------------------------------------------------------------------------- sparse */
-
-/* Masks in words of 32 bits, and how many bits are set in the words before. */
-struct gpu_masks {
-    uint32_t *bits;
-    uint32_t *before;
-
-    __device__ __forceinline__ bool has(uint32_t index) const
-    {
-        return bits[index / 32] >> index % 32 & 1;
-    }
-
-    /* How many set bits lie below. */
-    __device__ __forceinline__ uint32_t rank(uint32_t index) const
-    {
-        return before[index / 32] + __popc(bits[index / 32] & ((1u << index % 32) - 1));
-    }
-};
-
-/* Fills `before`, all threads for all, and returns how many of the bits are set; UINT32_MAX if any behind `bit_count` is. */
-static __device__ uint32_t count_masks(const gpu_masks &masks, uint32_t bit_count, uint32_t *warp_sums)
-{
-    const uint32_t words = (bit_count + 31) / 32, share = (words + FLOAT_THREADS - 1) / FLOAT_THREADS;
-    const uint32_t first = min(words, threadIdx.x * share), end = min(words, first + share), lane = threadIdx.x % 32;
-    uint32_t own = 0, total = 0;
-    for (uint32_t w = first; w < end; w++) own += __popc(masks.bits[w]);
-    uint32_t before = scan_warp(own, lane);
-    if (lane == 31) warp_sums[threadIdx.x / 32] = before + own;
-    __syncthreads();
-    for (uint32_t w = 0; w < FLOAT_THREADS / 32; w++) {
-        if (w < threadIdx.x / 32) before += warp_sums[w];
-        total += warp_sums[w];
-    }
-    for (uint32_t w = first; w < end; w++) {
-        masks.before[w] = before;
-        before += __popc(masks.bits[w]);
-    }
-    __syncthreads();
-    return bit_count % 32 && masks.bits[words - 1] >> bit_count % 32 ? UINT32_MAX : total;
-}
-
-/* Of a block, behind gpu_shared: code words of elements that kernel_decode_fast could decode (`staged`, of two bytes or more),
- * and the masks of a chunk's elements. Both fit in what the smallest device allows a block, 99 KiB. */
-#define GPU_SPARSE_STAGE_BYTES (12288u + STAGE_PAD)
-static_assert(sizeof(gpu_shared_any) + GPU_SPARSE_BYTES_MAX / 4 <= 99 << 10, "a bit and a 32nd of a count for each byte");
-static_assert(sizeof(gpu_shared_any) + GPU_SPARSE_STAGE_BYTES + GPU_SPARSE_BYTES_MAX / 8 <= 99 << 10, "the same for two");
-
-CLLM_HOST_DEVICE uint32_t gpu_sparse_bytes(bool staged, uint32_t element_count)
-{
-    return (staged ? GPU_SPARSE_STAGE_BYTES : 0) + (element_count + 31) / 32 * (2 * sizeof(uint32_t));
-}
-
-static __device__ __forceinline__ gpu_masks masks_of(gpu_shared_any &shared, bool staged, uint32_t element_count)
-{
-    uint32_t *bits = (uint32_t *)shared.words + (staged ? GPU_SPARSE_STAGE_BYTES / 4 : 0);
-    return {bits, bits + (element_count + 31) / 32};
-}
-
-/* Masks of masks, where the rings are, which are not in use. */
-static __device__ __forceinline__ gpu_masks masks_of_masks(gpu_shared_any &shared, uint32_t mask_count)
-{
-    static_assert(sizeof shared.ring >= GPU_SPARSE_BYTES_MAX / 8 / 32 * 2 * sizeof(uint32_t), "there is room");
-    uint32_t *bits = (uint32_t *)shared.ring;
-    return {bits, bits + (mask_count + 31) / 32};
-}
-
-/* From `symbols`, masks of masks and then the masks that are not 0, all masks. False to all where the numbers do not agree. */
-static __device__ bool expand_masks(gpu_shared_any &shared, const uint8_t *symbols, uint32_t symbol_count, uint32_t mask_count,
-                                    uint8_t *out)
-{
-    const gpu_masks upper = masks_of_masks(shared, mask_count);
-    const uint32_t upper_bytes = cllm_mask_bytes(mask_count), upper_words = (mask_count + 31) / 32;
-    for (uint32_t i = threadIdx.x; i < 4 * upper_words; i += FLOAT_THREADS)
-        ((uint8_t *)upper.bits)[i] = i < upper_bytes ? symbols[i] : 0;
-    __syncthreads();
-    if (count_masks(upper, mask_count, shared.warp_bits) != symbol_count - upper_bytes) return false;
-    for (uint32_t i = threadIdx.x; i < mask_count; i += FLOAT_THREADS)
-        out[i] = upper.has(i) ? symbols[upper_bytes + upper.rank(i)] : 0;
-    __syncthreads();
-    return true;
-}
-
-/* Decodes the masks of a chunk, the last part of it, and counts them. Symbols that are not masks themselves lie where the counts
- * will be, which is room for as many bytes. */
-static __device__ bool decode_masks(gpu_shared_any &shared, const struct gpu_work &chunk, const struct cllm_sparse_head &head,
-                                    const gpu_masks &masks, const struct gpu_table *d_table, uint32_t *d_status)
-{
-    const uint32_t mask_count = cllm_mask_bytes(chunk.element_count);
-    const bool levels = cllm_sparse_has_levels(&head, chunk.element_count);
-    const gpu_to_bytes sink = {(uint8_t *)(levels ? masks.before : masks.bits)};
-    struct gpu_work part = chunk;
-    part.layout = cllm_layout_of_masks(&chunk.layout);
-    part.element_count = head.mask_count;
-    part.plane_bytes = CLLM_SPARSE_HEAD_BYTES + head.float_bytes + head.sign_bytes;
-    if (threadIdx.x == 0) masks.bits[(chunk.element_count - 1) / 32] = 0; /* its last bytes are no masks */
-    __syncthreads();
-    if (!decode_part_any(shared, part, d_table, sink, d_status)) return false;
-    bool good = !levels || expand_masks(shared, sink.bytes, head.mask_count, mask_count, (uint8_t *)masks.bits);
-    good = good && count_masks(masks, chunk.element_count, shared.warp_bits) == head.present_count;
-    if (!good && threadIdx.x == 0) report(d_status, chunk, GPU_BAD_MASKS);
-    return good;
-}
-
-/* 16 bytes of output of which the first element is `first`: those that are there from `packed`, zeros between. */
-template <typename T>
-static __device__ __forceinline__ ulonglong2 gather(const gpu_masks &masks, const T *packed, const uint8_t *signs, uint32_t first)
-{
-    unsigned long long halves[2] = {0, 0};
-    const uint32_t present = masks.bits[first / 32] >> first % 32;
-    uint32_t rank = masks.rank(first), absent = first - rank;
-#pragma unroll
-    for (uint32_t e = 0; e < 16 / sizeof(T); e++) {
-        T element = 0;
-        if (present >> e & 1) element = packed[rank++];
-        else if (signs) element = (T)((T)(signs[absent / 8] >> absent % 8 & 1) << (8 * sizeof(T) - 1)), absent++;
-        halves[e * sizeof(T) / 8] |= (unsigned long long)element << 8 * (e * sizeof(T) % 8);
-    }
-    return make_ulonglong2(halves[0], halves[1]);
-}
-
-#define SPREAD_STEPS 2 /* times 16 bytes of a thread between two barriers */
-
-/* The elements that lie at the end of the output to their places, zeros between, from the first one on. No element is overwritten
- * before it is read: ahead of its place there are no more zeros than in all. The output is a multiple of 16 bytes and starts at
- * one. */
-template <typename T>
-static __device__ void spread_wide(const struct gpu_work &chunk, const gpu_masks &masks, uint32_t absent_count,
-                                   const uint8_t *signs)
-{
-    const uint32_t byte_count = chunk.element_count * sizeof(T);
-    const T *packed = (const T *)chunk.out + absent_count;
-#pragma unroll 1
-    for (uint32_t tile = 0; tile < byte_count; tile += 16 * SPREAD_STEPS * FLOAT_THREADS) {
-        ulonglong2 elements[SPREAD_STEPS];
-#pragma unroll
-        for (uint32_t k = 0; k < SPREAD_STEPS; k++) {
-            const uint32_t at = tile + 16 * (k * FLOAT_THREADS + threadIdx.x);
-            if (at < byte_count) elements[k] = gather<T>(masks, packed, signs, at / sizeof(T));
-        }
-        __syncthreads();
-#pragma unroll
-        for (uint32_t k = 0; k < SPREAD_STEPS; k++) {
-            const uint32_t at = tile + 16 * (k * FLOAT_THREADS + threadIdx.x);
-            if (at < byte_count) *(ulonglong2 *)(chunk.out + at) = elements[k];
-        }
-    }
-}
-
-/* The same for elements of any size and alignment, byte by byte. */
-static __device__ void spread_any(const struct gpu_work &chunk, const gpu_masks &masks, uint32_t absent_count,
-                                  const uint8_t *signs)
-{
-    const uint32_t size = chunk.layout.element_bytes;
-    const uint8_t *packed = chunk.out + (size_t)absent_count * size;
-#pragma unroll 1
-    for (uint32_t tile = 0; tile < chunk.element_count; tile += FLOAT_THREADS) {
-        const uint32_t index = tile + threadIdx.x;
-        uint64_t element = 0;
-        if (index < chunk.element_count) {
-            const uint32_t rank = masks.rank(index), absent = index - rank;
-#pragma unroll 1
-            for (uint32_t b = 0; b < size && masks.has(index); b++) element |= (uint64_t)packed[(size_t)rank * size + b] << 8 * b;
-            if (signs && !masks.has(index)) element = (uint64_t)(signs[absent / 8] >> absent % 8 & 1) << (8 * size - 1);
-        }
-        __syncthreads();
-#pragma unroll 1
-        for (uint32_t b = 0; b < size && index < chunk.element_count; b++)
-            chunk.out[(size_t)index * size + b] = (uint8_t)(element >> 8 * b);
-    }
-}
-
-/* The elements that are there. Where ELEMENT is one and they are as decode_part_fast wants them, by that. */
-template <int ELEMENT, bool PALETTE>
-static __device__ bool decode_present(gpu_shared_any &shared, const struct gpu_work &part, const struct gpu_table *d_tables,
-                                      uint32_t *d_status)
-{
-    if constexpr (ELEMENT >= 0) {
-        const uint32_t stage = part.stored_bytes - min(part.stored_bytes, plane_boundary(part));
-        if (part.element_count % 8 == 0 && (uintptr_t)part.out % 16 == 0 && part.layout.segment_log2 >= 7 &&
-            stage <= GPU_SPARSE_STAGE_BYTES - STAGE_PAD) {
-            const bool good =
-                decode_part_fast<(gpu_element)ELEMENT, SMALL_ROUND, 0, FLOAT_THREADS>(shared, part, d_tables, d_status);
-            return __syncthreads_and(good);
-        }
-    }
-    const gpu_to_elements<PALETTE> sink = {part, palette_of(part, d_tables)};
-    return decode_part_any(shared, part, &d_tables[part.table], sink, d_status);
-}
-
-/* One chunk per block: its masks, then the elements that are there, then these to their places. Nothing of the head is used
- * before all of it is checked. */
-template <int ELEMENT, bool PALETTE>
-static __global__ void __launch_bounds__(FLOAT_THREADS, FLOAT_BLOCKS_PER_SM)
-    kernel_decode_sparse(const struct gpu_chunk *d_chunks, struct gpu_bases bases, const struct gpu_table *d_tables,
-                         uint32_t *d_status)
-{
-    extern __shared__ __align__(2048) uint8_t shared_memory[];
-    gpu_shared_any &shared = *(gpu_shared_any *)shared_memory;
-    const struct gpu_work chunk(d_chunks[blockIdx.x], bases);
-    const uint4 numbers = *(const uint4 *)chunk.stored;
-    const struct cllm_sparse_head head = {numbers.x, numbers.y, numbers.z, numbers.w};
-    if (!cllm_sparse_head_fits(&head, chunk.element_count, chunk.stored_bytes)) {
-        if (threadIdx.x == 0) report(d_status, chunk, GPU_BAD_HEADER);
-        return;
-    }
-    const uint32_t absent_count = chunk.element_count - head.present_count;
-    const uint8_t *signs = head.sign_bytes ? chunk.stored + CLLM_SPARSE_HEAD_BYTES + head.float_bytes : nullptr;
-    if (signs && absent_count % 8 && signs[head.sign_bytes - 1] >> absent_count % 8 != 0) {
-        if (threadIdx.x == 0) report(d_status, chunk, GPU_BAD_MASKS);
-        return;
-    }
-    const gpu_masks masks = masks_of(shared, ELEMENT >= 0, chunk.element_count);
-    if (!decode_masks(shared, chunk, head, masks, &d_tables[chunk.mask_table], d_status)) return;
-
-    struct gpu_work part = chunk;
-    part.planes = chunk.stored + CLLM_SPARSE_HEAD_BYTES;
-    part.out = chunk.out + (size_t)absent_count * chunk.layout.element_bytes;
-    part.element_count = head.present_count;
-    part.plane_bytes = CLLM_SPARSE_HEAD_BYTES + (uint32_t)cllm_float_plane_bytes(&chunk.layout, head.present_count);
-    part.stored_bytes = CLLM_SPARSE_HEAD_BYTES + head.float_bytes;
-    if (!decode_present<ELEMENT, PALETTE>(shared, part, d_tables, d_status)) return;
-    if constexpr (ELEMENT >= 0) {
-        typedef typename std::conditional<gpu_shape<(gpu_element)ELEMENT, SMALL_ROUND>::WIDE, uint32_t, uint16_t>::type element;
-        if (chunk.element_count % 8 == 0 && (uintptr_t)chunk.out % 16 == 0) {
-            spread_wide<element>(chunk, masks, absent_count, signs);
-            return;
-        }
-    }
-    spread_any(chunk, masks, absent_count, signs);
 }
 
 #endif

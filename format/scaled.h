@@ -68,6 +68,16 @@ CLLM_HOST_DEVICE float cllm_float_of_bits(uint32_t bits)
     return value;
 }
 
+/* Rounded once: the compilers of kernels would make one operation of a product and a sum. */
+CLLM_HOST_DEVICE float cllm_multiply(float a, float b)
+{
+#ifdef __CUDA_ARCH__
+    return __fmul_rn(a, b);
+#else
+    return a * b;
+#endif
+}
+
 /* Not for infinities and NaN, which scales are not. */
 CLLM_HOST_DEVICE float cllm_scale_of_f16(uint16_t half)
 {
@@ -108,10 +118,10 @@ CLLM_HOST_DEVICE uint32_t cllm_scaled_element(enum cllm_scaled_type type, uint32
 {
     const uint32_t infinity = cllm_scaled_infinity(type);
     if ((level & infinity) == infinity) return level;
-    if (type == CLLM_SCALED_F32) return cllm_float_bits(cllm_float_of_bits(level) * scale);
-    if (type == CLLM_SCALED_BF16) return cllm_round_to_bf16(cllm_float_of_bits(level << 16) * scale);
+    if (type == CLLM_SCALED_F32) return cllm_float_bits(cllm_multiply(cllm_float_of_bits(level), scale));
+    if (type == CLLM_SCALED_BF16) return cllm_round_to_bf16(cllm_multiply(cllm_float_of_bits(level << 16), scale));
     const float magnitude = cllm_scale_of_f16((uint16_t)level); /* without the sign */
-    return cllm_round_to_f16((level >> 15 ? -magnitude : magnitude) * scale);
+    return cllm_round_to_f16(cllm_multiply(level >> 15 ? -magnitude : magnitude, scale));
 }
 
 #endif

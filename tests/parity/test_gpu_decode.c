@@ -10,6 +10,7 @@
 #include "float_builder.h"
 #include "group.h"
 #include "reader.h"
+#include "scaled.h"
 #include "cllm_source.h"
 #include "test_dir.h"
 
@@ -169,6 +170,53 @@ static void make_sample(struct sample *sample, struct cllm_group *group, const s
         (struct cllm_data){.layout = *layout, .decoded_bytes = byte_count, .chunk_bytes = plan.chunk_bytes, .chunk_count = 1};
 }
 
+static enum cllm_scaled_type scaled_type_of(const struct cllm_layout *layout)
+{
+    if (layout->zero_bits != 0 || layout->symbol_bits != 8) return CLLM_SCALED_NONE;
+    if (layout->element_bytes == 4) return layout->symbol_shift == 23 ? CLLM_SCALED_F32 : CLLM_SCALED_NONE;
+    if (layout->element_bytes != 2) return CLLM_SCALED_NONE;
+    return layout->symbol_shift == 7 ? CLLM_SCALED_BF16 : CLLM_SCALED_F16;
+}
+
+/* Any scale that there can be, many of them such that products are neither 0 nor infinite. */
+static uint32_t draw_scale(enum cllm_scale_type type)
+{
+    const uint64_t draw = next_random();
+    const uint32_t bits = (uint32_t)(draw >> 32);
+    if (draw >> 20 & 1) return type == CLLM_SCALE_F16 ? 0x3C00 ^ (bits & 0x3FF) : 0x3F800000 ^ (bits & 0x7FFFFF);
+    if (draw >> 21 & 1) return bits & (type == CLLM_SCALE_F16 ? 0x3FF : 0x7FFFFF); /* subnormal, or 0 */
+    return bits % (type == CLLM_SCALE_F16 ? 0x7C00 : 0x7F800000);
+}
+
+/* Makes of a float chunk with a palette a scaled one, whose levels its elements are: numbers of any size, infinities and NaN
+ * among them. `which` chooses groups and the type of scales. */
+static void scale_sample(struct sample *sample, uint32_t which)
+{
+    const enum cllm_scaled_type type = scaled_type_of(&sample->data.layout);
+    const uint32_t element_bytes = sample->data.layout.element_bytes, float_bytes = sample->chunk.stored_bytes;
+    const uint32_t element_count = sample->chunk.decoded_bytes / element_bytes;
+    const struct cllm_scaled_head head = {float_bytes, (uint8_t)type, which % 2, (uint8_t)(5 + which % 11)};
+    const uint32_t group_count = cllm_scaled_group_count(&head, element_count), scale_bytes = cllm_scale_bytes(&head);
+    uint8_t *stored = calloc(1, CLLM_SCALED_HEAD_BYTES + float_bytes + (size_t)group_count * 4);
+    uint8_t *scales = stored + CLLM_SCALED_HEAD_BYTES + float_bytes;
+    cllm_store_le32(stored, float_bytes);
+    stored[4] = head.type, stored[5] = head.scale_type, stored[6] = head.group_log2;
+    memcpy(stored + CLLM_SCALED_HEAD_BYTES, sample->stored, float_bytes);
+    for (uint32_t i = 0; i < element_count; i++) {
+        uint8_t *element = sample->decoded + (size_t)i * element_bytes, *scale = scales + (i >> head.group_log2) * scale_bytes;
+        if (i % (1u << head.group_log2) == 0) cllm_store_le32(scale, draw_scale((enum cllm_scale_type)head.scale_type));
+        const float factor = head.scale_type == CLLM_SCALE_F16 ? cllm_scale_of_f16(cllm_load_le16(scale))
+                                                               : cllm_float_of_bits(cllm_load_le32(scale));
+        if (element_bytes == 4) cllm_store_le32(element, cllm_scaled_element(type, cllm_load_le32(element), factor));
+        else cllm_store_le16(element, (uint16_t)cllm_scaled_element(type, cllm_load_le16(element), factor));
+    }
+    free(sample->stored);
+    sample->chunk.form = CLLM_FORM_SCALED;
+    sample->chunk.stored_bytes = CLLM_SCALED_HEAD_BYTES + float_bytes + group_count * scale_bytes;
+    store_sample(sample, stored);
+    free(stored);
+}
+
 /* Which elements are zero in a chunk that is sparse whether that pays or not. */
 enum zeros {
     ZEROS_FIRST,
@@ -301,18 +349,29 @@ static void compare_samples(struct cllm_gpu *gpu, struct sample *samples, size_t
     free(index);
 }
 
+static bool has_palette(const struct sample *sample)
+{
+    return sample->chunk.form == CLLM_FORM_FLOAT && sample->tables[0].value_bytes != 0;
+}
+
 /* Every combination; in small mode some of each. */
 static size_t make_all_samples(struct sample **samples_out)
 {
     const size_t layout_count = sizeof layouts / sizeof *layouts, size_count = sizeof sizes / sizeof *sizes;
-    struct sample *samples = calloc(layout_count * size_count * (CONTENT_COUNT + ZEROS_COUNT), sizeof *samples);
+    struct sample *samples = calloc(layout_count * size_count * (2 * CONTENT_COUNT + ZEROS_COUNT), sizeof *samples);
     struct cllm_group *group = NULL;
     size_t count = 0;
+    uint32_t scaled = 0;
     assert_int_equal(cllm_group_create(&group, NULL), CLLM_OK);
     for (size_t l = 0; l < layout_count; l++) {
         for (size_t s = 0; s < size_count; s++) {
             if (is_small() && (sizes[s] > 8200 || (l + s) % 32 != 0)) continue;
-            for (unsigned c = 0; c < CONTENT_COUNT; c++) make_sample(&samples[count++], group, &layouts[l], sizes[s], c);
+            for (unsigned c = 0; c < CONTENT_COUNT; c++) {
+                make_sample(&samples[count++], group, &layouts[l], sizes[s], c);
+                if (!has_palette(&samples[count - 1]) || scaled_type_of(&layouts[l]) == CLLM_SCALED_NONE) continue;
+                make_sample(&samples[count++], group, &layouts[l], sizes[s], c);
+                if (has_palette(&samples[count - 1])) scale_sample(&samples[count - 1], scaled++);
+            }
             if (sizes[s] < 2 || (!is_small() && s % 3 != l % 3)) continue;
             for (unsigned z = 0; z < ZEROS_COUNT; z++) make_sparse_sample(&samples[count++], &layouts[l], sizes[s], z);
         }
@@ -324,6 +383,7 @@ static size_t make_all_samples(struct sample **samples_out)
         sparse_palettes += samples[i].tables[0].value_bytes != 0 && samples[i].chunk.form == CLLM_FORM_SPARSE;
     }
     assert_true(is_small() || sparse_palettes > 0);
+    assert_true(scaled > (is_small() ? 10 : 1000));
     assert_true(palettes > count / 16);
     cllm_group_destroy(group);
     *samples_out = samples;
