@@ -20,6 +20,12 @@
 #define PIECE_BYTES ((uint64_t)8 << 20)
 #define HUGE_PAGE_BYTES ((size_t)2 << 20)
 #define FILES_MAX 1024
+#define COPIES_UNDER_WAY 3u /* as in loading weights */
+
+struct buffer {
+    uint8_t *bytes;
+    void *copied;
+};
 
 struct loading {
     struct cllm_gpu_device *device;
@@ -33,12 +39,14 @@ struct loading {
     uint8_t *d_memory;
     uint64_t d_offset;
     unsigned job_count;
-    uint8_t *pinned; /* PIECE_BYTES of each job */
+    uint8_t *pinned;        /* PIECE_BYTES of each buffer */
+    struct buffer *buffers; /* used in turn */
+    unsigned buffer_count;
+    uint64_t taken_count;
 };
 
 struct job {
-    uint8_t *buffer;
-    void *copied;
+    const struct buffer *buffer;
     int file;
     uint64_t offset, d_offset;
     size_t byte_count;
@@ -68,7 +76,8 @@ static enum cllm_status prepare_piece(void *user, void *job_memory, bool *more_o
         loading->file_index++;
         loading->offset = 0;
     }
-    return cllm_gpu_device_event_finish(loading->device, job->copied, err);
+    job->buffer = &loading->buffers[loading->taken_count++ % loading->buffer_count];
+    return cllm_gpu_device_event_finish(loading->device, job->buffer->copied, err);
 }
 
 static enum cllm_status read_piece(void *user, void *job_memory, struct cllm_error *err)
@@ -76,7 +85,7 @@ static enum cllm_status read_piece(void *user, void *job_memory, struct cllm_err
     (void)user;
     const struct job *job = job_memory;
     for (size_t done = 0; done < job->byte_count;) {
-        const ssize_t count = pread(job->file, job->buffer + done, job->byte_count - done, (off_t)(job->offset + done));
+        const ssize_t count = pread(job->file, job->buffer->bytes + done, job->byte_count - done, (off_t)(job->offset + done));
         if (count <= 0) return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot read");
         done += (size_t)count;
     }
@@ -87,37 +96,42 @@ static enum cllm_status copy_piece(void *user, void *job_memory, struct cllm_err
 {
     const struct loading *loading = user;
     const struct job *job = job_memory;
-    enum cllm_status status = cllm_gpu_device_copy(loading->device, loading->d_memory + job->d_offset, job->buffer,
+    enum cllm_status status = cllm_gpu_device_copy(loading->device, loading->d_memory + job->d_offset, job->buffer->bytes,
                                                    job->byte_count, loading->stream, err);
-    return status ? status : cllm_gpu_device_event_record(loading->device, job->copied, loading->stream, err);
+    return status ? status : cllm_gpu_device_event_record(loading->device, job->buffer->copied, loading->stream, err);
 }
 
 /* Memory included, as in loading weights. */
 static enum cllm_status load(struct loading *loading, struct cllm_error *err)
 {
-    const size_t pinned_bytes = loading->job_count * PIECE_BYTES;
+    const size_t pinned_bytes = loading->buffer_count * PIECE_BYTES;
     struct job *jobs = calloc(loading->job_count, sizeof *jobs);
     void **pointers = calloc(loading->job_count, sizeof *pointers), *d_memory = NULL;
     const struct cllm_pipeline pipeline = {loading, prepare_piece, read_piece, copy_piece};
     loading->pinned = aligned_alloc(HUGE_PAGE_BYTES, pinned_bytes);
     loading->file_index = 0;
     loading->offset = loading->d_offset = 0;
-    if (!jobs || !pointers || !loading->pinned) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory");
+    loading->buffers = calloc(loading->buffer_count, sizeof *loading->buffers);
+    if (!jobs || !pointers || !loading->buffers || !loading->pinned)
+        return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory");
     madvise(loading->pinned, pinned_bytes, MADV_HUGEPAGE);
+    cllm_zero_fresh(loading->pinned, pinned_bytes);
     enum cllm_status status = cllm_gpu_device_pin(loading->device, loading->pinned, pinned_bytes, NULL, err);
     if (!status) status = cllm_gpu_device_allocate(loading->device, loading->total_bytes, &d_memory, err);
     loading->d_memory = d_memory;
-    for (unsigned i = 0; !status && i < loading->job_count; i++) {
-        pointers[i] = &jobs[i];
-        jobs[i].buffer = loading->pinned + i * PIECE_BYTES;
-        status = cllm_gpu_device_event_create(loading->device, false, &jobs[i].copied, err);
+    for (unsigned i = 0; i < loading->job_count; i++) pointers[i] = &jobs[i];
+    for (unsigned i = 0; !status && i < loading->buffer_count; i++) {
+        loading->buffers[i].bytes = loading->pinned + i * PIECE_BYTES;
+        status = cllm_gpu_device_event_create(loading->device, false, &loading->buffers[i].copied, err);
     }
     if (!status) status = cllm_pipeline_run(&pipeline, pointers, loading->job_count, 0, err);
     if (!status) status = cllm_gpu_device_stream_finish(loading->device, loading->stream, err);
-    for (unsigned i = 0; i < loading->job_count; i++) cllm_gpu_device_event_destroy(loading->device, jobs[i].copied);
+    for (unsigned i = 0; i < loading->buffer_count; i++)
+        cllm_gpu_device_event_destroy(loading->device, loading->buffers[i].copied);
     cllm_gpu_device_free(loading->device, d_memory);
     cllm_gpu_device_unpin(loading->device, loading->pinned);
     free(loading->pinned);
+    free(loading->buffers);
     free(pointers);
     free(jobs);
     return status;
@@ -149,11 +163,14 @@ int main(int argc, char **argv)
         }
     }
     if (optind == argc) return puts("load_gpu: no files were named") < 0;
+    const double opening = seconds_now();
     enum cllm_status status = cllm_gpu_device_open(0, &loading.device, &err);
     if (status) return printf("load_gpu: left out: %s\n", err.message) < 0;
     status = open_files(&loading, argv + optind, argc - optind, &err);
     if (!status) status = cllm_gpu_device_stream_create(loading.device, &loading.stream, &err);
+    if (!status) printf("%.3f s until the device was there\n", seconds_now() - opening);
     loading.job_count = cllm_pipeline_job_count(0);
+    loading.buffer_count = loading.job_count + COPIES_UNDER_WAY;
     for (long i = 0; !status && i < rounds; i++) {
         const double start = seconds_now();
         status = load(&loading, &err);

@@ -107,37 +107,12 @@ static struct room take_share(uint8_t **at, size_t byte_count)
     return room;
 }
 
-static void *touch_pages(void *argument)
-{
-    struct room *part = argument;
-    memset(part->bytes, 0, part->capacity);
-    return NULL;
-}
-
-/* Fresh pages are zeroed by the kernel at a few gigabytes a second: by many threads at once. */
-static void touch_all(uint8_t *bytes, size_t byte_count)
-{
-    enum { PARTS = 16 };
-    pthread_t threads[PARTS];
-    struct room parts[PARTS];
-    bool started[PARTS];
-    size_t step = byte_count / PARTS;
-    for (unsigned i = 0; i < PARTS; i++) {
-        parts[i] = (struct room){bytes + i * step, i + 1 < PARTS ? step : byte_count - i * step, false};
-        started[i] = pthread_create(&threads[i], NULL, touch_pages, &parts[i]) == 0;
-        if (!started[i]) touch_pages(&parts[i]);
-    }
-    for (unsigned i = 0; i < PARTS; i++) {
-        if (started[i]) pthread_join(threads[i], NULL);
-    }
-}
-
 static uint8_t *allocate_huge(size_t byte_count)
 {
     uint8_t *bytes = aligned_alloc(HUGE_BYTES, byte_count);
     if (!bytes) return NULL;
     (void)madvise(bytes, byte_count, MADV_HUGEPAGE);
-    touch_all(bytes, byte_count);
+    cllm_zero_fresh(bytes, byte_count);
     if (cudaHostRegister(bytes, byte_count, cudaHostRegisterPortable) == cudaSuccess) return bytes;
     (void)cudaGetLastError();
     free(bytes);

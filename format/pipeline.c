@@ -4,8 +4,10 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define MAX_THREADS 256u
+#define ZEROING_THREADS 16u
 #define MAX_JOBS 96u /* bounds memory on machines with many cores */
 
 struct slot {
@@ -171,4 +173,33 @@ out:
     free(ring.slots);
     free(threads);
     return status;
+}
+
+struct stretch {
+    uint8_t *bytes;
+    size_t byte_count;
+};
+
+static void *zero_stretch(void *argument)
+{
+    const struct stretch *stretch = argument;
+    memset(stretch->bytes, 0, stretch->byte_count);
+    return NULL;
+}
+
+void cllm_zero_fresh(void *bytes, size_t byte_count)
+{
+    pthread_t threads[ZEROING_THREADS];
+    struct stretch stretches[ZEROING_THREADS];
+    bool started[ZEROING_THREADS];
+    const size_t step = byte_count / ZEROING_THREADS;
+    for (unsigned i = 0; i < ZEROING_THREADS; i++) {
+        const bool last = i + 1 == ZEROING_THREADS;
+        stretches[i] = (struct stretch){(uint8_t *)bytes + i * step, last ? byte_count - i * step : step};
+        started[i] = !last && pthread_create(&threads[i], NULL, zero_stretch, &stretches[i]) == 0;
+        if (!started[i]) zero_stretch(&stretches[i]);
+    }
+    for (unsigned i = 0; i < ZEROING_THREADS; i++) {
+        if (started[i]) pthread_join(threads[i], NULL);
+    }
 }

@@ -28,4 +28,8 @@ unsigned cllm_pipeline_job_count(unsigned thread_count);
 enum cllm_status cllm_pipeline_run(const struct cllm_pipeline *pipeline, void *const *jobs, unsigned job_count,
                                    unsigned thread_count, struct cllm_error *err) CLLM_MUST_USE;
 
+/* Zeroes memory by several threads: what it is for is fresh memory, whose pages one thread alone gets at a few gigabytes a
+ * second. */
+void cllm_zero_fresh(void *bytes, size_t byte_count);
+
 #endif

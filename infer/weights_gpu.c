@@ -21,6 +21,7 @@
 
 #define HUGE_PAGE_BYTES ((size_t)2 << 20)
 #define DISK_THREADS_MAX 8u
+#define COPIES_UNDER_WAY 3u /* at once, while jobs fill buffers: filling one must not wait for the copy that was queued last */
 
 /* Pinned host memory. */
 struct pinned {
@@ -84,21 +85,30 @@ struct cllm_weights_gpu {
     struct streaming streaming;
 };
 
+/* Pinned memory for a part on its way to the device. */
+struct buffer {
+    uint8_t *bytes;
+    void *copied; /* event: may be filled again */
+};
+
 /* A thread's piece of work: one part. */
 struct job {
-    struct cllm_weights_gpu *weights;
+    struct jobs *all;
     struct cllm_ring_entry entry;
-    uint8_t *buffer; /* pinned, of the job; null when streaming from the arena */
+    struct buffer *buffer; /* null for a part that lies in the arena */
     uint8_t *payload;
-    void *copied; /* event: the buffer may be filled again */
     struct cllm_part_filler filler;
 };
 
+/* Buffers are used in turn: parts are finished in the order in which they are prepared. */
 struct jobs {
     struct job *jobs;
     void **pointers;
     unsigned count;
-    struct pinned buffers;
+    struct buffer *buffers;
+    unsigned buffer_count;
+    uint64_t taken_count; /* of buffers, so far */
+    struct pinned memory;
 };
 
 static uint64_t in_granules(uint64_t byte_count)
@@ -450,16 +460,30 @@ static bool next_entry(struct cllm_weights_gpu *weights,
     return false;
 }
 
+/* Has the job's part read to a buffer: the one that was copied to the device longest ago. */
+static enum cllm_status take_buffer(struct cllm_weights_gpu *weights, struct job *job, struct cllm_error *err)
+{
+    struct jobs *all = job->all;
+    job->buffer = &all->buffers[all->taken_count++ % all->buffer_count];
+    job->payload = job->buffer->bytes;
+    return cllm_gpu_device_event_finish(weights->device, job->buffer->copied, err);
+}
+
+static void place_in_arena(struct cllm_weights_gpu *weights, struct job *job)
+{
+    job->buffer = NULL;
+    job->payload = weights->arena.bytes + job->entry.part->arena_offset;
+}
+
 static enum cllm_status prepare_load(void *user, void *job_memory, bool *more_out, struct cllm_error *err)
 {
     struct cllm_weights_gpu *weights = user;
     struct job *job = job_memory;
     *more_out = next_entry(weights, is_loaded, &job->entry);
     if (!*more_out) return CLLM_OK;
-    job->weights = weights;
-    const bool to_arena = job->entry.block->fate == CLLM_BLOCK_STREAMED;
-    job->payload = to_arena ? weights->arena.bytes + job->entry.part->arena_offset : job->buffer;
-    return to_arena ? CLLM_OK : cllm_gpu_device_event_finish(weights->device, job->copied, err);
+    if (job->entry.block->fate != CLLM_BLOCK_STREAMED) return take_buffer(weights, job, err);
+    place_in_arena(weights, job);
+    return CLLM_OK;
 }
 
 static enum cllm_status fill_job(void *user, void *job_memory, struct cllm_error *err)
@@ -475,10 +499,10 @@ static enum cllm_status finish_load(void *user, void *job_memory, struct cllm_er
     struct job *job = job_memory;
     struct cllm_ring *ring = &weights->ring;
     enum cllm_status status = CLLM_OK;
-    if (job->entry.block->fate != CLLM_BLOCK_STREAMED) {
+    if (job->buffer) {
         /* decoding waits for a copy: others must be under way meanwhile */
         while (!status && cllm_ring_pending(ring) + 1 >= ring->slot_count) status = decode_loaded(weights, err);
-        if (!status) status = cllm_ring_copy(ring, &job->entry, job->payload, job->copied, err);
+        if (!status) status = cllm_ring_copy(ring, &job->entry, job->payload, job->buffer->copied, err);
     }
     weights->done_bytes += job->entry.part->out_bytes;
     const struct cllm_progress *progress = weights->progress;
@@ -490,30 +514,39 @@ static enum cllm_status finish_load(void *user, void *job_memory, struct cllm_er
 
 static void free_jobs(struct cllm_weights_gpu *weights, struct jobs *jobs)
 {
-    for (unsigned i = 0; jobs->jobs && i < jobs->count; i++) {
-        if (jobs->jobs[i].copied) (void)!cllm_gpu_device_event_finish(weights->device, jobs->jobs[i].copied, NULL);
-        cllm_gpu_device_event_destroy(weights->device, jobs->jobs[i].copied);
-        cllm_part_filler_free(&jobs->jobs[i].filler);
+    for (unsigned i = 0; jobs->buffers && i < jobs->buffer_count; i++) {
+        if (jobs->buffers[i].copied) (void)!cllm_gpu_device_event_finish(weights->device, jobs->buffers[i].copied, NULL);
+        cllm_gpu_device_event_destroy(weights->device, jobs->buffers[i].copied);
     }
+    for (unsigned i = 0; jobs->jobs && i < jobs->count; i++) cllm_part_filler_free(&jobs->jobs[i].filler);
     free(jobs->jobs);
     free(jobs->pointers);
-    free_pinned(weights, &jobs->buffers);
+    free(jobs->buffers);
+    free_pinned(weights, &jobs->memory);
 }
 
-/* Jobs, each with a buffer for one slot if `buffered`. To be freed after a failure too. */
+/* Jobs, and buffers for a slot each if `buffered`. To be freed after a failure too. */
 static enum cllm_status create_jobs(struct cllm_weights_gpu *weights, unsigned count, bool buffered, struct jobs *jobs,
                                     struct cllm_error *err)
 {
     const uint64_t stride = weights->plan.slot_bytes + CLLM_PART_SLACK_BYTES;
-    *jobs = (struct jobs){.count = count, .jobs = calloc(count, sizeof *jobs->jobs)};
+    const unsigned buffer_count = buffered ? count + COPIES_UNDER_WAY : 0;
+    *jobs = (struct jobs){.count = count, .buffer_count = buffer_count};
+    jobs->jobs = calloc(count, sizeof *jobs->jobs);
     jobs->pointers = calloc(count, sizeof *jobs->pointers);
-    if (!jobs->jobs || !jobs->pointers) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for loading");
-    enum cllm_status status = buffered ? allocate_host(&jobs->buffers, count * stride, err) : CLLM_OK;
-    if (!status && buffered) status = pin(weights, &jobs->buffers, count * stride, err);
-    for (unsigned i = 0; !status && i < count; i++) {
+    jobs->buffers = calloc(buffer_count + 1, sizeof *jobs->buffers);
+    if (!jobs->jobs || !jobs->pointers || !jobs->buffers)
+        return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for loading");
+    for (unsigned i = 0; i < count; i++) {
         jobs->pointers[i] = &jobs->jobs[i];
-        jobs->jobs[i].buffer = buffered ? jobs->buffers.bytes + i * stride : NULL;
-        if (buffered) status = cllm_gpu_device_event_create(weights->device, false, &jobs->jobs[i].copied, err);
+        jobs->jobs[i].all = jobs;
+    }
+    enum cllm_status status = buffered ? allocate_host(&jobs->memory, buffer_count * stride, err) : CLLM_OK;
+    if (!status && buffered) cllm_zero_fresh(jobs->memory.bytes, buffer_count * stride);
+    if (!status && buffered) status = pin(weights, &jobs->memory, buffer_count * stride, err);
+    for (unsigned i = 0; !status && i < buffer_count; i++) {
+        jobs->buffers[i].bytes = jobs->memory.bytes + i * stride;
+        status = cllm_gpu_device_event_create(weights->device, false, &jobs->buffers[i].copied, err);
     }
     return status;
 }
@@ -605,8 +638,9 @@ static enum cllm_status prepare_stream(void *user, void *job_memory, bool *more_
         streaming->next_block = streaming->next_part = 0; /* round again */
         (void)next_entry(weights, is_streamed, &job->entry);
     }
-    job->payload = job->buffer ? job->buffer : weights->arena.bytes + job->entry.part->arena_offset;
-    return job->buffer ? cllm_gpu_device_event_finish(weights->device, job->copied, err) : CLLM_OK;
+    if (weights->plan.from_disk) return take_buffer(weights, job, err);
+    place_in_arena(weights, job);
+    return CLLM_OK;
 }
 
 static enum cllm_status fill_stream(void *user, void *job_memory, struct cllm_error *err)
@@ -623,7 +657,8 @@ static enum cllm_status finish_stream(void *user, void *job_memory, struct cllm_
     enum cllm_status status = CLLM_OK;
     bool done = true;
     while (!status && cllm_ring_pending(ring) == ring->slot_count) status = decode_streamed(weights, true, &done, err);
-    if (!status) status = cllm_ring_copy(ring, &job->entry, job->payload, job->copied, err);
+    void *copied = job->buffer ? job->buffer->copied : NULL;
+    if (!status) status = cllm_ring_copy(ring, &job->entry, job->payload, copied, err);
     done = true;
     while (!status && done && cllm_ring_pending(ring) > 0) status = decode_streamed(weights, false, &done, err);
     return status;
