@@ -12,7 +12,8 @@
 #define STAGE_BYTES_MAX 49152u  /* of code words that go to shared memory */
 #define LARGE_HALF_LOG2 7       /* of tensors that fill a GPU: 32,768 elements for 256 threads */
 #define PALETTE_BYTES 2048u     /* 256 values of 8 bytes */
-#define SMALL_THREADS 64        /* long segments: few of them in a chunk */
+#define FETCH_BLOCKS_MAX 1024u
+#define SMALL_THREADS 64 /* long segments: few of them in a chunk */
 
 typedef void kernel_function(const struct gpu_chunk *, struct gpu_bases, const struct gpu_table *, uint32_t *);
 
@@ -82,9 +83,9 @@ uint32_t cllm_gpu_run_chunks(const struct cllm_data *data, uint32_t first_chunk,
 
 size_t cllm_gpu_scratch_bytes(size_t item_count, bool palettes)
 {
-    const size_t hash_piece_bytes = 16, table_bytes = sizeof(struct gpu_table) + (palettes ? PALETTE_BYTES : 0);
+    const size_t table_bytes = sizeof(struct gpu_table) + (palettes ? PALETTE_BYTES : 0);
     const size_t mask_table_bytes = sizeof(struct gpu_table);
-    return (item_count * (sizeof(struct gpu_chunk) + table_bytes + mask_table_bytes + hash_piece_bytes) + 512) * 3 / 2;
+    return (item_count * (sizeof(struct gpu_chunk) + table_bytes + mask_table_bytes) + 512) * 3 / 2;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- describing */
@@ -107,6 +108,7 @@ static uint32_t stage_bytes(const struct gpu_chunk *chunk)
     return (chunk->stored_bytes - (chunk->plane_bytes & ~15u) + 15) & ~15u;
 }
 
+static_assert(sizeof(struct gpu_table) % 16 == 0, "tables are copied in pieces of 16 bytes");
 static_assert(GPU_KERNELS == KERNEL_FAST + KERNEL_CLASSES * GPU_ELEMENTS, "a kernel for each class and kind of element");
 
 /* What kernel_decode_fast calls a chunk's elements, or GPU_ELEMENTS. */
@@ -281,6 +283,12 @@ static enum cllm_status walk_spans(struct walk *walk, struct gpu_span_start *sta
     return CLLM_OK;
 }
 
+/* Values follow at a multiple of 16. */
+static size_t seeds_size(uint32_t table_count)
+{
+    return ((size_t)table_count * sizeof(struct gpu_table_seed) + 15) & ~(size_t)15;
+}
+
 /* Room for what was counted: staged are chunks, the code lengths of tables and values; on the device chunks, whole tables, values
  * and a status word. */
 static enum cllm_status reserve_batch(struct cllm_gpu_batch *batch, const struct walk *counted, uint32_t chunk_count,
@@ -288,7 +296,7 @@ static enum cllm_status reserve_batch(struct cllm_gpu_batch *batch, const struct
 {
     const size_t chunk_bytes = ((size_t)chunk_count * sizeof(struct gpu_chunk) + 255) & ~(size_t)255;
     const size_t values_bytes = (size_t)counted->palette_count * PALETTE_BYTES;
-    const size_t seeds_bytes = (size_t)counted->table_count * sizeof(struct gpu_table_seed);
+    const size_t seeds_bytes = seeds_size(counted->table_count);
     batch->tables_offset = chunk_bytes;
     batch->values_offset = chunk_bytes + (size_t)counted->table_count * sizeof(struct gpu_table);
     batch->status_offset = batch->values_offset + values_bytes;
@@ -299,31 +307,25 @@ static enum cllm_status reserve_batch(struct cllm_gpu_batch *batch, const struct
     return status;
 }
 
+/* Staged memory stays as it is until the device has fetched it. */
 static enum cllm_status upload_batch(const struct cllm_gpu_batch *batch, const struct walk *walk, uint32_t chunk_count,
                                      struct cllm_error *err)
 {
     const cudaStream_t stream = batch->gpu->stream;
     uint8_t *d_bytes = (uint8_t *)batch->d_memory.bytes;
-    struct gpu_table *d_tables = (struct gpu_table *)(d_bytes + batch->tables_offset);
-    enum cllm_status status =
-        cuda_try(cudaMemsetAsync(d_bytes + batch->status_offset, 0xFF, sizeof(uint32_t), stream), "clear a status", err);
-    if (!status && chunk_count > 0) {
-        status = cuda_try(
-            cudaMemcpyAsync(d_bytes, walk->chunks, chunk_count * sizeof(struct gpu_chunk), cudaMemcpyHostToDevice, stream),
-            "copy to the device", err);
+    const uint32_t chunk_pieces = (uint32_t)(((size_t)chunk_count * sizeof(struct gpu_chunk) + 15) / 16);
+    const uint32_t value_pieces = (uint32_t)((size_t)walk->palette_count * (PALETTE_BYTES / 16));
+    const uint32_t pieces = chunk_pieces > value_pieces ? chunk_pieces : value_pieces, wanted = (pieces + 255) / 256;
+    const uint32_t blocks = wanted < 1 ? 1 : wanted < FETCH_BLOCKS_MAX ? wanted : FETCH_BLOCKS_MAX;
+    uint4 *d_values = (uint4 *)(d_bytes + batch->values_offset);
+    uint32_t *d_status = (uint32_t *)(d_bytes + batch->status_offset);
+    kernel_fetch_batch<<<blocks, 256, 0, stream>>>((const uint4 *)walk->chunks, (uint4 *)d_bytes, chunk_pieces,
+                                                   (const uint4 *)walk->values, d_values, value_pieces, d_status);
+    if (walk->table_count > 0) {
+        struct gpu_table *d_tables = (struct gpu_table *)(d_bytes + batch->tables_offset);
+        kernel_build_tables<<<walk->table_count, 256, 0, stream>>>(walk->tables, d_tables);
     }
-    if (status || walk->table_count == 0) return status;
-    status = cuda_try(cudaMemcpy2DAsync(&d_tables->length, sizeof *d_tables, walk->tables, sizeof *walk->tables,
-                                        sizeof *walk->tables, walk->table_count, cudaMemcpyHostToDevice, stream),
-                      "copy to the device", err);
-    if (!status && walk->palette_count > 0) {
-        status = cuda_try(cudaMemcpyAsync(d_bytes + batch->values_offset, walk->values,
-                                          (size_t)walk->palette_count * PALETTE_BYTES, cudaMemcpyHostToDevice, stream),
-                          "copy to the device", err);
-    }
-    if (status) return status;
-    kernel_build_tables<<<walk->table_count, 256, 0, stream>>>(d_tables);
-    return cuda_try(cudaGetLastError(), "build code tables", err);
+    return cuda_try(cudaGetLastError(), "describe chunks", err);
 }
 
 static enum cllm_status reserve_starts(struct cllm_gpu_batch *batch, size_t span_count, struct cllm_error *err)
@@ -358,7 +360,7 @@ enum cllm_status gpu_batch_fill(struct cllm_gpu_batch *batch, const struct cllm_
     if (status) return status;
     walk.chunks = (struct gpu_chunk *)batch->gpu->staging.bytes;
     walk.tables = (struct gpu_table_seed *)((uint8_t *)batch->gpu->staging.bytes + batch->tables_offset);
-    walk.values = (uint64_t *)(walk.tables + counted.table_count);
+    walk.values = (uint64_t *)((uint8_t *)walk.tables + seeds_size(counted.table_count));
     walk.palette_base = (uint32_t)((batch->values_offset - batch->tables_offset) / sizeof(uint64_t));
     status = walk_spans(&walk, batch->starts, spans, span_count, err);
     batch->info = walk.info;

@@ -70,7 +70,6 @@ void cllm_gpu_destroy(struct cllm_gpu *gpu)
         cudaFreeHost(gpu->staging.bytes);
         cudaFreeHost(gpu->hash_staging.bytes);
         cudaFreeHost(gpu->status);
-        cudaFree(gpu->d_pieces.bytes);
         cudaStreamDestroy(gpu->own_stream);
     }
     free(gpu->spans);

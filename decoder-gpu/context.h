@@ -17,7 +17,6 @@ struct cllm_gpu {
     char name[256];
     struct gpu_memory staging;      /* pinned: descriptions on their way to the device */
     struct gpu_memory hash_staging; /* pinned: struct gpu_piece */
-    struct gpu_memory d_pieces;     /* device: the same */
     uint32_t *status;               /* pinned: a status word that came back */
     struct cllm_gpu_batch *once;    /* of cllm_gpu_decode */
     struct cllm_gpu_span *spans;    /* its spans */

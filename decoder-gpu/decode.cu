@@ -45,17 +45,14 @@ enum cllm_status cllm_gpu_hash(struct cllm_gpu *gpu, const struct cllm_gpu_item 
     const size_t byte_count = item_count * sizeof(struct gpu_piece);
     enum cllm_status status = gpu->hashing ? gpu_wait(gpu, err) : cuda_try(cudaSetDevice(gpu->device), "use the device", err);
     if (!status) status = gpu_reserve_pinned(gpu, &gpu->hash_staging, byte_count, err);
-    if (!status) status = gpu_reserve_device(gpu, &gpu->d_pieces, byte_count, err);
     if (status) return status;
     gpu->hashing = true;
     struct gpu_piece *pieces = (struct gpu_piece *)gpu->hash_staging.bytes;
     for (size_t i = 0; i < item_count; i++)
         pieces[i] = {(const uint32_t *)items[i].d_out, items[i].data->chunks[items[i].chunk_index].decoded_bytes};
-    status = cllm_gpu_upload(gpu, gpu->d_pieces.bytes, pieces, byte_count, err);
-    if (status) return status;
     const unsigned blocks = (unsigned)((item_count + SHA256_THREADS - 1) / SHA256_THREADS);
-    kernel_hash_pieces<<<blocks, SHA256_THREADS, 0, gpu->stream>>>((const struct gpu_piece *)gpu->d_pieces.bytes,
-                                                                   (uint32_t)item_count, (uint32_t *)d_digests);
+    /* each thread reads its piece once, where the host has it: a copy would have its turn behind large ones of other streams */
+    kernel_hash_pieces<<<blocks, SHA256_THREADS, 0, gpu->stream>>>(pieces, (uint32_t)item_count, (uint32_t *)d_digests);
     return cuda_try(cudaGetLastError(), "start hashing", err);
 }
 

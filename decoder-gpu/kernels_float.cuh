@@ -44,16 +44,13 @@ CLLM_HOST_DEVICE bool gpu_rotates(const struct cllm_layout *layout)
  * lowest (24), how many they are, 1 to 3 (2). */
 struct gpu_table {
     uint32_t entries[CLLM_CODE_ENTRIES];
-    uint8_t length[256]; /* bits of each symbol as it is in entries; all 0 where there is a single one. First: FORMAT.md 6.2's */
-    uint32_t rotates;
-    uint32_t unused[3]; /* to a multiple of 16 bytes */
+    uint8_t length[256]; /* bits of each symbol as it is in entries; all 0 where there is a single one */
 };
 
-/* The part of a table that the host writes. */
+/* What a table is made from. */
 struct gpu_table_seed {
-    uint8_t length[256];
+    uint8_t length[256]; /* FORMAT.md 6.2's */
     uint32_t rotates;
-    uint32_t unused[3];
 };
 
 /* --------------------------------------------------------------------------------------------------------- tables */
@@ -91,15 +88,16 @@ static __device__ __forceinline__ struct cllm_code_entry find_code(unsigned inde
     return {ranked[0], CLLM_CODE_BITS_MAX}; /* complete codes do not come here */
 }
 
-/* One block of 256 threads per table, whose seed is there. */
-static __global__ void kernel_build_tables(struct gpu_table *d_tables)
+/* One block of 256 threads per table; seeds may be in pinned memory of the host. */
+static __global__ void kernel_build_tables(const struct gpu_table_seed *seeds, struct gpu_table *d_tables)
 {
     __shared__ struct cllm_code_entry single[CLLM_CODE_ENTRIES];
     __shared__ uint16_t counts[16];
     __shared__ uint8_t lengths[256], ranked[256];
+    const struct gpu_table_seed *seed = &seeds[blockIdx.x];
     struct gpu_table *table = &d_tables[blockIdx.x];
-    const unsigned s = threadIdx.x, rotation = table->rotates ? 7 : 0;
-    lengths[s] = table->length[s];
+    const unsigned s = threadIdx.x, rotation = seed->rotates ? 7 : 0;
+    lengths[s] = seed->length[s];
     __syncthreads();
     const bool only = rank_symbols(lengths, counts, ranked) == 1;
     for (unsigned i = s; i < CLLM_CODE_ENTRIES; i += 256) {
@@ -117,6 +115,17 @@ static __global__ void kernel_build_tables(struct gpu_table *d_tables)
         }
         table->entries[i] = bits | symbols << 6 | count << 30;
     }
+}
+
+/* Clears a status word, and fetches from pinned memory what a batch is described by. Not a copy: that would have its turn behind
+ * large ones that other streams have queued. */
+static __global__ void kernel_fetch_batch(const uint4 *chunks, uint4 *d_chunks, uint32_t chunk_pieces, const uint4 *values,
+                                          uint4 *d_values, uint32_t value_pieces, uint32_t *d_status)
+{
+    const uint32_t first = blockIdx.x * blockDim.x + threadIdx.x, step = gridDim.x * blockDim.x;
+    if (first == 0) *d_status = UINT32_MAX;
+    for (uint32_t i = first; i < chunk_pieces; i += step) d_chunks[i] = chunks[i];
+    for (uint32_t i = first; i < value_pieces; i += step) d_values[i] = values[i];
 }
 
 /* --------------------------------------------------------------------------------------------------- shared memory */

@@ -357,11 +357,12 @@ struct tile_cursor {
     uint32_t tile;
 };
 
-/* Where a row goes, and what is added to it. */
+/* Where a row comes from and goes to, for one of the lanes that add it up. */
 struct row_end {
-    float *output; /* null: nowhere */
+    uint32_t first; /* among the sums: of the first tile that this lane adds */
+    float *output;  /* null: nowhere, or another lane sees to it */
     float bias;
-    float other; /* ADD: what the output was; GATE: the bias of up */
+    float other; /* ADD: what the output was; GATE: the bias of up; else 0 */
 };
 
 /* A block, or a warp of it, at work. */
@@ -479,31 +480,38 @@ struct product_work {
         }
     }
 
-    /* What a row came to; the same in all lanes that add it up. `band` counts in the round. */
-    __device__ __forceinline__ float add_up(uint32_t band, uint32_t row) const
+    /* What tiles of a row came to, every fourth of them by a lane; the same in all of its lanes. Few instructions, which are not
+     * in the nearest cache. */
+    __device__ __forceinline__ float add_up(uint32_t first) const
     {
-        const float *from = sums + band * tile_count * SUM_STRIDE + row;
+        const float *from = sums + first;
         float sum = 0;
-#pragma unroll 2
-        for (uint32_t i = threadIdx.x % ADDERS; i < tile_count; i += ADDERS) sum += from[i * SUM_STRIDE];
+#pragma unroll 1
+        for (uint32_t i = threadIdx.x % ADDERS; i < tile_count; i += 2 * ADDERS, from += 2 * ADDERS * SUM_STRIDE) {
+            const float one = *from, other = i + ADDERS < tile_count ? from[ADDERS * SUM_STRIDE] : 0;
+            sum += one;
+            sum += other;
+        }
+#pragma unroll
         for (uint32_t offset = ADDERS / 2; offset; offset /= 2) sum += __shfl_xor_sync(ALL_LANES, sum, offset);
         return sum;
     }
 
-    /* Of row i over the sets of the block; what an output was is read later. */
-    __device__ __forceinline__ struct row_end find_row(uint32_t i) const
+    /* Row i of the sets from `begin` to `end`; what an output was is read later. */
+    __device__ __forceinline__ struct row_end find_row(uint32_t begin, uint32_t end, uint32_t i) const
     {
-        struct row_end end = {NULL, 0, 0};
-        const uint32_t band = i / PACK12_ROWS * set_bands;
+        const uint32_t in_round = i / PACK12_ROWS * set_bands, band = begin * set_bands + in_round;
+        struct row_end found = {0, NULL, 0, 0};
         uint32_t set;
-        if (band >= band_count) return end;
+        if (band >= end * set_bands) return found;
+        found.first = (in_round * tile_count + threadIdx.x % ADDERS) * SUM_STRIDE + i % PACK12_ROWS;
         const struct product_part &part = args.parts[find_part(band, set)];
         const uint32_t row = set * PACK12_ROWS + i % PACK12_ROWS;
-        if (row >= part.row_count) return end;
-        end.output = part.output + row;
-        if (part.bias) end.bias = __ldg(part.bias + row);
-        if (args.stage == STAGE_GATE && args.parts[1].bias) end.other = __ldg(args.parts[1].bias + row);
-        return end;
+        if (row >= part.row_count || threadIdx.x % ADDERS) return found;
+        found.output = part.output + row;
+        if (part.bias) found.bias = __ldg(part.bias + row);
+        if (args.stage == STAGE_GATE && args.parts[1].bias) found.other = __ldg(args.parts[1].bias + row);
+        return found;
     }
 
     __device__ __forceinline__ void find_prior(struct row_end &row) const
@@ -511,26 +519,27 @@ struct product_work {
         if (args.stage == STAGE_ADD && row.output) row.other = __ldcg(row.output);
     }
 
-    /* Of the sets from `begin` to `end`, by all threads; `row`: of this thread's first row of all. As little as possible is done
-     * here, while the memory idles: what a row needs besides its sum is found before it is multiplied, if it is a first one. */
-    __device__ __forceinline__ void finish_sets(uint32_t begin, uint32_t end, float scale, struct row_end row) const
+    /* By all lanes of a warp. */
+    __device__ __forceinline__ void finish_row(const struct row_end &row, float scale) const
     {
-        const uint32_t count = (end - begin) * PACK12_ROWS;
+        float value = add_up(row.first) * scale + row.bias;
+        if (args.stage == STAGE_GATE) {
+            const float up = add_up(row.first + tile_count * SUM_STRIDE) * scale + row.other;
+            value = __fdividef(value, 1 + expf(-value)) * up;
+        } else {
+            value += row.other;
+        }
+        if (row.output) *row.output = value;
+    }
+
+    /* The rows of the sets from `begin` to `end`, from the given one on. */
+    __device__ __forceinline__ void finish_rows(uint32_t begin, uint32_t end, uint32_t first, float scale) const
+    {
 #pragma unroll 1
-        for (uint32_t i = threadIdx.x / ADDERS; i < count; i += blockDim.x / ADDERS) {
-            const uint32_t band = args.stage == STAGE_GATE ? i / PACK12_ROWS * 2 : i / PACK12_ROWS, in_band = i % PACK12_ROWS;
-            if (begin || i >= blockDim.x / ADDERS) {
-                row = find_row(begin * PACK12_ROWS + i);
-                find_prior(row);
-            }
-            float value = add_up(band, in_band) * scale + row.bias;
-            if (args.stage == STAGE_GATE) {
-                const float up = add_up(band + 1, in_band) * scale + row.other;
-                value = __fdividef(value, 1 + expf(-value)) * up;
-            } else if (args.stage == STAGE_ADD) {
-                value += row.other;
-            }
-            if (threadIdx.x % ADDERS == 0 && row.output) *row.output = value;
+        for (uint32_t i = first; i < (end - begin) * PACK12_ROWS; i += blockDim.x / ADDERS) {
+            struct row_end row = find_row(begin, end, i + threadIdx.x / ADDERS);
+            find_prior(row);
+            finish_row(row, scale);
         }
     }
 };
@@ -560,19 +569,23 @@ static __global__ __launch_bounds__(PRODUCT_WARPS *WARP, 1) void multiply(const 
     if (has_slots) work.start(warp);
     if (has_slots && is_early) work.fill_slots();
     __syncthreads();
-    struct row_end row = work.find_row(threadIdx.x / ADDERS);
+    const uint32_t first_end = min(args.round_sets, sets);
+    struct row_end row = work.find_row(0, first_end, threadIdx.x / ADDERS);
     const uint32_t spans = args.spans.values ? cut_spans(__ldcg(args.spans.position), args.spans.window).count : 0;
     wait_for_previous_grid();
     let_next_grid_start();
     work.find_prior(row);
     const float scale = stage_input(args, spans, norm_barrier, staged, warp_sums);
     if (has_slots && !is_early) work.fill_slots();
+#pragma unroll 1
     for (uint32_t begin = 0; begin < sets; begin += args.round_sets) {
         const uint32_t end = min(begin + args.round_sets, sets);
         if (begin) __syncthreads();
         if (has_slots) work.multiply_bands(begin * work.set_bands, end * work.set_bands);
         __syncthreads();
-        work.finish_sets(begin, end, scale, row);
+        /* As little as possible is done here, while the memory idles: what the first rows need besides their sums was found. */
+        if (begin == 0) work.finish_row(row, scale);
+        work.finish_rows(begin, end, begin ? 0 : PRODUCT_WARPS * WARP / ADDERS, scale);
     }
 }
 
