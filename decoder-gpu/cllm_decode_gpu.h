@@ -151,6 +151,9 @@ void cllm_gpu_engine_destroy(const struct cllm_engine *engine);
  * null, is the first such item of the last cllm_gpu_decode), or DEVICE. */
 enum cllm_status cllm_gpu_finish(struct cllm_gpu *gpu, size_t *bad_item_out, struct cllm_error *err) CLLM_MUST_USE;
 
+/* The same, but waits only for the last cllm_gpu_decode, not for what was queued after it. */
+enum cllm_status cllm_gpu_finish_decode(struct cllm_gpu *gpu, size_t *bad_item_out, struct cllm_error *err) CLLM_MUST_USE;
+
 #ifdef __cplusplus
 }
 #endif

@@ -40,6 +40,7 @@ static enum cllm_status open_device(struct cllm_gpu *gpu, struct cllm_error *err
     if (!status) status = find_code(err);
     if (!status) status = cuda_try(cudaStreamCreateWithFlags(&gpu->own_stream, cudaStreamNonBlocking), "create a stream", err);
     if (!status) status = cuda_try(cudaMallocHost(&gpu->status, sizeof *gpu->status), "allocate pinned memory", err);
+    if (!status) status = cuda_try(cudaEventCreateWithFlags(&gpu->decoded, cudaEventDisableTiming), "create an event", err);
     gpu->stream = gpu->own_stream;
     if (!status) snprintf(gpu->name, sizeof gpu->name, "%s", properties.name);
     return status;
@@ -70,6 +71,7 @@ void cllm_gpu_destroy(struct cllm_gpu *gpu)
         cudaFreeHost(gpu->staging.bytes);
         cudaFreeHost(gpu->hash_staging.bytes);
         cudaFreeHost(gpu->status);
+        if (gpu->decoded) cudaEventDestroy(gpu->decoded);
         cudaStreamDestroy(gpu->own_stream);
     }
     free(gpu->spans);

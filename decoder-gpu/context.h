@@ -21,8 +21,9 @@ struct cllm_gpu {
     struct cllm_gpu_batch *once;    /* of cllm_gpu_decode */
     struct cllm_gpu_span *spans;    /* its spans */
     size_t span_capacity;
-    bool decoding; /* there is a decode whose status has not been looked at */
-    bool hashing;  /* pieces are in use by a hash that was not waited for */
+    cudaEvent_t decoded; /* the end of the last decode in one call */
+    bool decoding;       /* there is a decode whose status has not been looked at */
+    bool hashing;        /* pieces are in use by a hash that was not waited for */
 };
 
 /* Gives the memory room, waiting for the stream if that takes new memory; what was in it is lost. */

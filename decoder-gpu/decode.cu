@@ -22,16 +22,23 @@ static enum cllm_status describe_items(struct cllm_gpu *gpu, const struct cllm_g
     return gpu_batch_fill(gpu->once, gpu->spans, item_count, err);
 }
 
+static enum cllm_status wait_for_decode(struct cllm_gpu *gpu, struct cllm_error *err)
+{
+    enum cllm_status status = cuda_try(cudaSetDevice(gpu->device), "use the device", err);
+    return status ? status : cuda_try(cudaEventSynchronize(gpu->decoded), "finish its work", err);
+}
+
 enum cllm_status cllm_gpu_decode(struct cllm_gpu *gpu, const struct cllm_gpu_item *items, size_t item_count,
                                  struct cllm_error *err)
 {
     gpu->decoding = false;
     if (item_count == 0) return CLLM_OK;
-    enum cllm_status status = gpu_wait(gpu, err); /* the descriptions are about to be written again */
+    enum cllm_status status = wait_for_decode(gpu, err); /* the descriptions are about to be written again */
     if (!status && !gpu->once) status = gpu_batch_new(gpu, &gpu->once, err);
     if (!status) status = describe_items(gpu, items, item_count, err);
     if (!status) status = gpu_batch_launch(gpu->once, gpu->stream, NULL, NULL, err);
     if (!status) status = gpu_batch_download_status(gpu->once, gpu->stream, err);
+    if (!status) status = cuda_try(cudaEventRecord(gpu->decoded, gpu->stream), "record an event", err);
     gpu->decoding = !status;
     return status;
 }
@@ -59,5 +66,11 @@ enum cllm_status cllm_gpu_hash(struct cllm_gpu *gpu, const struct cllm_gpu_item 
 enum cllm_status cllm_gpu_finish(struct cllm_gpu *gpu, size_t *bad_item_out, struct cllm_error *err)
 {
     enum cllm_status status = gpu_wait(gpu, err);
+    return status || !gpu->decoding ? status : gpu_batch_judge(gpu->once, bad_item_out, NULL, err);
+}
+
+enum cllm_status cllm_gpu_finish_decode(struct cllm_gpu *gpu, size_t *bad_item_out, struct cllm_error *err)
+{
+    enum cllm_status status = wait_for_decode(gpu, err);
     return status || !gpu->decoding ? status : gpu_batch_judge(gpu->once, bad_item_out, NULL, err);
 }

@@ -144,6 +144,12 @@ enum cllm_status cllm_gpu_hash(struct cllm_gpu *gpu, const struct cllm_gpu_item 
     return fail_not_built(err);
 }
 
+enum cllm_status cllm_gpu_finish_decode(struct cllm_gpu *gpu, size_t *bad_item_out, struct cllm_error *err)
+{
+    (void)gpu, (void)bad_item_out;
+    return fail_not_built(err);
+}
+
 enum cllm_status cllm_gpu_finish(struct cllm_gpu *gpu, size_t *bad_item_out, struct cllm_error *err)
 {
     (void)gpu, (void)bad_item_out;

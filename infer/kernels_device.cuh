@@ -50,7 +50,7 @@ static __device__ __forceinline__ void open_slot(uint64_t *barrier)
 static __device__ __forceinline__ void publish_slots(void)
 {
 #if HAS_COPY_ENGINE
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); /* far less than a fence of the proxy */
 #endif
 }
 

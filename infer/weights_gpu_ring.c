@@ -15,10 +15,12 @@ enum cllm_status cllm_ring_open(struct cllm_ring *ring, struct cllm_gpu_device *
                                .slot_bytes = plan->slot_bytes,
                                .slot_count = plan->slot_count,
                                .timed = options->timed};
-    enum cllm_status status = cllm_gpu_create(options->device_index, &ring->gpu, err);
-    if (!status) status = cllm_gpu_device_stream_create(device, &ring->copy_stream, err);
+    enum cllm_status status = cllm_gpu_device_stream_create(device, &ring->copy_stream, err);
     if (!status) status = cllm_gpu_device_stream_create(device, &ring->decode_stream, err);
-    if (!status) status = cllm_gpu_set_stream(ring->gpu, ring->decode_stream, err);
+    for (unsigned i = 0; !status && i < CLLM_RING_DECODERS; i++) {
+        status = cllm_gpu_create(options->device_index, &ring->decoders[i].gpu, err);
+        if (!status) status = cllm_gpu_set_stream(ring->decoders[i].gpu, ring->decode_stream, err);
+    }
     if (!status) status = cllm_gpu_device_allocate(device, ring->slot_count * ring->slot_bytes, &d_slots, err);
     ring->d_slots = d_slots;
     for (unsigned i = 0; !status && i < ring->slot_count; i++) {
@@ -40,7 +42,10 @@ void cllm_ring_close(struct cllm_ring *ring)
     struct cllm_gpu_device *device = ring->device;
     if (!device) return;
     cllm_ring_finish(ring);
-    cllm_gpu_destroy(ring->gpu);
+    for (unsigned i = 0; i < CLLM_RING_DECODERS; i++) {
+        cllm_gpu_destroy(ring->decoders[i].gpu);
+        free(ring->decoders[i].items);
+    }
     cllm_gpu_device_free(device, ring->d_slots);
     for (unsigned i = 0; i < CLLM_RING_SLOTS_MAX; i++) {
         cllm_gpu_device_event_destroy(device, ring->copied[i]);
@@ -49,7 +54,6 @@ void cllm_ring_close(struct cllm_ring *ring)
     }
     cllm_gpu_device_stream_destroy(device, ring->copy_stream);
     cllm_gpu_device_stream_destroy(device, ring->decode_stream);
-    free(ring->items);
     *ring = (struct cllm_ring){0};
 }
 
@@ -72,14 +76,14 @@ enum cllm_status cllm_ring_copy(struct cllm_ring *ring, const struct cllm_ring_e
 
 /* ---------------------------------------------------------------------------------------------------------- decoding */
 
-static enum cllm_status reserve_items(struct cllm_ring *ring, size_t count, struct cllm_error *err)
+static enum cllm_status reserve_items(struct cllm_ring_decoder *decoder, size_t count, struct cllm_error *err)
 {
-    if (count <= ring->item_capacity) return CLLM_OK;
-    free(ring->items);
-    ring->item_capacity = 0;
-    ring->items = calloc(count, sizeof *ring->items);
-    if (!ring->items) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %zu chunks", count);
-    ring->item_capacity = count;
+    if (count <= decoder->item_capacity) return CLLM_OK;
+    free(decoder->items);
+    decoder->item_capacity = 0;
+    decoder->items = calloc(count, sizeof *decoder->items);
+    if (!decoder->items) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %zu chunks", count);
+    decoder->item_capacity = count;
     return CLLM_OK;
 }
 
@@ -98,36 +102,47 @@ static void describe_items(const struct cllm_ring *ring, const struct cllm_block
     }
 }
 
-enum cllm_status cllm_ring_check(struct cllm_ring *ring, struct cllm_error *err)
+/* Of what the decoder was called for last. */
+static enum cllm_status check_decoder(struct cllm_ring *ring, struct cllm_ring_decoder *decoder, struct cllm_error *err)
 {
     size_t bad_item = 0;
-    enum cllm_status status = cllm_gpu_finish(ring->gpu, &bad_item, err);
-    if (status != CLLM_E_CORRUPT || bad_item >= ring->item_capacity) return status;
-    const struct cllm_gpu_item *item = &ring->items[bad_item];
+    enum cllm_status status = cllm_gpu_finish_decode(decoder->gpu, &bad_item, err);
+    if (status != CLLM_E_CORRUPT || bad_item >= decoder->item_capacity) return status;
+    const struct cllm_gpu_item *item = &decoder->items[bad_item];
     const uint32_t data_index = (uint32_t)(item->data - cllm_reader_index(ring->reader)->data);
     return cllm_reader_blame_chunk(ring->reader, data_index, item->chunk_index, status, err);
+}
+
+enum cllm_status cllm_ring_check(struct cllm_ring *ring, struct cllm_error *err)
+{
+    enum cllm_status status = CLLM_OK;
+    for (unsigned i = 0; !status && i < CLLM_RING_DECODERS; i++) {
+        status = check_decoder(ring, &ring->decoders[(ring->called_count + i) % CLLM_RING_DECODERS], err);
+    }
+    return status;
 }
 
 /* Copies what was decoded before, and has the rest decoded in one call. */
 static enum cllm_status decode_once(struct cllm_ring *ring, const struct cllm_block_part *part, uint8_t *d_stored,
                                     uint8_t *d_block, struct cllm_error *err)
 {
+    struct cllm_ring_decoder *decoder = &ring->decoders[ring->called_count++ % CLLM_RING_DECODERS];
     size_t item_count = 0;
-    enum cllm_status status = cllm_ring_check(ring, err);
+    enum cllm_status status = check_decoder(ring, decoder, err);
     for (size_t i = 0; i < part->span_count; i++) item_count += part->spans[i].chunk_count;
-    if (!status) status = reserve_items(ring, item_count, err);
+    if (!status) status = reserve_items(decoder, item_count, err);
     item_count = 0;
     for (size_t i = 0; !status && i < part->span_count; i++) {
         const struct cllm_block_span *span = &part->spans[i];
         uint8_t *d_from = d_stored + span->payload_offset, *d_out = d_block + span->out_offset;
         if (span->decodes) {
-            describe_items(ring, span, d_from, d_out, ring->items + item_count);
+            describe_items(ring, span, d_from, d_out, decoder->items + item_count);
             item_count += span->chunk_count;
         } else {
             status = cllm_gpu_device_copy(ring->device, d_out, d_from, span->out_bytes, ring->decode_stream, err);
         }
     }
-    return status || item_count == 0 ? status : cllm_gpu_decode(ring->gpu, ring->items, item_count, err);
+    return status || item_count == 0 ? status : cllm_gpu_decode(decoder->gpu, decoder->items, item_count, err);
 }
 
 /* Of a part without a batch: the event of its slot says when it was decoded before. */
@@ -181,7 +196,7 @@ enum cllm_status cllm_ring_prepare(struct cllm_ring *ring, struct cllm_block_par
             .decoded = !span->decodes,
         };
     }
-    enum cllm_status status = cllm_gpu_batch_create(ring->gpu, spans, part->span_count, &part->batch, err);
+    enum cllm_status status = cllm_gpu_batch_create(ring->decoders[0].gpu, spans, part->span_count, &part->batch, err);
     free(spans);
     for (int i = 0; !status && ring->timed && i < 2; i++) {
         status = cllm_gpu_device_event_create(ring->device, true, &part->events[i], err);

@@ -11,6 +11,7 @@
 #include "weights_gpu_blocks.h"
 
 #define CLLM_RING_SLOTS_MAX 8
+#define CLLM_RING_DECODERS 2u /* one describes a part while the other's is being decoded */
 
 /* A part in a slot. */
 struct cllm_ring_entry {
@@ -20,10 +21,16 @@ struct cllm_ring_entry {
     bool last_of_block;
 };
 
+/* Decodes on a ring's decode_stream; and the chunks that it was called for last. */
+struct cllm_ring_decoder {
+    struct cllm_gpu *gpu;
+    struct cllm_gpu_item *items;
+    size_t item_capacity;
+};
+
 struct cllm_ring {
     struct cllm_gpu_device *device;
     const struct cllm_reader *reader;
-    struct cllm_gpu *gpu; /* decodes on decode_stream */
     void *copy_stream;
     void *decode_stream;
     uint64_t slot_bytes;
@@ -36,8 +43,8 @@ struct cllm_ring {
     uint64_t copied_count;  /* parts copied so far: part n goes through slot n % slot_count */
     uint64_t decoded_count; /* at most slot_count less */
     bool timed;
-    struct cllm_gpu_item *items;
-    size_t item_capacity;
+    struct cllm_ring_decoder decoders[CLLM_RING_DECODERS]; /* called in turn; the first one's context is the batches', too */
+    uint64_t called_count;
     struct cllm_weights_gpu_work work;
 };
 
@@ -67,11 +74,11 @@ enum cllm_status cllm_ring_copy(struct cllm_ring *ring, const struct cllm_ring_e
                                 struct cllm_error *err) CLLM_MUST_USE;
 
 /* Queues the decoding of the oldest pending part into its block, whose decoded bytes begin at `d_block`: by its batch where it
- * has one; otherwise in one call, after what was decoded so before has been waited for and found good. Fails with DEVICE, NOMEM,
- * CORRUPT. */
+ * has one; otherwise in one call, after what its decoder was called for before has been waited for and found good. Fails with
+ * DEVICE, NOMEM, CORRUPT. */
 enum cllm_status cllm_ring_decode(struct cllm_ring *ring, void *d_block, struct cllm_error *err) CLLM_MUST_USE;
 
-/* Waits for what was decoded last without a batch and says whether it was good. Fails with CORRUPT, DEVICE. */
+/* Waits for what was decoded without a batch and says whether it was good. Fails with CORRUPT, DEVICE. */
 enum cllm_status cllm_ring_check(struct cllm_ring *ring, struct cllm_error *err) CLLM_MUST_USE;
 
 /* A batch for a part that will go through the ring again and again. Fails as cllm_gpu_batch_create does. */
