@@ -28,9 +28,8 @@
 #ifndef PRODUCT_WARPS
 #define PRODUCT_WARPS 16 /* by measurement */
 #endif
-#define STAGE_WARPS 6            /* that stage an input while the others ask for tiles */
 #define STAGE_BATCH 8            /* loads of the input in flight in a thread */
-#define NORM_BATCH 6             /* the same with a norm */
+#define NORM_BATCH 4             /* the same with a norm */
 #define SPAN_BATCH 6             /* the same of spans */
 #define STEP_BYTES 128           /* of the input in shared memory: 32 first terms, 32 second ones */
 #define ADDERS 4                 /* lanes that add up a row */
@@ -100,10 +99,10 @@ static __host__ __device__ __forceinline__ uint32_t sum_bytes(uint32_t column_co
     return pack12_tile_count(column_count) * band_count * (SUM_STRIDE * (uint32_t)sizeof(float));
 }
 
-/* The input and sums of squares: all but slots, their barriers and the sums of tiles. */
+/* The input, sums of squares and the norm's barrier: all but slots, their barriers and the sums of tiles. */
 static __host__ __device__ __forceinline__ uint32_t product_fixed_bytes(uint32_t column_count)
 {
-    return input_steps(column_count) * STEP_BYTES + PRODUCT_WARPS * (uint32_t)sizeof(float);
+    return input_steps(column_count) * STEP_BYTES + PRODUCT_WARPS * (uint32_t)sizeof(float) + (uint32_t)sizeof(uint64_t);
 }
 
 /* -------------------------------------------------------------------------------------------------------------- input */
@@ -119,75 +118,69 @@ static __device__ __forceinline__ void stage_four(const float4 &x, uint32_t i, u
     *(uint2 *)(to + STEP_BYTES / 2) = make_uint2(low[1], high[1]);
 }
 
-/* Four columns in the threads of the last warps, from warp `first_warp` on. */
-struct stagers {
-    uint32_t count; /* of fours */
-    uint32_t first; /* of this thread */
-    uint32_t stride;
-};
-
-/* The same for inputs with and without a norm: how squares are added must not depend on anything else. */
-static __device__ __forceinline__ uint32_t first_stager(const struct product_args &args, uint32_t count)
-{
-    const bool few = args.spans.values == NULL && count <= STAGE_WARPS * WARP * STAGE_BATCH;
-    return few ? PRODUCT_WARPS - STAGE_WARPS : 0;
-}
-
 /* Stages the input as it is. */
-static __device__ __forceinline__ void stage_plain(const struct product_args &args, const struct stagers &at, uint8_t *staged)
+static __device__ __forceinline__ void stage_plain(const struct product_args &args, uint32_t count, uint8_t *staged)
 {
 #pragma unroll 1
-    for (uint32_t start = at.first; start < at.count; start += at.stride * STAGE_BATCH) {
+    for (uint32_t start = threadIdx.x; start < count; start += blockDim.x * STAGE_BATCH) {
         float4 batch[STAGE_BATCH];
 #pragma unroll
         for (uint32_t j = 0; j < STAGE_BATCH; j++) {
-            const uint32_t i = start + j * at.stride;
-            if (i < at.count) batch[j] = __ldcg((const float4 *)args.input + i);
+            const uint32_t i = start + j * blockDim.x;
+            if (i < count) batch[j] = __ldcg((const float4 *)args.input + i);
         }
 #pragma unroll
         for (uint32_t j = 0; j < STAGE_BATCH; j++) {
-            const uint32_t i = start + j * at.stride;
-            if (i < at.count) stage_four(batch[j], i, staged);
+            const uint32_t i = start + j * blockDim.x;
+            if (i < count) stage_four(batch[j], i, staged);
         }
     }
 }
 
-/* The norm's weights of a batch. They do not depend on the grid before: those of the first one are asked for ahead. */
-static __device__ __forceinline__ void load_norm(const struct product_args &args, const struct stagers &at, uint32_t start,
-                                                 float4 norm[NORM_BATCH])
+/* Asks for the norm's weights, by a warp: they lie where the input goes to until it does. */
+static __device__ __forceinline__ void ask_for_norm(const struct product_args &args, uint8_t *staged, uint64_t *norm_barrier,
+                                                    uint32_t lane)
 {
-#pragma unroll
-    for (uint32_t j = 0; j < NORM_BATCH; j++) {
-        const uint32_t i = start + j * at.stride;
-        norm[j] = i * 4 < args.column_count ? __ldg((const float4 *)args.norm + i) : make_float4(0, 0, 0, 0);
+    if (lane == 0) {
+        open_slot(norm_barrier);
+        publish_slots();
     }
+    __syncwarp();
+    fill_slot(staged, norm_barrier, (const uint8_t *)args.norm, (args.column_count + 3) / 4 * 16, lane);
 }
 
-/* Stages the input times the norm's weights, and sums squares. */
-static __device__ __forceinline__ void stage_norm(const struct product_args &args, const struct stagers &at,
-                                                  float4 norm[NORM_BATCH], uint8_t *staged, float *warp_sum)
+/* Stages the input times the norm's weights, and sums squares. What a lane writes was read by lanes of its own warp. */
+static __device__ __forceinline__ void stage_norm(const struct product_args &args, uint32_t count, uint64_t *norm_barrier,
+                                                  uint8_t *staged, float *warp_sums)
 {
+    const uint32_t lane = threadIdx.x % WARP;
     float squares = 0;
 #pragma unroll 1
-    for (uint32_t start = at.first; start < at.count; start += at.stride * NORM_BATCH) {
-        float4 batch[NORM_BATCH];
+    for (uint32_t start = threadIdx.x; start - lane < count; start += blockDim.x * NORM_BATCH) {
+        float4 batch[NORM_BATCH], norm[NORM_BATCH];
 #pragma unroll
         for (uint32_t j = 0; j < NORM_BATCH; j++) {
-            const uint32_t i = start + j * at.stride;
-            batch[j] = i < at.count ? __ldcg((const float4 *)args.input + i) : make_float4(0, 0, 0, 0);
+            const uint32_t i = start + j * blockDim.x;
+            batch[j] = i < count ? __ldcg((const float4 *)args.input + i) : make_float4(0, 0, 0, 0);
         }
-        if (start != at.first) load_norm(args, at, start, norm);
+        wait_for_slot(norm_barrier, 0);
 #pragma unroll
         for (uint32_t j = 0; j < NORM_BATCH; j++) {
-            const uint32_t i = start + j * at.stride;
+            const uint32_t i = start + j * blockDim.x;
+            norm[j] = i * 4 < args.column_count ? ((const float4 *)staged)[i] : make_float4(0, 0, 0, 0);
+        }
+        __syncwarp();
+#pragma unroll
+        for (uint32_t j = 0; j < NORM_BATCH; j++) {
+            const uint32_t i = start + j * blockDim.x;
             float4 x = batch[j];
             squares += x.x * x.x + x.y * x.y + (x.z * x.z + x.w * x.w);
             x = make_float4(x.x * norm[j].x, x.y * norm[j].y, x.z * norm[j].z, x.w * norm[j].w);
-            if (i < at.count) stage_four(x, i, staged);
+            if (i < count) stage_four(x, i, staged);
         }
     }
     for (int offset = WARP / 2; offset; offset /= 2) squares += __shfl_xor_sync(ALL_LANES, squares, offset);
-    if (threadIdx.x % WARP == 0) *warp_sum = squares;
+    if (lane == 0) warp_sums[threadIdx.x / WARP] = squares;
 }
 
 /* What one position sees, and how it is cut into spans. */
@@ -290,13 +283,22 @@ static __device__ __forceinline__ void stage_spans(const struct span_args &args,
     }
 }
 
-/* What products must be multiplied by, when all of the input is staged. */
-static __device__ __forceinline__ float find_scale(const struct product_args &args, uint32_t first_warp, const float *warp_sums)
+/* Stages the input, a vector or what attention left in so many spans; the result is what products must be multiplied by. */
+static __device__ __forceinline__ float stage_input(const struct product_args &args, uint32_t spans, uint64_t *norm_barrier,
+                                                    uint8_t *staged, float *warp_sums)
 {
+    const uint32_t count = input_steps(args.column_count) * (PACK12_STEP / 4);
+    if (args.norm) {
+        stage_norm(args, count, norm_barrier, staged, warp_sums);
+    } else if (spans) {
+        stage_spans(args.spans, spans, count, staged);
+    } else {
+        stage_plain(args, count, staged);
+    }
+    __syncthreads();
     if (!args.norm) return 1;
     float sum = 0;
-#pragma unroll 1
-    for (uint32_t warp = first_warp; warp < PRODUCT_WARPS; warp++) sum += warp_sums[warp];
+    for (uint32_t warp = 0; warp < PRODUCT_WARPS; warp++) sum += warp_sums[warp];
     return rsqrtf(sum / args.column_count + args.epsilon);
 }
 
@@ -413,7 +415,7 @@ struct product_work {
     {
         at = {0, warp};
 #pragma unroll 1
-        for (; at.tile >= tile_count; at.band++) at.tile -= tile_count;
+        for (; at.tile >= tile_count; at.band++) at.tile -= tile_count; /* sooner than a division */
         copying = at;
         slot = parity = 0;
         if (lane == 0) {
@@ -552,7 +554,7 @@ static __global__ __launch_bounds__(PRODUCT_WARPS *WARP, 1) void multiply(const 
     const uint32_t warp = threadIdx.x / WARP, all_slots = args.slot_count * args.slot_warps;
     uint8_t *staged = slots + all_slots * FORM::slot_bytes;
     float *warp_sums = (float *)(staged + input_steps(args.column_count) * STEP_BYTES);
-    uint64_t *barriers = (uint64_t *)(warp_sums + PRODUCT_WARPS);
+    uint64_t *norm_barrier = (uint64_t *)(warp_sums + PRODUCT_WARPS), *barriers = norm_barrier + 1;
     struct product_work<FORM> work(args);
     const uint32_t sets = args.set_count > blockIdx.x ? (args.set_count - blockIdx.x + gridDim.x - 1) / gridDim.x : 0;
     work.slots = slots + warp * args.slot_count * FORM::slot_bytes;
@@ -565,25 +567,19 @@ static __global__ __launch_bounds__(PRODUCT_WARPS *WARP, 1) void multiply(const 
     work.band_count = sets * work.set_bands;
     work.slot_count = args.slot_count;
     work.warp_count = args.slot_warps;
-    const uint32_t count = input_steps(args.column_count) * (PACK12_STEP / 4), first_warp = first_stager(args, count);
-    const struct stagers at = {count, threadIdx.x - first_warp * WARP, (PRODUCT_WARPS - first_warp) * WARP};
-    const bool has_slots = warp < args.slot_warps, is_early = warp < FORM::early_warps, stages = warp >= first_warp;
-    float4 norm[NORM_BATCH];
-    if (stages && args.norm) load_norm(args, at, at.first, norm);
+    if (args.norm && warp == 0) ask_for_norm(args, staged, norm_barrier, work.lane);
+    const bool has_slots = warp < args.slot_warps, is_early = warp < FORM::early_warps;
     if (has_slots) work.start(warp);
     if (has_slots && is_early) work.fill_slots();
-    const uint32_t spans = args.spans.values ? cut_spans(__ldcg(args.spans.position), args.spans.window).count : 0;
+    __syncthreads();
     const uint32_t first_end = min(args.round_sets, sets);
     struct row_end row = work.find_row(0, first_end, threadIdx.x / ADDERS);
+    const uint32_t spans = args.spans.values ? cut_spans(__ldcg(args.spans.position), args.spans.window).count : 0;
     wait_for_previous_grid();
     let_next_grid_start();
     work.find_prior(row);
-    if (spans) stage_spans(args.spans, spans, count, staged);
-    else if (stages && args.norm) stage_norm(args, at, norm, staged, warp_sums + warp);
-    else if (stages) stage_plain(args, at, staged);
-    __syncthreads();
+    const float scale = stage_input(args, spans, norm_barrier, staged, warp_sums);
     if (has_slots && !is_early) work.fill_slots();
-    const float scale = find_scale(args, first_warp, warp_sums);
 #pragma unroll 1
     for (uint32_t begin = 0; begin < sets; begin += args.round_sets) {
         const uint32_t end = min(begin + args.round_sets, sets);
