@@ -40,6 +40,9 @@ struct walk {
     uint32_t next_chunk;
     /* Finishing. */
     struct cllm_sha256_stream *file_digest;
+    struct cllm_helper *helper; /* hashes files, if apart, while they are written */
+    const uint8_t *hashing;     /* what it is to hash */
+    size_t hashing_bytes;
     uint8_t *leaves; /* SHA-256 of each decoded chunk of the data object at hand */
     size_t leaf_count;
     size_t leaf_capacity;
@@ -253,6 +256,29 @@ static enum cllm_status finish_elsewhere(struct walk *walk, struct job *job, uin
     return job->elsewhere ? CLLM_OK : work_here(walk, job, err);
 }
 
+static enum cllm_status hash_file(void *user, struct cllm_error *err)
+{
+    const struct walk *walk = user;
+    return cllm_sha256_update(walk->file_digest, walk->hashing, walk->hashing_bytes, err);
+}
+
+/* Hashes what was decoded as part of the file, and writes it. */
+static enum cllm_status hash_and_write(struct walk *walk, const uint8_t *decoded, size_t byte_count, struct cllm_error *err)
+{
+    const struct cllm_sink *sink = walk->options->sink;
+    enum cllm_status status = CLLM_OK;
+    walk->hashing = decoded;
+    walk->hashing_bytes = byte_count;
+    if (walk->helper) cllm_helper_start(walk->helper, hash_file, walk);
+    else status = hash_file(walk, err);
+    if (!status && sink) status = sink->write(sink->user, decoded, byte_count, err);
+    if (walk->helper) {
+        const enum cllm_status hashed = cllm_helper_wait(walk->helper, status ? NULL : err);
+        if (!status) status = hashed;
+    }
+    return status;
+}
+
 static enum cllm_status consume_run(struct walk *walk, struct job *job, struct cllm_error *err)
 {
     const struct cllm_data *data = data_of(walk, job);
@@ -270,10 +296,10 @@ static enum cllm_status consume_run(struct walk *walk, struct job *job, struct c
     walk->report.decoded_bytes += byte_count;
     if (job->elsewhere) walk->report.engine_bytes += byte_count;
     if (!decoded) walk->file_unseen = true;
-    else if (job->elsewhere || walk->hash_apart) status = cllm_sha256_update(walk->file_digest, decoded, byte_count, err);
-    else status = cllm_sha256_update_with_leaves(walk->file_digest, decoded, byte_count, data->chunk_bytes, leaves, err);
-    if (!status && sink) status = sink->write(sink->user, decoded, byte_count, err);
-    return status;
+    if (!decoded) return CLLM_OK; /* and there is no sink */
+    if (job->elsewhere || walk->hash_apart) return hash_and_write(walk, decoded, byte_count, err);
+    status = cllm_sha256_update_with_leaves(walk->file_digest, decoded, byte_count, data->chunk_bytes, leaves, err);
+    return status || !sink ? status : sink->write(sink->user, decoded, byte_count, err);
 }
 
 static enum cllm_status finish_chunks(struct walk *walk, struct job *job, struct cllm_error *err)
@@ -338,11 +364,13 @@ static enum cllm_status run_pipeline(struct walk *walk, struct cllm_error *err)
     struct job *jobs = calloc(job_count, sizeof *jobs);
     void **pointers = calloc(job_count, sizeof *pointers);
     enum cllm_status status = jobs && pointers ? CLLM_OK : fail_memory(err);
+    if (!status && walk->hash_apart && walk->options->sink) status = cllm_helper_create(&walk->helper, err);
     if (!status) {
         const struct cllm_pipeline pipeline = {walk, prepare_run, work_on_run, finish_run};
         for (unsigned i = 0; i < job_count; i++) pointers[i] = &jobs[i];
-        status = cllm_pipeline_run(&pipeline, pointers, job_count, thread_count, err);
+        status = cllm_pipeline_run(&pipeline, pointers, job_count, thread_count - (walk->helper != NULL), err);
     }
+    cllm_helper_destroy(walk->helper);
     for (unsigned i = 0; jobs && i < job_count; i++) {
         cllm_run_buffers_free(&jobs[i].buffers);
         if (engine && jobs[i].lane) engine->lane_destroy(engine->user, jobs[i].lane);

@@ -29,6 +29,7 @@
 
 /* One group on its way through the pipeline. */
 struct job {
+    struct packing *packing;
     struct cllm_group *group;
     struct cllm_plan plan;
     uint8_t *leaves; /* SHA-256 of each chunk of the input */
@@ -52,6 +53,7 @@ struct packing {
     struct cllm_plan plan; /* of that span */
     /* Writing side. */
     enum { HASH_AS_READ, HASH_AS_WRITTEN, HASH_APART } hashing; /* apart: chunks as they are read, files as they are written */
+    struct cllm_helper *helper; /* hashes files, if HASH_APART, while what was packed is written */
     struct cllm_sha256_stream *file_digest;
     uint32_t hashed_count; /* files whose digest is finished */
     uint64_t done_bytes;
@@ -136,6 +138,7 @@ static enum cllm_status prepare_group(void *user, void *job_memory, bool *more_o
     }
     uint64_t left = span->bytes - packing->span_offset;
     *job = (struct job){
+        .packing = packing,
         .group = job->group,
         .leaves = job->leaves,
         .plan = packing->plan,
@@ -225,8 +228,10 @@ static enum cllm_status end_span(struct packing *packing, const struct job *job,
 }
 
 /* With several threads the file is hashed here, in order. */
-static enum cllm_status hash_group(struct packing *packing, const struct job *job, struct cllm_error *err)
+static enum cllm_status hash_group(void *job_memory, struct cllm_error *err)
 {
+    const struct job *job = job_memory;
+    struct packing *packing = job->packing;
     const uint8_t *input = cllm_group_input(job->group);
     if (packing->hashing == HASH_AS_READ) return CLLM_OK;
     enum cllm_status status = finish_digests(packing, job->file_index, err);
@@ -283,13 +288,11 @@ static enum cllm_status write_chunks(struct packing *packing, const struct job *
     return status;
 }
 
-static enum cllm_status write_group(void *user, void *job_memory, struct cllm_error *err)
+static enum cllm_status write_group(struct packing *packing, struct job *job, struct cllm_error *err)
 {
-    struct packing *packing = user;
-    struct job *job = job_memory;
     const struct cllm_source_span *span = &packing->source->files[job->file_index].spans[job->span_index];
-    enum cllm_status status = hash_group(packing, job, err);
-    if (!status && job->first) {
+    enum cllm_status status = CLLM_OK;
+    if (job->first) {
         packing->leaf_count = 0;
         status = cllm_writer_begin_data(packing->writer, span->bytes, job->plan.chunk_bytes, &job->plan.layout, err);
     }
@@ -299,6 +302,21 @@ static enum cllm_status write_group(void *user, void *job_memory, struct cllm_er
     if (!status) status = keep_leaves(packing, job->leaves, chunk_count, err);
     if (!status && job->last) status = end_span(packing, job, span, err);
     packing->report.chunk_count += chunk_count;
+    return status;
+}
+
+static enum cllm_status finish_group(void *user, void *job_memory, struct cllm_error *err)
+{
+    struct packing *packing = user;
+    struct job *job = job_memory;
+    enum cllm_status status = CLLM_OK;
+    if (packing->helper) cllm_helper_start(packing->helper, hash_group, job);
+    else status = hash_group(job, err);
+    if (!status) status = write_group(packing, job, err);
+    if (packing->helper) {
+        const enum cllm_status hashed = cllm_helper_wait(packing->helper, status ? NULL : err);
+        if (!status) status = hashed;
+    }
     packing->done_bytes += job->byte_count;
     const struct cllm_progress *progress = packing->options->progress;
     if (!status && progress && !progress->report(progress->user, packing->done_bytes, packing->source->total_bytes)) {
@@ -362,7 +380,7 @@ static enum cllm_status describe_source(struct packing *packing, struct cllm_err
 
 static enum cllm_status encode_all(struct packing *packing, struct cllm_error *err)
 {
-    const struct cllm_pipeline pipeline = {packing, prepare_group, encode_group, write_group};
+    const struct cllm_pipeline pipeline = {packing, prepare_group, encode_group, finish_group};
     const unsigned thread_count = cllm_thread_count(packing->options->thread_count);
     unsigned job_count = cllm_pipeline_job_count(thread_count);
     if (thread_count > 1) packing->hashing = cllm_sha256_apart(thread_count) ? HASH_APART : HASH_AS_WRITTEN;
@@ -376,7 +394,10 @@ static enum cllm_status encode_all(struct packing *packing, struct cllm_error *e
         if (!status && !jobs[i].leaves) status = fail_memory(err);
         if (!status) status = cllm_group_create(&jobs[i].group, err);
     }
-    if (!status) status = cllm_pipeline_run(&pipeline, pointers, job_count, thread_count, err);
+    if (!status && packing->hashing == HASH_APART) status = cllm_helper_create(&packing->helper, err);
+    if (!status) status = cllm_pipeline_run(&pipeline, pointers, job_count, thread_count - (packing->helper != NULL), err);
+    cllm_helper_destroy(packing->helper);
+    packing->helper = NULL;
     for (unsigned i = 0; i < job_count; i++) {
         cllm_group_destroy(jobs[i].group);
         free(jobs[i].leaves);

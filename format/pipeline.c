@@ -175,6 +175,88 @@ out:
     return status;
 }
 
+/* ------------------------------------------------------------------------------------------------------------ helper */
+
+struct cllm_helper {
+    pthread_t thread;
+    bool has_thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    enum { HELPER_IDLE, HELPER_STARTED, HELPER_ENDS } state;
+    cllm_helper_work *work;
+    void *user;
+    enum cllm_status status;
+    struct cllm_error error;
+};
+
+static void *run_helper(void *argument)
+{
+    struct cllm_helper *helper = argument;
+    pthread_mutex_lock(&helper->lock);
+    while (helper->state != HELPER_ENDS) {
+        if (helper->state == HELPER_IDLE) {
+            pthread_cond_wait(&helper->changed, &helper->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&helper->lock);
+        helper->status = helper->work(helper->user, &helper->error);
+        pthread_mutex_lock(&helper->lock);
+        helper->state = HELPER_IDLE;
+        pthread_cond_broadcast(&helper->changed);
+    }
+    pthread_mutex_unlock(&helper->lock);
+    return NULL;
+}
+
+enum cllm_status cllm_helper_create(struct cllm_helper **helper_out, struct cllm_error *err)
+{
+    struct cllm_helper *helper = *helper_out = calloc(1, sizeof *helper);
+    if (!helper) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for a thread");
+    pthread_mutex_init(&helper->lock, NULL);
+    pthread_cond_init(&helper->changed, NULL);
+    helper->has_thread = pthread_create(&helper->thread, NULL, run_helper, helper) == 0;
+    return CLLM_OK;
+}
+
+static void set_state(struct cllm_helper *helper, int state)
+{
+    pthread_mutex_lock(&helper->lock);
+    helper->state = state;
+    pthread_cond_broadcast(&helper->changed);
+    pthread_mutex_unlock(&helper->lock);
+}
+
+void cllm_helper_start(struct cllm_helper *helper, cllm_helper_work *work, void *user)
+{
+    helper->work = work;
+    helper->user = user;
+    if (helper->has_thread) set_state(helper, HELPER_STARTED);
+    else helper->status = work(user, &helper->error);
+}
+
+enum cllm_status cllm_helper_wait(struct cllm_helper *helper, struct cllm_error *err)
+{
+    pthread_mutex_lock(&helper->lock);
+    while (helper->state == HELPER_STARTED) pthread_cond_wait(&helper->changed, &helper->lock);
+    pthread_mutex_unlock(&helper->lock);
+    if (helper->status && err) *err = helper->error;
+    return helper->status;
+}
+
+void cllm_helper_destroy(struct cllm_helper *helper)
+{
+    if (!helper) return;
+    if (helper->has_thread) {
+        set_state(helper, HELPER_ENDS);
+        pthread_join(helper->thread, NULL);
+    }
+    pthread_cond_destroy(&helper->changed);
+    pthread_mutex_destroy(&helper->lock);
+    free(helper);
+}
+
+/* ------------------------------------------------------------------------------------------------------------ zeroing */
+
 struct stretch {
     uint8_t *bytes;
     size_t byte_count;

@@ -28,6 +28,22 @@ unsigned cllm_pipeline_job_count(unsigned thread_count);
 enum cllm_status cllm_pipeline_run(const struct cllm_pipeline *pipeline, void *const *jobs, unsigned job_count,
                                    unsigned thread_count, struct cllm_error *err) CLLM_MUST_USE;
 
+/* A thread that does one thing at a time for its owner, who does something else meanwhile. Of one thread's. */
+struct cllm_helper;
+typedef enum cllm_status cllm_helper_work(void *user, struct cllm_error *err);
+
+/* Fails with NOMEM. Where there cannot be another thread, the owner's does the work, in cllm_helper_start. */
+enum cllm_status cllm_helper_create(struct cllm_helper **helper_out, struct cllm_error *err) CLLM_MUST_USE;
+
+/* Has work(user) done; what it was started with before must have been waited for. */
+void cllm_helper_start(struct cllm_helper *helper, cllm_helper_work *work, void *user);
+
+/* Waits, and returns what the work did. */
+enum cllm_status cllm_helper_wait(struct cllm_helper *helper, struct cllm_error *err) CLLM_MUST_USE;
+
+/* Accepts null. Nothing must be under way. */
+void cllm_helper_destroy(struct cllm_helper *helper);
+
 /* Zeroes memory by several threads: what it is for is fresh memory, whose pages one thread alone gets at a few gigabytes a
  * second. */
 void cllm_zero_fresh(void *bytes, size_t byte_count);

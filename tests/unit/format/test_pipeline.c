@@ -176,6 +176,65 @@ static void test_thread_counts_stay_within_bounds(void **state)
     assert_true(cllm_pipeline_job_count(UINT32_MAX) < 200);
 }
 
+/* What a helper is given to do. */
+struct task {
+    uint32_t number;
+    bool fails;
+    pthread_t thread;
+    uint64_t sum; /* of the numbers so far */
+};
+
+static enum cllm_status add_number(void *user, struct cllm_error *err)
+{
+    struct task *task = user;
+    task->thread = pthread_self();
+    task->sum += task->number;
+    return task->fails ? cllm_fail(err, CLLM_E_IO, task->number, "task %u", task->number) : CLLM_OK;
+}
+
+static void test_helper_does_what_it_is_started_with_on_another_thread(void **state)
+{
+    (void)state;
+    struct cllm_helper *helper = NULL;
+    struct cllm_error err = {0};
+    struct task task = {0};
+    assert_int_equal(cllm_helper_create(&helper, &err), CLLM_OK);
+    for (uint32_t i = 1; i <= 1000; i++) {
+        task.number = i;
+        task.fails = i % 7 == 0;
+        cllm_helper_start(helper, add_number, &task);
+        if (i % 3 == 0) {
+            assert_int_equal(cllm_helper_wait(helper, NULL), task.fails ? CLLM_E_IO : CLLM_OK);
+        } else if (task.fails) {
+            assert_int_equal(cllm_helper_wait(helper, &err), CLLM_E_IO);
+            assert_int_equal(err.offset, i);
+        } else {
+            assert_int_equal(cllm_helper_wait(helper, &err), CLLM_OK);
+        }
+        assert_false(pthread_equal(task.thread, pthread_self()));
+    }
+    assert_int_equal(task.sum, 500500);
+    cllm_helper_destroy(helper);
+    assert_int_equal(cllm_helper_create(&helper, &err), CLLM_OK);
+    cllm_helper_destroy(helper); /* which was never started */
+    cllm_helper_destroy(NULL);
+}
+
+static void test_fresh_memory_is_zeroed(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {0, 1, 15, 16, 17, 1000003};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        uint8_t *bytes = malloc(sizes[i] + 1);
+        assert_non_null(bytes);
+        memset(bytes, 0xA5, sizes[i] + 1);
+        cllm_zero_fresh(bytes, sizes[i]);
+        for (size_t k = 0; k < sizes[i]; k++) assert_int_equal(bytes[k], 0);
+        assert_int_equal(bytes[sizes[i]], 0xA5);
+        free(bytes);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -183,6 +242,8 @@ int main(void)
         cmocka_unit_test(test_pipeline_returns_the_earliest_failure),
         cmocka_unit_test(test_pipeline_works_without_a_last_step_or_an_error_record),
         cmocka_unit_test(test_thread_counts_stay_within_bounds),
+        cmocka_unit_test(test_helper_does_what_it_is_started_with_on_another_thread),
+        cmocka_unit_test(test_fresh_memory_is_zeroed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
