@@ -145,6 +145,7 @@ static cudaError_t launch_product(const struct forward_gpu *forward, enum cllm_g
     const uint32_t blocks = args->set_count < forward->multiprocessors ? args->set_count : forward->multiprocessors;
     if (!blocks) return cudaSuccess;
     const size_t bytes = share_memory(forward, form, (args->set_count + blocks - 1) / blocks, args);
+    share_sets(args, blocks);
     product_kernel *kernel = choose_product(form);
     const cudaError_t result = allow_shared((const void *)kernel, bytes);
     return result ? result : launch(forward, kernel, {dim3(blocks), PRODUCT_WARPS * WARP, bytes}, overlaps, *args);

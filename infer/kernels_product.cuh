@@ -79,12 +79,21 @@ struct product_args {
     uint32_t column_count;
     bool is_aligned; /* rows that are not packed are multiples of 16 bytes */
     uint32_t set_count;
-    uint32_t round_sets; /* whose sums are kept at a time */
-    uint32_t slot_warps; /* warps that have slots: all, or what memory suffices for */
-    uint32_t slot_count; /* of each of them */
+    uint32_t least_sets;    /* of a block; */
+    uint32_t longer_blocks; /* the first ones have one more */
+    uint32_t round_sets;    /* whose sums are kept at a time */
+    uint32_t slot_warps;    /* warps that have slots: all, or what memory suffices for */
+    uint32_t slot_count;    /* of each of them */
     float epsilon;
     struct row_map maps[PART_COUNT]; /* of parts that are not packed, but aligned */
 };
+
+/* Among so many blocks: here, as a division would take each of them a while. */
+static inline void share_sets(struct product_args *args, uint32_t blocks)
+{
+    args->least_sets = args->set_count / blocks;
+    args->longer_blocks = args->set_count % blocks;
+}
 
 /* ------------------------------------------------------------------------------------------------------------- memory */
 
@@ -556,7 +565,7 @@ static __global__ __launch_bounds__(PRODUCT_WARPS *WARP, 1) void multiply(const 
     float *warp_sums = (float *)(staged + input_steps(args.column_count) * STEP_BYTES);
     uint64_t *norm_barrier = (uint64_t *)(warp_sums + PRODUCT_WARPS), *barriers = norm_barrier + 1;
     struct product_work<FORM> work(args);
-    const uint32_t sets = args.set_count > blockIdx.x ? (args.set_count - blockIdx.x + gridDim.x - 1) / gridDim.x : 0;
+    const uint32_t sets = args.least_sets + (blockIdx.x < args.longer_blocks);
     work.slots = slots + warp * args.slot_count * FORM::slot_bytes;
     work.barriers = barriers + warp * args.slot_count;
     work.sums = (float *)(barriers + all_slots);

@@ -71,6 +71,7 @@ static void run(enum cllm_gpu_form form, enum product_stage stage, unsigned bloc
 {
     void (*const kernels[])(product_args) = {multiply<bf16_form>, multiply<f16_form>, multiply<f32_form>, multiply<packed_form>};
     args.stage = stage;
+    share_sets(&args, blocks);
     memset(slots, 0xEE, sizeof slots);
     emulated::run(blocks, PRODUCT_WARPS * WARP, blocks % 2 != 0, [&] { kernels[form](args); });
 }
