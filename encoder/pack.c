@@ -5,6 +5,7 @@
 #include "cllm_decode.h"
 #include "digest.h"
 #include "group.h"
+#include "hash_files.h"
 #include "index.h"
 #include "layout.h"
 #include "pipeline.h"
@@ -29,10 +30,10 @@
 
 /* One group on its way through the pipeline. */
 struct job {
-    struct packing *packing;
     struct cllm_group *group;
     struct cllm_plan plan;
     uint8_t *leaves; /* SHA-256 of each chunk of the input */
+    uint64_t number; /* of the group */
     uint64_t offset; /* in the file */
     size_t byte_count;
     uint32_t file_index;
@@ -50,10 +51,15 @@ struct packing {
     uint32_t file_index;
     uint32_t span_index;
     uint64_t span_offset;
+    uint64_t group_count;
     struct cllm_plan plan; /* of that span */
     /* Writing side. */
-    enum { HASH_AS_READ, HASH_AS_WRITTEN, HASH_APART } hashing; /* apart: chunks as they are read, files as they are written */
-    struct cllm_helper *helper; /* hashes files, if HASH_APART, while what was packed is written */
+    enum {
+        HASH_AS_READ,
+        HASH_AS_WRITTEN,
+        HASH_APART
+    } hashing;                              /* apart: chunks as they are read, files by threads of their own */
+    struct cllm_file_hashing *file_hashing; /* if apart; else: */
     struct cllm_sha256_stream *file_digest;
     uint32_t hashed_count; /* files whose digest is finished */
     uint64_t done_bytes;
@@ -138,10 +144,10 @@ static enum cllm_status prepare_group(void *user, void *job_memory, bool *more_o
     }
     uint64_t left = span->bytes - packing->span_offset;
     *job = (struct job){
-        .packing = packing,
         .group = job->group,
         .leaves = job->leaves,
         .plan = packing->plan,
+        .number = packing->group_count,
         .offset = span->offset + packing->span_offset,
         .byte_count = left < CLLM_GROUP_BYTES ? (size_t)left : (size_t)CLLM_GROUP_BYTES,
         .file_index = packing->file_index,
@@ -151,7 +157,9 @@ static enum cllm_status prepare_group(void *user, void *job_memory, bool *more_o
     };
     packing->span_offset = job->last ? 0 : packing->span_offset + job->byte_count;
     packing->span_index += job->last;
-    return CLLM_OK;
+    packing->group_count += job->byte_count > 0;
+    if (!packing->file_hashing || job->byte_count == 0) return CLLM_OK;
+    return cllm_file_hashing_advance(packing->file_hashing, job->file_index, job->byte_count, err);
 }
 
 /* Finishes the digests of all files before `file_index`. */
@@ -190,7 +198,10 @@ static enum cllm_status encode_group(void *user, void *job_memory, struct cllm_e
         status = cllm_source_read(packing->source, job->file_index, job->offset + from, input + from, bytes, err);
         if (!status) status = hash_piece(packing, job, from, bytes, err);
     }
-    return status ? status : cllm_group_encode(job->group, &job->plan, job->byte_count, err);
+    if (status) return status;
+    if (packing->file_hashing && job->byte_count > 0)
+        cllm_file_hashing_note(packing->file_hashing, job->number, input, job->byte_count);
+    return cllm_group_encode(job->group, &job->plan, job->byte_count, err);
 }
 
 /* ----------------------------------------------------------------------------------------------------------- writing */
@@ -227,16 +238,13 @@ static enum cllm_status end_span(struct packing *packing, const struct job *job,
     return CLLM_OK;
 }
 
-/* With several threads the file is hashed here, in order. */
-static enum cllm_status hash_group(void *job_memory, struct cllm_error *err)
+/* With two threads the file is hashed here, in order. */
+static enum cllm_status hash_group(struct packing *packing, const struct job *job, struct cllm_error *err)
 {
-    const struct job *job = job_memory;
-    struct packing *packing = job->packing;
     const uint8_t *input = cllm_group_input(job->group);
-    if (packing->hashing == HASH_AS_READ) return CLLM_OK;
+    if (packing->hashing != HASH_AS_WRITTEN) return CLLM_OK;
     enum cllm_status status = finish_digests(packing, job->file_index, err);
     if (status) return status;
-    if (packing->hashing == HASH_APART) return cllm_sha256_update(packing->file_digest, input, job->byte_count, err);
     return cllm_sha256_update_with_leaves(packing->file_digest, input, job->byte_count, job->plan.chunk_bytes, job->leaves, err);
 }
 
@@ -309,14 +317,8 @@ static enum cllm_status finish_group(void *user, void *job_memory, struct cllm_e
 {
     struct packing *packing = user;
     struct job *job = job_memory;
-    enum cllm_status status = CLLM_OK;
-    if (packing->helper) cllm_helper_start(packing->helper, hash_group, job);
-    else status = hash_group(job, err);
+    enum cllm_status status = hash_group(packing, job, err);
     if (!status) status = write_group(packing, job, err);
-    if (packing->helper) {
-        const enum cllm_status hashed = cllm_helper_wait(packing->helper, status ? NULL : err);
-        if (!status) status = hashed;
-    }
     packing->done_bytes += job->byte_count;
     const struct cllm_progress *progress = packing->options->progress;
     if (!status && progress && !progress->report(progress->user, packing->done_bytes, packing->source->total_bytes)) {
@@ -382,8 +384,9 @@ static enum cllm_status encode_all(struct packing *packing, struct cllm_error *e
 {
     const struct cllm_pipeline pipeline = {packing, prepare_group, encode_group, finish_group};
     const unsigned thread_count = cllm_thread_count(packing->options->thread_count);
-    unsigned job_count = cllm_pipeline_job_count(thread_count);
-    if (thread_count > 1) packing->hashing = cllm_sha256_apart(thread_count) ? HASH_APART : HASH_AS_WRITTEN;
+    const unsigned hashing_count = cllm_file_hashing_threads(packing->source, thread_count);
+    unsigned job_count = cllm_pipeline_job_count(thread_count - hashing_count);
+    if (thread_count > 1) packing->hashing = hashing_count ? HASH_APART : HASH_AS_WRITTEN;
     if (job_count > JOBS_MAX) job_count = JOBS_MAX;
     struct job jobs[JOBS_MAX] = {{0}};
     void *pointers[JOBS_MAX];
@@ -394,10 +397,16 @@ static enum cllm_status encode_all(struct packing *packing, struct cllm_error *e
         if (!status && !jobs[i].leaves) status = fail_memory(err);
         if (!status) status = cllm_group_create(&jobs[i].group, err);
     }
-    if (!status && packing->hashing == HASH_APART) status = cllm_helper_create(&packing->helper, err);
-    if (!status) status = cllm_pipeline_run(&pipeline, pointers, job_count, thread_count - (packing->helper != NULL), err);
-    cllm_helper_destroy(packing->helper);
-    packing->helper = NULL;
+    if (!status && hashing_count) {
+        status = cllm_file_hashing_create(packing->source, hashing_count, &packing->file_hashing, err);
+    }
+    if (!status) status = cllm_pipeline_run(&pipeline, pointers, job_count, thread_count - hashing_count, err);
+    if (!status) {
+        status = hashing_count ? cllm_file_hashing_finish(packing->file_hashing, packing->options->progress, packing->files, err)
+                               : finish_digests(packing, packing->source->file_count, err);
+    }
+    cllm_file_hashing_destroy(packing->file_hashing);
+    packing->file_hashing = NULL;
     for (unsigned i = 0; i < job_count; i++) {
         cllm_group_destroy(jobs[i].group);
         free(jobs[i].leaves);
@@ -457,7 +466,6 @@ static enum cllm_status pack_to(struct packing *packing, struct cllm_output *out
         const enum cllm_status found = cllm_source_check_unchanged(packing->source, &changed);
         if (found) return cllm_fail(err, found, CLLM_NO_OFFSET, "%s", changed.message);
     }
-    if (!status) status = finish_digests(packing, packing->source->file_count, err);
     if (!status) status = cllm_source_check_unchanged(packing->source, err);
     if (!status) status = write_index(packing, err);
     if (!status) status = check_written(packing, output, err);
