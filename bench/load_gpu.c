@@ -115,7 +115,7 @@ static enum cllm_status load(struct loading *loading, struct cllm_error *err)
     if (!jobs || !pointers || !loading->buffers || !loading->pinned)
         return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory");
     madvise(loading->pinned, pinned_bytes, MADV_HUGEPAGE);
-    cllm_zero_fresh(loading->pinned, pinned_bytes);
+    cllm_zero_fresh(loading->pinned, pinned_bytes, 0);
     enum cllm_status status = cllm_gpu_device_pin(loading->device, loading->pinned, pinned_bytes, NULL, err);
     if (!status) status = cllm_gpu_device_allocate(loading->device, loading->total_bytes, &d_memory, err);
     loading->d_memory = d_memory;

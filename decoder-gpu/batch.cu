@@ -457,9 +457,15 @@ enum cllm_status cllm_gpu_batch_decode(const struct cllm_gpu_batch *batch, void 
     return status ? status : gpu_batch_launch(batch, stream ? (cudaStream_t)stream : batch->gpu->stream, d_stored, d_out, err);
 }
 
+/* Where the status word comes back to. */
+static uint32_t *status_of(const struct cllm_gpu_batch *batch)
+{
+    return batch->gpu->status + (batch == batch->gpu->once);
+}
+
 enum cllm_status gpu_batch_download_status(const struct cllm_gpu_batch *batch, cudaStream_t stream, struct cllm_error *err)
 {
-    return cuda_try(cudaMemcpyAsync(batch->gpu->status, (uint8_t *)batch->d_memory.bytes + batch->status_offset, sizeof(uint32_t),
+    return cuda_try(cudaMemcpyAsync(status_of(batch), (uint8_t *)batch->d_memory.bytes + batch->status_offset, sizeof(uint32_t),
                                     cudaMemcpyDeviceToHost, stream),
                     "copy from the device", err);
 }
@@ -469,7 +475,7 @@ enum cllm_status gpu_batch_judge(const struct cllm_gpu_batch *batch, size_t *bad
 {
     static const char *const reasons[] = {"its head does not fit", "a segment's halves do not meet", "its masks do not fit",
                                           "a scale is negative or not finite"};
-    const uint32_t word = *batch->gpu->status, index = word / GPU_REASONS;
+    const uint32_t word = *status_of(batch), index = word / GPU_REASONS;
     if (word == UINT32_MAX) return CLLM_OK;
     size_t span = 0;
     while (span + 1 < batch->span_count && batch->starts[span + 1].index <= index) span++;

@@ -129,9 +129,9 @@ struct cllm_gpu_item {
 size_t cllm_gpu_scratch_bytes(size_t item_count, bool palettes);
 
 /* Queues the decoding of many chunks; returns before it is done. `items` may be reused at once; the memory they name must live
- * until cllm_gpu_finish. A second call waits for the first one's scratch, not for its caller. Chunks must have had their stored
- * checksum checked or not, as the caller likes: any stored bytes are safe.
- * Fails with NOMEM, DEVICE, USAGE (a form that the GPU does not decode). */
+ * until cllm_gpu_finish or cllm_gpu_finish_decode. A second call waits for the first one's scratch, not for its caller. Chunks
+ * must have had their stored checksum checked or not, as the caller likes: any stored bytes are safe. Fails with NOMEM, DEVICE,
+ * USAGE (a form that the GPU does not decode). */
 enum cllm_status cllm_gpu_decode(struct cllm_gpu *gpu, const struct cllm_gpu_item *items, size_t item_count,
                                  struct cllm_error *err) CLLM_MUST_USE;
 

@@ -39,8 +39,10 @@ static enum cllm_status open_device(struct cllm_gpu *gpu, struct cllm_error *err
     if (!status) status = cuda_try(cudaSetDevice(gpu->device), "use the device", err);
     if (!status) status = find_code(err);
     if (!status) status = cuda_try(cudaStreamCreateWithFlags(&gpu->own_stream, cudaStreamNonBlocking), "create a stream", err);
-    if (!status) status = cuda_try(cudaMallocHost(&gpu->status, sizeof *gpu->status), "allocate pinned memory", err);
-    if (!status) status = cuda_try(cudaEventCreateWithFlags(&gpu->decoded, cudaEventDisableTiming), "create an event", err);
+    if (!status) status = cuda_try(cudaMallocHost(&gpu->status, 2 * sizeof *gpu->status), "allocate pinned memory", err);
+    if (!status)
+        status = cuda_try(cudaEventCreateWithFlags(&gpu->decoded, cudaEventDisableTiming | cudaEventBlockingSync),
+                          "create an event", err);
     gpu->stream = gpu->own_stream;
     if (!status) snprintf(gpu->name, sizeof gpu->name, "%s", properties.name);
     return status;

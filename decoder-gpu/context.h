@@ -17,12 +17,12 @@ struct cllm_gpu {
     char name[256];
     struct gpu_memory staging;      /* pinned: descriptions on their way to the device */
     struct gpu_memory hash_staging; /* pinned: struct gpu_piece */
-    uint32_t *status;               /* pinned: a status word that came back */
+    uint32_t *status;               /* pinned: status words that came back, of a prepared batch and of `once` */
     struct cllm_gpu_batch *once;    /* of cllm_gpu_decode */
     struct cllm_gpu_span *spans;    /* its spans */
     size_t span_capacity;
     cudaEvent_t decoded; /* the end of the last decode in one call */
-    bool decoding;       /* there is a decode whose status has not been looked at */
+    bool decoding;       /* the last decode in one call has a status */
     bool hashing;        /* pieces are in use by a hash that was not waited for */
 };
 

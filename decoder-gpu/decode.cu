@@ -40,6 +40,7 @@ enum cllm_status cllm_gpu_decode(struct cllm_gpu *gpu, const struct cllm_gpu_ite
     if (!status) status = gpu_batch_download_status(gpu->once, gpu->stream, err);
     if (!status) status = cuda_try(cudaEventRecord(gpu->decoded, gpu->stream), "record an event", err);
     gpu->decoding = !status;
+    if (status) (void)!gpu_wait(gpu, NULL); /* what was queued of it still reads the descriptions */
     return status;
 }
 

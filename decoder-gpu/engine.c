@@ -112,7 +112,7 @@ static uint8_t *allocate_huge(size_t byte_count)
     uint8_t *bytes = aligned_alloc(HUGE_BYTES, byte_count);
     if (!bytes) return NULL;
     (void)madvise(bytes, byte_count, MADV_HUGEPAGE);
-    cllm_zero_fresh(bytes, byte_count);
+    cllm_zero_fresh(bytes, byte_count, 0);
     if (cudaHostRegister(bytes, byte_count, cudaHostRegisterPortable) == cudaSuccess) return bytes;
     (void)cudaGetLastError();
     free(bytes);

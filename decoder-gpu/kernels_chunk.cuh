@@ -13,7 +13,7 @@ struct gpu_chunk {
     uint64_t out_offset;    /* from the output base; 16-byte aligned but for kernel_decode_any */
     uint32_t stored_bytes;
     uint32_t element_count;
-    uint32_t plane_bytes; /* of all planes */
+    uint32_t plane_bytes; /* of all planes; of the parts of sparse and scaled chunks, with what lies before */
     uint32_t table;       /* into the tables of the launch */
     uint32_t mask_table;  /* the same for the masks of a sparse chunk */
     uint32_t index;       /* for the status word */
@@ -38,7 +38,7 @@ struct gpu_scales {
 /* A chunk with its addresses. */
 struct gpu_work : gpu_chunk {
     const uint8_t *stored;
-    const uint8_t *planes; /* where they start: at `stored`, but for the parts of a sparse chunk */
+    const uint8_t *planes; /* where they start: at `stored`, but for the parts of sparse chunks; scaled ones have none */
     uint8_t *out;
     struct gpu_scales scales; /* of a scaled chunk, once it has been opened */
     __device__ __forceinline__ gpu_work(const struct gpu_chunk &chunk, const struct gpu_bases &bases)

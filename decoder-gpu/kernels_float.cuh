@@ -22,7 +22,6 @@
 
 #include <cstdint>
 #include <cuda_pipeline.h>
-#include <type_traits>
 
 #include "kernels_scaled.cuh"
 

@@ -68,11 +68,11 @@ static __device__ __forceinline__ void load_block(const uint32_t *from, bool wid
 }
 
 static __global__ void __launch_bounds__(SHA256_THREADS)
-    kernel_hash_pieces(const struct gpu_piece *d_pieces, uint32_t piece_count, uint32_t *d_digests)
+    kernel_hash_pieces(const struct gpu_piece *pieces, uint32_t piece_count, uint32_t *d_digests)
 {
     const uint32_t index = blockIdx.x * SHA256_THREADS + threadIdx.x;
     if (index >= piece_count) return;
-    const struct gpu_piece piece = d_pieces[index];
+    const struct gpu_piece piece = pieces[index];
     uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
     uint32_t w[16];
     const bool wide = ((uintptr_t)piece.bytes & 15) == 0;

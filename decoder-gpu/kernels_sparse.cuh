@@ -9,6 +9,8 @@
 
 #include "kernels_float.cuh"
 
+#include <type_traits>
+
 #define GPU_SPARSE_BYTES_MAX 262144u /* decoded, of a sparse chunk: its masks must fit in shared memory; cpack's have no more */
 
 /* Masks in words of 32 bits, and how many bits are set in the words before. */

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define MAX_THREADS 256u
-#define ZEROING_THREADS 16u
+#define ZEROING_THREADS_MAX 16u
 #define MAX_JOBS 96u /* bounds memory on machines with many cores */
 
 struct slot {
@@ -269,19 +269,20 @@ static void *zero_stretch(void *argument)
     return NULL;
 }
 
-void cllm_zero_fresh(void *bytes, size_t byte_count)
+void cllm_zero_fresh(void *bytes, size_t byte_count, unsigned thread_count)
 {
-    pthread_t threads[ZEROING_THREADS];
-    struct stretch stretches[ZEROING_THREADS];
-    bool started[ZEROING_THREADS];
-    const size_t step = byte_count / ZEROING_THREADS;
-    for (unsigned i = 0; i < ZEROING_THREADS; i++) {
-        const bool last = i + 1 == ZEROING_THREADS;
+    pthread_t threads[ZEROING_THREADS_MAX];
+    struct stretch stretches[ZEROING_THREADS_MAX];
+    bool started[ZEROING_THREADS_MAX];
+    const unsigned all = cllm_thread_count(thread_count), count = all < ZEROING_THREADS_MAX ? all : ZEROING_THREADS_MAX;
+    const size_t step = byte_count / count;
+    for (unsigned i = 0; i < count; i++) {
+        const bool last = i + 1 == count;
         stretches[i] = (struct stretch){(uint8_t *)bytes + i * step, last ? byte_count - i * step : step};
         started[i] = !last && pthread_create(&threads[i], NULL, zero_stretch, &stretches[i]) == 0;
         if (!started[i]) zero_stretch(&stretches[i]);
     }
-    for (unsigned i = 0; i < ZEROING_THREADS; i++) {
+    for (unsigned i = 0; i < count; i++) {
         if (started[i]) pthread_join(threads[i], NULL);
     }
 }

@@ -44,8 +44,8 @@ enum cllm_status cllm_helper_wait(struct cllm_helper *helper, struct cllm_error 
 /* Accepts null. Nothing must be under way. */
 void cllm_helper_destroy(struct cllm_helper *helper);
 
-/* Zeroes memory by several threads: what it is for is fresh memory, whose pages one thread alone gets at a few gigabytes a
- * second. */
-void cllm_zero_fresh(void *bytes, size_t byte_count);
+/* Zeroes memory by as many threads as `thread_count` says, sixteen at most: what it is for is fresh memory, whose pages one
+ * thread alone gets at a few gigabytes a second. */
+void cllm_zero_fresh(void *bytes, size_t byte_count, unsigned thread_count);
 
 #endif

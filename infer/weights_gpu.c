@@ -395,6 +395,7 @@ static enum cllm_status pack_block(struct cllm_weights_gpu *weights, struct cllm
     weights->unsettled = NULL;
     if (!block) return CLLM_OK;
     enum cllm_status status = cllm_gpu_device_event_finish(weights->device, weights->counted, err);
+    if (!status) status = cllm_ring_check(&weights->ring, err); /* what did not decode would not pack, either */
     if (status) return status;
     const struct settlement settlement = settle(weights, block);
     status = allocate_block(weights, block, settlement.bytes, err);
@@ -542,7 +543,7 @@ static enum cllm_status create_jobs(struct cllm_weights_gpu *weights, unsigned c
         jobs->jobs[i].all = jobs;
     }
     enum cllm_status status = buffered ? allocate_host(&jobs->memory, buffer_count * stride, err) : CLLM_OK;
-    if (!status && buffered) cllm_zero_fresh(jobs->memory.bytes, buffer_count * stride);
+    if (!status && buffered) cllm_zero_fresh(jobs->memory.bytes, buffer_count * stride, weights->thread_count);
     if (!status && buffered) status = pin(weights, &jobs->memory, buffer_count * stride, err);
     for (unsigned i = 0; !status && i < buffer_count; i++) {
         jobs->buffers[i].bytes = jobs->memory.bytes + i * stride;
@@ -690,6 +691,7 @@ static enum cllm_status start_streaming(struct cllm_weights_gpu *weights, struct
 {
     struct streaming *streaming = &weights->streaming;
     enum cllm_status status = CLLM_OK;
+    cllm_ring_end_calls(&weights->ring);
     weights->ring.copied_count = weights->ring.decoded_count = 0;
     weights->ring.work = (struct cllm_weights_gpu_work){0};
     for (size_t i = 0; i < weights->blocks.block_count; i++) {

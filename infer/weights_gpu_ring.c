@@ -37,15 +37,23 @@ void cllm_ring_finish(struct cllm_ring *ring)
     if (ring->decode_stream) (void)!cllm_gpu_device_stream_finish(ring->device, ring->decode_stream, NULL);
 }
 
+void cllm_ring_end_calls(struct cllm_ring *ring)
+{
+    for (unsigned i = 1; i < CLLM_RING_DECODERS; i++) {
+        cllm_gpu_destroy(ring->decoders[i].gpu);
+        free(ring->decoders[i].items);
+        ring->decoders[i] = (struct cllm_ring_decoder){0};
+    }
+}
+
 void cllm_ring_close(struct cllm_ring *ring)
 {
     struct cllm_gpu_device *device = ring->device;
     if (!device) return;
     cllm_ring_finish(ring);
-    for (unsigned i = 0; i < CLLM_RING_DECODERS; i++) {
-        cllm_gpu_destroy(ring->decoders[i].gpu);
-        free(ring->decoders[i].items);
-    }
+    cllm_ring_end_calls(ring);
+    cllm_gpu_destroy(ring->decoders[0].gpu);
+    free(ring->decoders[0].items);
     cllm_gpu_device_free(device, ring->d_slots);
     for (unsigned i = 0; i < CLLM_RING_SLOTS_MAX; i++) {
         cllm_gpu_device_event_destroy(device, ring->copied[i]);

@@ -81,6 +81,9 @@ enum cllm_status cllm_ring_decode(struct cllm_ring *ring, void *d_block, struct 
 /* Waits for what was decoded without a batch and says whether it was good. Fails with CORRUPT, DEVICE. */
 enum cllm_status cllm_ring_check(struct cllm_ring *ring, struct cllm_error *err) CLLM_MUST_USE;
 
+/* From now on parts have batches. Frees what only calls take; they were waited for. */
+void cllm_ring_end_calls(struct cllm_ring *ring);
+
 /* A batch for a part that will go through the ring again and again. Fails as cllm_gpu_batch_create does. */
 enum cllm_status cllm_ring_prepare(struct cllm_ring *ring, struct cllm_block_part *part, struct cllm_error *err) CLLM_MUST_USE;
 

@@ -590,6 +590,61 @@ static void test_batch_decodes_again_at_other_addresses_and_names_damage(void **
     cllm_gpu_destroy(gpu);
 }
 
+/* A batch of a sample that is whole, and calls for it and for one that is damaged, on one context: each has its own verdict, and
+ * a call's is there while later work is queued. */
+static void test_calls_and_batches_are_judged_apart(void **state)
+{
+    (void)state;
+    struct cllm_gpu *gpu = open_gpu();
+    if (!gpu) return;
+    struct sample samples[2];
+    struct cllm_group *group = NULL;
+    struct cllm_gpu_batch *batch = NULL;
+    struct cllm_error err;
+    size_t bad = 9;
+    assert_int_equal(cllm_group_create(&group, NULL), CLLM_OK);
+    for (int i = 0; i < 2; i++) make_sample(&samples[i], group, &layouts[0], 4096, CONTENT_PEAKED);
+    for (int i = 0; i < 2; i++) bind_sample(&samples[i]);
+    assert_true(samples[0].chunk.form == CLLM_FORM_FLOAT && samples[1].chunk.form == CLLM_FORM_FLOAT);
+    samples[1].stored[planes_of(&samples[1]) + 2] = 17; /* bits of a stored length: too many */
+    struct cllm_gpu_item items[2];
+    for (int i = 0; i < 2; i++) {
+        void *d_stored, *d_out;
+        assert_int_equal(cllm_gpu_allocate(gpu, padded_bytes(&samples[i].chunk), &d_stored, &err), CLLM_OK);
+        assert_int_equal(cllm_gpu_allocate(gpu, samples[i].chunk.decoded_bytes, &d_out, &err), CLLM_OK);
+        assert_int_equal(cllm_gpu_upload(gpu, d_stored, samples[i].stored, padded_bytes(&samples[i].chunk), &err), CLLM_OK);
+        items[i] = (struct cllm_gpu_item){&samples[i].data, 0, d_stored, d_out};
+    }
+    const struct cllm_gpu_span span = {&samples[0].data, 0, 1, 0, 0, false};
+    assert_int_equal(cllm_gpu_batch_create(gpu, &span, 1, &batch, &err), CLLM_OK);
+    for (int round = 0; round < 3; round++) {
+        assert_int_equal(cllm_gpu_decode(gpu, items, 2, &err), CLLM_OK);
+        assert_int_equal(cllm_gpu_batch_decode(batch, NULL, items[0].d_stored, items[0].d_out, &err), CLLM_OK);
+        assert_int_equal(cllm_gpu_finish_decode(gpu, &bad, &err), CLLM_E_CORRUPT);
+        assert_int_equal(bad, 1);
+        assert_int_equal(cllm_gpu_batch_check(batch, NULL, NULL, NULL, &err), CLLM_OK);
+        assert_int_equal(cllm_gpu_finish(gpu, &bad, &err), CLLM_E_CORRUPT);
+        assert_int_equal(cllm_gpu_decode(gpu, items, 1, &err), CLLM_OK); /* the first one waited for by the second */
+        assert_int_equal(cllm_gpu_decode(gpu, items, 1, &err), CLLM_OK);
+        assert_int_equal(cllm_gpu_finish_decode(gpu, &bad, &err), CLLM_OK);
+        uint8_t *out = malloc(samples[0].chunk.decoded_bytes);
+        assert_int_equal(cllm_gpu_download(gpu, out, items[0].d_out, samples[0].chunk.decoded_bytes, &err), CLLM_OK);
+        assert_int_equal(cllm_gpu_finish(gpu, NULL, &err), CLLM_OK);
+        assert_memory_equal(out, samples[0].decoded, samples[0].chunk.decoded_bytes);
+        free(out);
+    }
+    cllm_gpu_batch_destroy(batch);
+    for (int i = 0; i < 2; i++) {
+        cllm_gpu_free(gpu, (void *)items[i].d_stored);
+        cllm_gpu_free(gpu, items[i].d_out);
+        free(samples[i].stored);
+        free(samples[i].decoded);
+        free(samples[i].values);
+    }
+    cllm_group_destroy(group);
+    cllm_gpu_destroy(gpu);
+}
+
 static void test_batch_refuses_what_it_cannot_decode(void **state)
 {
     (void)state;
@@ -796,6 +851,7 @@ int main(void)
         cmocka_unit_test(test_decoders_agree_on_every_layout_size_and_content),
         cmocka_unit_test(test_decoders_agree_on_damaged_chunks),
         cmocka_unit_test(test_batch_decodes_again_at_other_addresses_and_names_damage),
+        cmocka_unit_test(test_calls_and_batches_are_judged_apart),
         cmocka_unit_test(test_batch_refuses_what_it_cannot_decode),
 #ifdef CLLM_CUDA
         cmocka_unit_test(test_batch_is_captured_in_a_graph_on_a_stream_of_the_caller),

@@ -228,7 +228,7 @@ static void test_fresh_memory_is_zeroed(void **state)
         uint8_t *bytes = malloc(sizes[i] + 1);
         assert_non_null(bytes);
         memset(bytes, 0xA5, sizes[i] + 1);
-        cllm_zero_fresh(bytes, sizes[i]);
+        cllm_zero_fresh(bytes, sizes[i], (unsigned)i);
         for (size_t k = 0; k < sizes[i]; k++) assert_int_equal(bytes[k], 0);
         assert_int_equal(bytes[sizes[i]], 0xA5);
         free(bytes);

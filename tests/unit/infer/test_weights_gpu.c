@@ -56,6 +56,7 @@ struct cllm_gpu_batch {
 
 struct cllm_gpu {
     struct played_stream *stream;
+    struct played_event decoded; /* by the last call */
 };
 
 static struct played {
@@ -482,7 +483,7 @@ static size_t call_count;
 enum cllm_status cllm_gpu_decode(struct cllm_gpu *gpu, const struct cllm_gpu_item *items, size_t item_count,
                                  struct cllm_error *err)
 {
-    enum cllm_status status = finish_stream(gpu->stream);
+    enum cllm_status status = cllm_gpu_device_event_finish(&the_device, &gpu->decoded, err);
     for (size_t i = 0; !status && i < item_count; i++) {
         struct cllm_gpu_span span = {.data = items[i].data, .first_chunk = items[i].chunk_index, .chunk_count = 1};
         assert_true(call_count < sizeof calls / sizeof *calls);
@@ -490,7 +491,13 @@ enum cllm_status cllm_gpu_decode(struct cllm_gpu *gpu, const struct cllm_gpu_ite
         *batch = new_batch(&span, 1);
         status = cllm_gpu_batch_decode(*batch, gpu->stream, items[i].d_stored, items[i].d_out, err);
     }
-    return status;
+    return status ? status : cllm_gpu_device_event_record(&the_device, &gpu->decoded, gpu->stream, err);
+}
+
+enum cllm_status cllm_gpu_finish_decode(struct cllm_gpu *gpu, size_t *bad_item_out, struct cllm_error *err)
+{
+    (void)bad_item_out;
+    return cllm_gpu_device_event_finish(&the_device, &gpu->decoded, err);
 }
 
 enum cllm_status cllm_gpu_finish(struct cllm_gpu *gpu, size_t *bad_item_out, struct cllm_error *err)
