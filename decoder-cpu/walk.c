@@ -1,5 +1,5 @@
-/* walk.c - see walk.h. Runs are read and decoded by any thread, hashed as a file and passed on in order by the thread that
- * walks. */
+/* walk.c - see walk.h. Runs are read and decoded by any thread, and passed on in order by the thread that walks, while it, or a
+ * helper, hashes them as a file. */
 #include "walk.h"
 
 #include "digest.h"
@@ -33,7 +33,8 @@ struct walk {
     const struct cllm_walk_options *options;
     const struct cllm_index *index;
     uint8_t *state;  /* per data object, where each is gone through once; else null */
-    bool hash_apart; /* chunks by all threads and the file by the one that walks, which otherwise hashes both in one pass */
+    bool hash_apart; /* chunks by all threads and the file by the one that walks, or its helper; else both in one pass by the
+                        former */
     /* Next run to prepare. */
     const struct cllm_file *file;
     uint32_t part_index;

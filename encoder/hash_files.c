@@ -25,8 +25,9 @@ struct cllm_file_hashing {
     /* Under the lock. */
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    uint32_t opened_count; /* files that the packer has come to */
-    uint32_t taken_count;  /* files that a thread has taken */
+    uint32_t opened_count;   /* files that the packer has come to */
+    uint64_t advanced_count; /* and groups */
+    uint32_t taken_count;    /* files that a thread has taken */
     uint32_t finished_count;
     uint64_t packed_bytes;
     uint64_t hashed_bytes;
@@ -48,9 +49,17 @@ static uint64_t count_groups(const struct cllm_source_file *file)
     return count;
 }
 
-static size_t piece_at(size_t at, size_t byte_count)
+/* A group of a file. */
+struct group {
+    uint64_t index; /* of all */
+    uint64_t offset;
+    size_t byte_count;
+    uint32_t file_index;
+};
+
+static size_t first_piece(size_t left_bytes)
 {
-    return byte_count - at < PIECE_BYTES ? byte_count - at : PIECE_BYTES;
+    return left_bytes < PIECE_BYTES ? left_bytes : PIECE_BYTES;
 }
 
 /* Of a group, piece by piece. */
@@ -59,39 +68,50 @@ static uint64_t add_checksum(uint64_t sum, const uint8_t *piece, size_t byte_cou
     return sum * UINT64_C(0x9E3779B97F4A7C15) + cllm_checksum(piece, byte_count);
 }
 
-/* Reads, checks and hashes a group. */
-static enum cllm_status hash_group(struct cllm_file_hashing *hashing, uint32_t file_index, uint64_t offset, size_t byte_count,
-                                   uint64_t group, uint8_t *buffer, struct cllm_sha256_stream *stream, struct cllm_error *err)
+/* Until the packer reads it, too: what is on a disk is then read from there once. */
+static enum cllm_status await_group(struct cllm_file_hashing *hashing, const struct group *group, struct cllm_error *err)
 {
-    enum cllm_status status = CLLM_OK;
+    pthread_mutex_lock(&hashing->lock);
+    while (!hashing->stop && group->index >= hashing->advanced_count) pthread_cond_wait(&hashing->changed, &hashing->lock);
+    const bool stop = hashing->stop;
+    pthread_mutex_unlock(&hashing->lock);
+    return stop ? cllm_fail(err, CLLM_E_INTERRUPTED, CLLM_NO_OFFSET, "interrupted") : CLLM_OK;
+}
+
+/* Reads, checks and hashes a group. */
+static enum cllm_status hash_group(struct cllm_file_hashing *hashing, const struct group *group, uint8_t *buffer,
+                                   struct cllm_sha256_stream *stream, struct cllm_error *err)
+{
+    enum cllm_status status = await_group(hashing, group, err);
     uint64_t sum = 0;
-    for (size_t at = 0, piece; at < byte_count && !status; at += piece) {
-        piece = piece_at(at, byte_count);
-        status = cllm_source_read(hashing->source, file_index, offset + at, buffer, piece, err);
-        if (status) return status;
+    for (size_t at = 0, piece; at < group->byte_count && !status; at += piece) {
+        piece = first_piece(group->byte_count - at);
+        status = cllm_source_read(hashing->source, group->file_index, group->offset + at, buffer, piece, err);
+        if (status) break;
         sum = add_checksum(sum, buffer, piece);
         status = cllm_sha256_update(stream, buffer, piece, err);
     }
-    hashing->hashed_sums[group] = sum;
+    if (status) return status;
+    hashing->hashed_sums[group->index] = sum;
     pthread_mutex_lock(&hashing->lock);
-    hashing->hashed_bytes += byte_count;
-    const bool stop = hashing->stop;
+    hashing->hashed_bytes += group->byte_count;
     pthread_cond_broadcast(&hashing->changed);
     pthread_mutex_unlock(&hashing->lock);
-    return status || !stop ? status : cllm_fail(err, CLLM_E_INTERRUPTED, CLLM_NO_OFFSET, "interrupted");
+    return CLLM_OK;
 }
 
 static enum cllm_status hash_file(struct cllm_file_hashing *hashing, uint32_t file_index, uint8_t *buffer,
                                   struct cllm_sha256_stream *stream, struct cllm_error *err)
 {
     const struct cllm_source_file *file = &hashing->source->files[file_index];
-    uint64_t group = hashing->first_groups[file_index];
+    struct group group = {.index = hashing->first_groups[file_index], .file_index = file_index};
     enum cllm_status status = CLLM_OK;
     for (uint32_t i = 0; i < file->span_count; i++) {
         const struct cllm_source_span *span = &file->spans[i];
-        for (uint64_t at = 0, piece; at < span->bytes && !status; at += piece) {
-            piece = span->bytes - at < CLLM_GROUP_BYTES ? span->bytes - at : CLLM_GROUP_BYTES;
-            status = hash_group(hashing, file_index, span->offset + at, (size_t)piece, group++, buffer, stream, err);
+        for (uint64_t at = 0; at < span->bytes && !status; at += group.byte_count, group.index++) {
+            group.offset = span->offset + at;
+            group.byte_count = span->bytes - at < CLLM_GROUP_BYTES ? (size_t)(span->bytes - at) : CLLM_GROUP_BYTES;
+            status = hash_group(hashing, &group, buffer, stream, err);
         }
     }
     if (!status) status = cllm_sha256_finish(stream, hashing->digests + (size_t)file_index * CLLM_DIGEST_BYTES, err);
@@ -142,46 +162,55 @@ static void *hash_files(void *argument)
     return NULL;
 }
 
-/* Half of the memory: about what the page cache keeps of what was read last. */
+/* A quarter of the memory. */
 static uint64_t cached_bytes(void)
 {
     const long pages = sysconf(_SC_PHYS_PAGES), page_bytes = sysconf(_SC_PAGESIZE);
-    return pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes / 2 : UINT64_C(1) << 30;
+    return pages > 0 && page_bytes > 0 ? (uint64_t)pages * (uint64_t)page_bytes / 4 : UINT64_C(1) << 30;
 }
 
-enum cllm_status cllm_file_hashing_create(const struct cllm_source *source, unsigned thread_count,
-                                          struct cllm_file_hashing **hashing_out, struct cllm_error *err)
+/* Memory for what is known of all groups and files. */
+static bool allocate_lists(struct cllm_file_hashing *hashing, unsigned thread_count)
 {
-    struct cllm_file_hashing *hashing = *hashing_out = calloc(1, sizeof *hashing);
-    if (!hashing) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for hashing files");
-    hashing->source = source;
-    hashing->ahead_bytes_max = cached_bytes();
-    pthread_mutex_init(&hashing->lock, NULL);
-    pthread_cond_init(&hashing->changed, NULL);
+    const struct cllm_source *source = hashing->source;
     uint64_t group_count = 0;
     hashing->first_groups = calloc((size_t)source->file_count + 1, sizeof *hashing->first_groups);
-    for (uint32_t i = 0; hashing->first_groups && i < source->file_count; i++) {
+    for (uint32_t i = 0; hashing->first_groups && i <= source->file_count; i++) {
         hashing->first_groups[i] = group_count;
-        group_count += count_groups(&source->files[i]);
+        if (i < source->file_count) group_count += count_groups(&source->files[i]);
     }
     hashing->packed_sums = calloc(group_count + 1, sizeof *hashing->packed_sums);
     hashing->hashed_sums = calloc(group_count + 1, sizeof *hashing->hashed_sums);
     hashing->digests = calloc((size_t)source->file_count + 1, CLLM_DIGEST_BYTES);
-    hashing->threads = calloc(thread_count, sizeof *hashing->threads);
-    if (!hashing->first_groups || !hashing->packed_sums || !hashing->hashed_sums || !hashing->digests || !hashing->threads) {
-        cllm_file_hashing_destroy(hashing);
-        *hashing_out = NULL;
-        return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for hashing files");
+    hashing->threads = calloc((size_t)thread_count + 1, sizeof *hashing->threads);
+    return hashing->first_groups && hashing->packed_sums && hashing->hashed_sums && hashing->digests && hashing->threads;
+}
+
+enum cllm_status cllm_file_hashing_create(const struct cllm_source *source, unsigned thread_count, uint64_t ahead_bytes_max,
+                                          struct cllm_file_hashing **hashing_out, struct cllm_error *err)
+{
+    enum cllm_status status = CLLM_OK;
+    *hashing_out = NULL;
+    struct cllm_file_hashing *hashing = calloc(1, sizeof *hashing);
+    if (!hashing) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for hashing files");
+    hashing->source = source;
+    hashing->ahead_bytes_max = ahead_bytes_max ? ahead_bytes_max : cached_bytes();
+    pthread_mutex_init(&hashing->lock, NULL);
+    pthread_cond_init(&hashing->changed, NULL);
+    if (!allocate_lists(hashing, thread_count)) {
+        status = cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for hashing files");
+        goto out;
     }
-    hashing->first_groups[source->file_count] = group_count;
     while (hashing->thread_count < thread_count &&
            pthread_create(&hashing->threads[hashing->thread_count], NULL, hash_files, hashing) == 0) {
         hashing->thread_count++;
     }
-    if (hashing->thread_count > 0) return CLLM_OK;
+    if (hashing->thread_count == 0) goto out;
+    *hashing_out = hashing;
+    return CLLM_OK;
+out:
     cllm_file_hashing_destroy(hashing);
-    *hashing_out = NULL;
-    return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "cannot start a thread");
+    return status;
 }
 
 static enum cllm_status failure_of(const struct cllm_file_hashing *hashing, struct cllm_error *err)
@@ -194,26 +223,25 @@ enum cllm_status cllm_file_hashing_advance(struct cllm_file_hashing *hashing, ui
                                            struct cllm_error *err)
 {
     pthread_mutex_lock(&hashing->lock);
-    if (hashing->opened_count <= file_index) {
-        hashing->opened_count = file_index + 1;
-        pthread_cond_broadcast(&hashing->changed);
-    }
+    if (hashing->opened_count <= file_index) hashing->opened_count = file_index + 1;
+    hashing->advanced_count++;
+    pthread_cond_broadcast(&hashing->changed);
+    hashing->packed_bytes += byte_count;
     while (!hashing->status && hashing->packed_bytes > hashing->hashed_bytes + hashing->ahead_bytes_max) {
         pthread_cond_wait(&hashing->changed, &hashing->lock);
     }
-    hashing->packed_bytes += byte_count;
     const enum cllm_status status = failure_of(hashing, err);
     pthread_mutex_unlock(&hashing->lock);
     return status;
 }
 
-void cllm_file_hashing_note(struct cllm_file_hashing *hashing, uint64_t group, const void *bytes, size_t byte_count)
+void cllm_file_hashing_note(struct cllm_file_hashing *hashing, uint64_t group_index, const void *bytes, size_t byte_count)
 {
     uint64_t sum = 0;
     for (size_t at = 0; at < byte_count; at += PIECE_BYTES) {
-        sum = add_checksum(sum, (const uint8_t *)bytes + at, piece_at(at, byte_count));
+        sum = add_checksum(sum, (const uint8_t *)bytes + at, first_piece(byte_count - at));
     }
-    hashing->packed_sums[group] = sum;
+    hashing->packed_sums[group_index] = sum;
 }
 
 static void join_threads(struct cllm_file_hashing *hashing)
@@ -231,7 +259,7 @@ static enum cllm_status compare_sums(const struct cllm_file_hashing *hashing, st
             continue;
         char printable[200];
         const char *name = source->files[i].name;
-        return cllm_fail(err, CLLM_E_INTERNAL, CLLM_NO_OFFSET, "file \"%s\" was read twice, and differs",
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "%s: changed while it was being read",
                          cllm_escape(name, strlen(name), printable, sizeof printable));
     }
     return CLLM_OK;
@@ -263,6 +291,7 @@ enum cllm_status cllm_file_hashing_finish(struct cllm_file_hashing *hashing, con
 {
     pthread_mutex_lock(&hashing->lock);
     hashing->opened_count = hashing->source->file_count; /* empty ones at the end, too */
+    hashing->advanced_count = UINT64_MAX;
     pthread_cond_broadcast(&hashing->changed);
     enum cllm_status status = wait_for_files(hashing, progress, err);
     pthread_mutex_unlock(&hashing->lock);

@@ -33,7 +33,7 @@ struct job {
     struct cllm_group *group;
     struct cllm_plan plan;
     uint8_t *leaves; /* SHA-256 of each chunk of the input */
-    uint64_t number; /* of the group */
+    uint64_t group_index;
     uint64_t offset; /* in the file */
     size_t byte_count;
     uint32_t file_index;
@@ -54,11 +54,9 @@ struct packing {
     uint64_t group_count;
     struct cllm_plan plan; /* of that span */
     /* Writing side. */
-    enum {
-        HASH_AS_READ,
-        HASH_AS_WRITTEN,
-        HASH_APART
-    } hashing;                              /* apart: chunks as they are read, files by threads of their own */
+    /* Chunks and files are hashed in one pass, as they are read or written; or chunks as they are read, and files as they are
+     * written or by threads of their own. */
+    enum { HASH_AS_READ, HASH_AS_WRITTEN, HASH_FILES_AS_WRITTEN, HASH_FILES_APART } hashing;
     struct cllm_file_hashing *file_hashing; /* if apart; else: */
     struct cllm_sha256_stream *file_digest;
     uint32_t hashed_count; /* files whose digest is finished */
@@ -147,7 +145,7 @@ static enum cllm_status prepare_group(void *user, void *job_memory, bool *more_o
         .group = job->group,
         .leaves = job->leaves,
         .plan = packing->plan,
-        .number = packing->group_count,
+        .group_index = packing->group_count,
         .offset = span->offset + packing->span_offset,
         .byte_count = left < CLLM_GROUP_BYTES ? (size_t)left : (size_t)CLLM_GROUP_BYTES,
         .file_index = packing->file_index,
@@ -181,8 +179,8 @@ static enum cllm_status hash_piece(struct packing *packing, struct job *job, siz
     switch (packing->hashing) {
     case HASH_AS_READ:
         return cllm_sha256_update_with_leaves(packing->file_digest, input, byte_count, job->plan.chunk_bytes, leaves, err);
-    case HASH_APART: return cllm_sha256_leaves(input, byte_count, job->plan.chunk_bytes, leaves, err);
-    default: return CLLM_OK;
+    case HASH_AS_WRITTEN: return CLLM_OK;
+    default: return cllm_sha256_leaves(input, byte_count, job->plan.chunk_bytes, leaves, err);
     }
 }
 
@@ -200,7 +198,7 @@ static enum cllm_status encode_group(void *user, void *job_memory, struct cllm_e
     }
     if (status) return status;
     if (packing->file_hashing && job->byte_count > 0)
-        cllm_file_hashing_note(packing->file_hashing, job->number, input, job->byte_count);
+        cllm_file_hashing_note(packing->file_hashing, job->group_index, input, job->byte_count);
     return cllm_group_encode(job->group, &job->plan, job->byte_count, err);
 }
 
@@ -242,9 +240,10 @@ static enum cllm_status end_span(struct packing *packing, const struct job *job,
 static enum cllm_status hash_group(struct packing *packing, const struct job *job, struct cllm_error *err)
 {
     const uint8_t *input = cllm_group_input(job->group);
-    if (packing->hashing != HASH_AS_WRITTEN) return CLLM_OK;
+    if (packing->hashing == HASH_AS_READ || packing->file_hashing) return CLLM_OK;
     enum cllm_status status = finish_digests(packing, job->file_index, err);
     if (status) return status;
+    if (packing->hashing == HASH_FILES_AS_WRITTEN) return cllm_sha256_update(packing->file_digest, input, job->byte_count, err);
     return cllm_sha256_update_with_leaves(packing->file_digest, input, job->byte_count, job->plan.chunk_bytes, job->leaves, err);
 }
 
@@ -380,30 +379,40 @@ static enum cllm_status describe_source(struct packing *packing, struct cllm_err
     return CLLM_OK;
 }
 
+/* Chooses who hashes, and takes threads that only hash files off the others. */
+static enum cllm_status start_hashing(struct packing *packing, unsigned *thread_count, struct cllm_error *err)
+{
+    const unsigned hashing_count = cllm_file_hashing_threads(packing->source, *thread_count);
+    if (*thread_count == 1) return CLLM_OK;
+    packing->hashing = cllm_sha256_apart(*thread_count) ? HASH_FILES_AS_WRITTEN : HASH_AS_WRITTEN;
+    if (hashing_count == 0) return CLLM_OK;
+    enum cllm_status status = cllm_file_hashing_create(packing->source, hashing_count, 0, &packing->file_hashing, err);
+    if (status || !packing->file_hashing) return status;
+    packing->hashing = HASH_FILES_APART;
+    *thread_count -= hashing_count;
+    return CLLM_OK;
+}
+
 static enum cllm_status encode_all(struct packing *packing, struct cllm_error *err)
 {
     const struct cllm_pipeline pipeline = {packing, prepare_group, encode_group, finish_group};
-    const unsigned thread_count = cllm_thread_count(packing->options->thread_count);
-    const unsigned hashing_count = cllm_file_hashing_threads(packing->source, thread_count);
-    unsigned job_count = cllm_pipeline_job_count(thread_count - hashing_count);
-    if (thread_count > 1) packing->hashing = hashing_count ? HASH_APART : HASH_AS_WRITTEN;
-    if (job_count > JOBS_MAX) job_count = JOBS_MAX;
+    unsigned thread_count = cllm_thread_count(packing->options->thread_count);
     struct job jobs[JOBS_MAX] = {{0}};
     void *pointers[JOBS_MAX];
-    enum cllm_status status = CLLM_OK;
+    enum cllm_status status = start_hashing(packing, &thread_count, err);
+    unsigned job_count = cllm_pipeline_job_count(thread_count);
+    if (job_count > JOBS_MAX) job_count = JOBS_MAX;
     for (unsigned i = 0; i < job_count; i++) {
         pointers[i] = &jobs[i];
         jobs[i].leaves = malloc(LEAVES_MAX * CLLM_DIGEST_BYTES);
         if (!status && !jobs[i].leaves) status = fail_memory(err);
         if (!status) status = cllm_group_create(&jobs[i].group, err);
     }
-    if (!status && hashing_count) {
-        status = cllm_file_hashing_create(packing->source, hashing_count, &packing->file_hashing, err);
-    }
-    if (!status) status = cllm_pipeline_run(&pipeline, pointers, job_count, thread_count - hashing_count, err);
+    if (!status) status = cllm_pipeline_run(&pipeline, pointers, job_count, thread_count, err);
     if (!status) {
-        status = hashing_count ? cllm_file_hashing_finish(packing->file_hashing, packing->options->progress, packing->files, err)
-                               : finish_digests(packing, packing->source->file_count, err);
+        status = packing->file_hashing
+                     ? cllm_file_hashing_finish(packing->file_hashing, packing->options->progress, packing->files, err)
+                     : finish_digests(packing, packing->source->file_count, err);
     }
     cllm_file_hashing_destroy(packing->file_hashing);
     packing->file_hashing = NULL;

@@ -597,7 +597,7 @@ static void test_calls_and_batches_are_judged_apart(void **state)
     (void)state;
     struct cllm_gpu *gpu = open_gpu();
     if (!gpu) return;
-    struct sample samples[2];
+    struct sample samples[2] = {{.stored = NULL}};
     struct cllm_group *group = NULL;
     struct cllm_gpu_batch *batch = NULL;
     struct cllm_error err;
