@@ -19,7 +19,7 @@ import numpy as np
 
 COLUMNS, COUNT = 4096, 1 << 21
 CASES = [(7, 4096, "F32"), (7, 4096, "BF16"), (7, 128, "F16"), (7, 64, "BF16"), (7, 32, "F16"), (127, 4096, "F32"),
-         (127, 128, "F16")]
+         (127, 128, "F16"), ("E4M3", 128, "F32")]
 
 
 def to_bf16(values):
@@ -45,12 +45,26 @@ def quantise(random, greatest, group, kind):
     return to_bf16(numbers * scales).reshape(-1), -(shares * np.log2(shares)).sum()
 
 
+def quantise_e4m3(random, _, group, kind):
+    """The same as F8_E4M3 with a scale for each block of `group` rows and columns, as it is turned into BF16."""
+    codes = np.arange(127)
+    numbers = np.where(codes < 8, codes * 2.0**-9, (8 + codes % 8) * 2.0 ** (codes // 8 - 10)).astype(np.float32)
+    weights = (random.standard_normal((COUNT // COLUMNS, COLUMNS)) * 0.02).astype(np.float32)
+    blocks = weights.reshape(-1, group, COLUMNS // group, group)
+    scales = np.abs(blocks).max((1, 3), keepdims=True) / np.float32(448)
+    ratios = blocks / scales
+    nearest = np.searchsorted((numbers[1:] + numbers[:-1]) / 2, np.abs(ratios))
+    counts = np.bincount((nearest + 128 * np.signbit(ratios)).reshape(-1))
+    shares = counts[counts > 0] / COUNT
+    return to_bf16(np.copysign(numbers[nearest], ratios) * scales).reshape(-1), -(shares * np.log2(shares)).sum()
+
+
 def main():
     cpack = sys.argv[1] if len(sys.argv) > 1 else "build/release/cpack"
     random = np.random.default_rng(5)
     print("| greatest number | group | scale | floor | cpack | xz -9e |\n|---|---|---|---|---|---|")
     for greatest, group, kind in CASES:
-        elements, entropy = quantise(random, greatest, group, kind)
+        elements, entropy = (quantise_e4m3 if greatest == "E4M3" else quantise)(random, greatest, group, kind)
         header = json.dumps({"w": {"dtype": "BF16", "shape": [COUNT // COLUMNS, COLUMNS], "data_offsets": [0, COUNT * 2]}})
         header += " " * (-len(header) % 8)
         original = struct.pack("<Q", len(header)) + header.encode() + elements.tobytes()

@@ -85,6 +85,59 @@ static void test_scales_are_found(void **state)
     }
 }
 
+/* One of F8_E4M3, NaN apart. */
+static float e4m3_number(uint32_t bits)
+{
+    const int exponent = bits >> 3 & 15;
+    const float magnitude = exponent ? ldexpf((float)(8 + bits % 8), exponent - 10) : ldexpf((float)(bits % 8), -9);
+    return bits & 0x80 ? -magnitude : magnitude;
+}
+
+static bool is_e4m3(float number)
+{
+    for (uint32_t bits = 0; bits < 0x7F; bits++) {
+        if (e4m3_number(bits) == fabsf(number)) return true;
+    }
+    return false;
+}
+
+/* As weights of F8_E4M3 with a scale for each 128 are turned into wider floats: the same scales are found in groups as large,
+ * if the greatest number is among each group's, or such that numbers stay of F8_E4M3. */
+static void test_scales_of_e4m3_are_found(void **state)
+{
+    (void)state;
+    struct test_random random = {77};
+    uint8_t *elements = malloc(COUNT * 4), *levels = malloc(COUNT * 4);
+    float found[COUNT / 32], scale = 0;
+    for (int type = CLLM_SCALED_BF16; type <= CLLM_SCALED_F32; type++) {
+        struct cllm_scales scales = {.scales = found}, again = {.scales = found};
+        for (uint32_t i = 0; i < COUNT; i++) {
+            if (i % 128 == 0) scale = ldexpf((float)(1000 + test_random_next(&random) % 1000) / 1001, -13);
+            const uint32_t bits = (uint32_t)(test_random_next(&random) >> 20 & 0xFF);
+            const bool small = i / 128 % 3 == 1; /* some groups have small numbers only */
+            float number = e4m3_number((bits & 0x7F) == 0x7F ? 0x7E : small ? bits & 0xBF : bits);
+            if (i % 128 == 5 && !small) number = 448;
+            store((enum cllm_scaled_type)type, elements, i, product((enum cllm_scaled_type)type, number, scale));
+        }
+        assert_true(cllm_scales_suspected((enum cllm_scaled_type)type, elements, COUNT));
+        assert_true(cllm_scales_fit((enum cllm_scaled_type)type, elements, COUNT, NULL, &scales, levels));
+        assert_int_equal(scales.numbers, CLLM_SCALED_E4M3);
+        assert_int_equal(scales.head.group_log2, 7);
+        for (uint32_t i = 0; i < COUNT; i++) {
+            const uint32_t level = level_at((enum cllm_scaled_type)type, levels, i);
+            assert_true(is_e4m3(number_of((enum cllm_scaled_type)type, level)));
+            assert_int_equal(cllm_scaled_element((enum cllm_scaled_type)type, level, found[i / 128]),
+                             level_at((enum cllm_scaled_type)type, elements, i));
+        }
+        const struct cllm_scales like = scales;
+        assert_true(cllm_scales_fit((enum cllm_scaled_type)type, elements, COUNT, &like, &again, levels));
+        assert_int_equal(again.numbers, CLLM_SCALED_E4M3);
+        assert_int_equal(again.head.group_log2, 7);
+    }
+    free(elements);
+    free(levels);
+}
+
 static void test_half_a_scale_is_not_taken_from_before(void **state)
 {
     (void)state;
@@ -156,6 +209,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_scales_are_found),
+        cmocka_unit_test(test_scales_of_e4m3_are_found),
         cmocka_unit_test(test_half_a_scale_is_not_taken_from_before),
         cmocka_unit_test(test_ordinary_weights_have_none),
         cmocka_unit_test(test_rounding_to_f16),

@@ -11,6 +11,7 @@
 #include "plan.h"
 #include "test_dir.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -39,7 +40,7 @@ enum content {
     MOSTLY_ZERO,
     HALF_ZERO, /* of either sign */
     PALETTE,
-    SCALED,        /* small whole numbers times a scale a row, if the elements are floats */
+    SCALED,        /* small whole numbers, or those of F8_E4M3, times a scale a row, if the elements are floats */
     LARGE_PALETTE, /* up to 300 elements, so sometimes too many for one */
     TRAILING_ZEROS,
     RAMP,
@@ -95,8 +96,11 @@ static uint64_t gaussian(const struct recipe *recipe, uint64_t noise, uint64_t d
 static uint64_t scaled(const struct recipe *recipe, uint64_t draw, uint64_t row)
 {
     const float scale = cllm_float_of_bits(0x38000000 + (uint32_t)(recipe->palette[row % 16] % 0x08000000));
-    const int32_t number = (int32_t)(draw % (2 * (unsigned)recipe->number_max + 1)) - recipe->number_max;
-    return cllm_scaled_element(recipe->scaled_type, cllm_scaled_round(recipe->scaled_type, (float)number), scale);
+    const uint32_t code = (uint32_t)(draw % 127); /* of F8_E4M3 */
+    const float e4m3 = code < 8 ? ldexpf((float)code, -9) : ldexpf((float)(8 + code % 8), (int)(code / 8) - 10);
+    float number = (float)((int32_t)(draw % (2 * (unsigned)recipe->number_max + 1)) - recipe->number_max);
+    if (recipe->palette[0] & 1) number = draw >> 40 & 1 ? -e4m3 : e4m3;
+    return cllm_scaled_element(recipe->scaled_type, cllm_scaled_round(recipe->scaled_type, number), scale);
 }
 
 static uint64_t element_at(const struct recipe *recipe, struct test_random *random, uint64_t i)
