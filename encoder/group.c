@@ -25,7 +25,7 @@
 #define PROBE_ALL_MAX_BYTES (256u << 10)
 #define PROBE_MUST_SAVE 64u /* one part in */
 
-/* What of a chunk is coded: all elements, or those that are not zero, or whole numbers; and what else there is then. */
+/* What of a chunk is coded: all elements, or those that are not zero, or levels; and what else there is then. */
 struct coded {
     uint32_t element_count;
     struct cllm_sparse_head head; /* with a mask_count of 0: all */
@@ -47,7 +47,7 @@ struct cllm_group {
     struct coded *coded; /* of each chunk */
     uint32_t chunk_count;
     float *scales;    /* of scaled chunks */
-    bool has_scales;  /* the first chunk of this group may be whole numbers times scales */
+    bool has_scales;  /* the first chunk of this group may be numbers times scales */
     bool has_matches; /* a chunk of this group was found to repeat itself */
     struct cllm_tables tables;
     struct cllm_float_code codes[CLLM_GROUP_TABLES_MAX + 1];
@@ -246,7 +246,7 @@ static uint64_t estimate_elements(struct cllm_group *group, const struct cllm_pl
     return bits;
 }
 
-/* Makes chunk k one of whole numbers and scales, if they are found and take less; `like`: of the last such chunk, or null. */
+/* Makes chunk k one of levels and scales, if they are found and take less; `like`: of the last such chunk, or null. */
 static bool try_scales(struct cllm_group *group, const struct cllm_plan *plan, uint32_t k, const struct cllm_scales *like,
                        uint8_t *symbols)
 {
