@@ -199,12 +199,14 @@ static float find_scale(enum cllm_scaled_type type, const struct magnitudes *fou
         if (scale > 0) return scale;
     }
     /* whole ones from the least on, the others from the greatest on */
-    for (double number = whole ? 1 : history->limit; number > 0 && number <= history->limit;
-         number = whole ? number + 1 : number - e4m3_step(number * (63.0 / 64))) {
+    double number = whole ? 1 : history->limit;
+    while (number > 0 && number <= history->limit) {
         const float scale = try_number(type, history->numbers, found, number);
-        if (scale == 0) continue;
-        remember(history, number);
-        return scale;
+        if (scale > 0) {
+            remember(history, number);
+            return scale;
+        }
+        number = whole ? number + 1 : number - e4m3_step(number * (63.0 / 64));
     }
     return 0;
 }
