@@ -12,8 +12,8 @@
 #define STAGE_BYTES_MAX 49152u  /* of code words that go to shared memory */
 #define LARGE_HALF_LOG2 7       /* of tensors that fill a GPU: 32,768 elements for 256 threads */
 #define PALETTE_BYTES 2048u     /* 256 values of 8 bytes */
-#define FETCH_BLOCKS_MAX 1024u
-#define SMALL_THREADS 64 /* long segments: few of them in a chunk */
+#define FETCH_BLOCKS_MAX 1024u  /* of the kernel that fetches descriptions */
+#define SMALL_THREADS 64        /* long segments: few of them in a chunk */
 
 typedef void kernel_function(const struct gpu_chunk *, struct gpu_bases, const struct gpu_table *, uint32_t *);
 

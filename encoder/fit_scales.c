@@ -22,7 +22,7 @@
 #define LIKELY 4u            /* numbers that the greatest element of a group was found to be, tried first */
 
 #define E4M3_MAX 448.0
-#define E4M3_LEAST 0x1p-9 /* the distance of those below 2^-6, as 2^-9 is of those from 2^-6 on */
+#define E4M3_LEAST 0x1p-9 /* between those below 2^-5; above, it doubles with each power of two */
 
 /* Magnitudes of a group, each once, ascending: as bits their order is that of the numbers. */
 struct magnitudes {

@@ -236,7 +236,7 @@ static enum cllm_status end_span(struct packing *packing, const struct job *job,
     return CLLM_OK;
 }
 
-/* With two threads the file is hashed here, in order. */
+/* With several threads, none of which hash files apart, the file is hashed here, in order. */
 static enum cllm_status hash_group(struct packing *packing, const struct job *job, struct cllm_error *err)
 {
     const uint8_t *input = cllm_group_input(job->group);

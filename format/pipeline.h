@@ -28,7 +28,7 @@ unsigned cllm_pipeline_job_count(unsigned thread_count);
 enum cllm_status cllm_pipeline_run(const struct cllm_pipeline *pipeline, void *const *jobs, unsigned job_count,
                                    unsigned thread_count, struct cllm_error *err) CLLM_MUST_USE;
 
-/* A thread that does one thing at a time for its owner, who does something else meanwhile. Of one thread's. */
+/* A thread that does one thing at a time for its owner, who does something else meanwhile. One thread uses it. */
 struct cllm_helper;
 typedef enum cllm_status cllm_helper_work(void *user, struct cllm_error *err);
 
