@@ -18,6 +18,13 @@
 #define WARP 32
 #define ALL_LANES 0xFFFFFFFFu
 
+/* The number of this thread's warp in its block, in a way that tells the compiler that it is the same for all lanes: what depends
+ * on it alone then takes registers that warps have besides those of their lanes. */
+static __device__ __forceinline__ uint32_t warp_index(void)
+{
+    return __shfl_sync(ALL_LANES, threadIdx.x / WARP, 0);
+}
+
 /* Queued behind another grid, a grid may start before that one has ended; what it wrote may be read only after this. */
 static __device__ __forceinline__ void wait_for_previous_grid(void)
 {

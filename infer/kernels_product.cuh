@@ -286,7 +286,12 @@ static __device__ __forceinline__ void stage_spans(const struct span_args &args,
             if (i * 4 < columns) merge_spans<4>(args, spans, i * 4, four);
         } else {
 #pragma unroll 1
-            for (uint32_t k = 0; k < 4 && i * 4 + k < columns; k++) merge_spans<1>(args, spans, i * 4 + k, four + k);
+            for (uint32_t k = 0; k < 4 && i * 4 + k < columns; k++) {
+                float one;
+                merge_spans<1>(args, spans, i * 4 + k, &one);
+#pragma unroll
+                for (uint32_t j = 0; j < 4; j++) four[j] = j == k ? one : four[j]; /* in registers: memory would be far away */
+            }
         }
         stage_four(make_float4(four[0], four[1], four[2], four[3]), i, staged);
     }
@@ -560,7 +565,7 @@ template <class FORM>
 static __global__ __launch_bounds__(PRODUCT_WARPS *WARP, 1) void multiply(const __grid_constant__ struct product_args args)
 {
     extern __shared__ __align__(128) uint8_t slots[];
-    const uint32_t warp = threadIdx.x / WARP, all_slots = args.slot_count * args.slot_warps;
+    const uint32_t warp = warp_index(), all_slots = args.slot_count * args.slot_warps;
     uint8_t *staged = slots + all_slots * FORM::slot_bytes;
     float *warp_sums = (float *)(staged + input_steps(args.column_count) * STEP_BYTES);
     uint64_t *norm_barrier = (uint64_t *)(warp_sums + PRODUCT_WARPS), *barriers = norm_barrier + 1;

@@ -288,6 +288,11 @@ static inline uint32_t min(uint32_t a, uint32_t b)
 
 /* ------------------------------------------------------------------------------------------------- kernels_device.cuh */
 
+static inline uint32_t warp_index()
+{
+    return threadIdx.x / WARP;
+}
+
 /* Other threads have their turn first: what they do before they wait, they do without what arrives. */
 static inline void wait_for_previous_grid()
 {
