@@ -37,9 +37,18 @@ struct restoring {
     const struct cllm_engine *engine; /* decodes what it takes; or null */
     uint64_t engine_bytes;            /* that came from it */
     struct cllm_meter meter;
-    struct stat container; /* which file it was when it was opened */
-    int directory_fd;      /* the target */
+    struct stat container;   /* which file it was when it was opened */
+    int directory_fd;        /* the target */
+    struct pending *pending; /* of each file, where all are restored */
 };
+
+static struct cllm_restore_options choose_options(struct restoring *restoring)
+{
+    return (struct cllm_restore_options){.thread_count = restoring->options->common.thread_count,
+                                         .progress = &restoring->meter.progress,
+                                         .engine = restoring->engine,
+                                         .engine_bytes = &restoring->engine_bytes};
+}
 
 static enum cllm_status write_to_output(void *user, const void *bytes, size_t byte_count, struct cllm_error *err)
 {
@@ -55,16 +64,6 @@ static enum cllm_status write_to_stdout(void *user, const void *bytes, size_t by
 static enum cllm_status fail_at(struct cllm_error *err, enum cllm_status status, const char *name, const char *problem)
 {
     return cllm_fail(err, status, CLLM_NO_OFFSET, "%s: %s", cllm_shown(name), problem);
-}
-
-static enum cllm_status restore_to_sink(struct restoring *restoring, const struct cllm_file *file, const struct cllm_sink *sink,
-                                        struct cllm_error *err)
-{
-    const struct cllm_restore_options options = {.thread_count = restoring->options->common.thread_count,
-                                                 .progress = &restoring->meter.progress,
-                                                 .engine = restoring->engine,
-                                                 .engine_bytes = &restoring->engine_bytes};
-    return cllm_restore_file(restoring->reader, file, sink, &options, err);
 }
 
 static bool is_same_file(const struct stat *left, const struct stat *right)
@@ -199,19 +198,30 @@ static enum cllm_status sync_early(const struct cllm_output *output, const char 
     return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot sync %s: %s", cllm_shown(name), strerror(error));
 }
 
-static enum cllm_status fill_pending(struct restoring *restoring, const struct cllm_file *file, const struct pending *pending,
-                                     struct cllm_error *err)
+static enum cllm_status write_to_pending(void *user, uint32_t file_index, const void *bytes, size_t byte_count,
+                                         struct cllm_error *err)
 {
-    const struct cllm_sink sink = {write_to_output, pending->output};
-    enum cllm_status status = restore_to_sink(restoring, file, &sink, err);
-    if (!status) status = sync_early(pending->output, file->name, err);
-    restoring->meter.before_bytes += file->bytes;
-    return status;
+    const struct restoring *restoring = user;
+    return cllm_output_write(restoring->pending[file_index].output, bytes, byte_count, err);
+}
+
+static enum cllm_status end_pending(void *user, uint32_t file_index, struct cllm_error *err)
+{
+    const struct restoring *restoring = user;
+    return sync_early(restoring->pending[file_index].output, restoring->index->files[file_index].name, err);
+}
+
+static enum cllm_status fill_all(struct restoring *restoring, struct cllm_error *err)
+{
+    const struct cllm_restore_options options = choose_options(restoring);
+    const struct cllm_file_sink sink = {.write = write_to_pending, .end = end_pending, .user = restoring};
+    return cllm_restore_files(restoring->reader, &sink, &options, err);
 }
 
 /* Gives all files their names. What can be known to fail is looked at before the first of them. */
-static enum cllm_status commit_all(const struct restoring *restoring, struct pending *pending, struct cllm_error *err)
+static enum cllm_status commit_all(const struct restoring *restoring, struct cllm_error *err)
 {
+    struct pending *pending = restoring->pending;
     const uint32_t file_count = restoring->index->file_count;
     if (cllm_signal_caught()) return cllm_fail(err, CLLM_E_INTERRUPTED, CLLM_NO_OFFSET, "interrupted");
     enum cllm_status status = check_all_free(restoring, err);
@@ -238,26 +248,25 @@ static void remove_made(const struct restoring *restoring, const char *name, con
 }
 
 /* After a failure: no temporary file stays, and no folder that was made for one. */
-static void discard_all(const struct restoring *restoring, struct pending *pending)
+static void discard_all(const struct restoring *restoring)
 {
+    const struct pending *pending = restoring->pending;
     for (uint32_t i = restoring->index->file_count; i-- > 0;) {
         cllm_output_discard(pending[i].output);
         remove_made(restoring, restoring->index->files[i].name, pending[i].made);
     }
 }
 
-static enum cllm_status restore_pending(struct restoring *restoring, struct pending *pending, struct cllm_error *err)
+static enum cllm_status restore_pending(struct restoring *restoring, struct cllm_error *err)
 {
     const struct cllm_index *index = restoring->index;
     enum cllm_status status = allow_open_files(restoring, err);
     for (uint32_t i = 0; i < index->file_count && !status; i++) {
-        status = open_pending(restoring, &index->files[i], &pending[i], err);
+        status = open_pending(restoring, &index->files[i], &restoring->pending[i], err);
     }
-    for (uint32_t i = 0; i < index->file_count && !status; i++) {
-        status = fill_pending(restoring, &index->files[i], &pending[i], err);
-    }
-    if (!status) status = commit_all(restoring, pending, err);
-    if (status) discard_all(restoring, pending);
+    if (!status) status = fill_all(restoring, err);
+    if (!status) status = commit_all(restoring, err);
+    if (status) discard_all(restoring);
     return status;
 }
 
@@ -265,16 +274,18 @@ static enum cllm_status restore_all(struct restoring *restoring, struct cllm_err
 {
     const struct cllm_index *index = restoring->index;
     enum cllm_status status = check_all_free(restoring, err);
-    restoring->meter.all_bytes = 0;
+    uint64_t needed_bytes = 0;
     for (uint32_t i = 0; i < index->file_count; i++) {
-        restoring->meter.all_bytes += index->files[i].bytes; /* the reader has checked that the sum fits */
+        needed_bytes += index->files[i].bytes; /* the reader has checked that the sum fits */
     }
-    if (!status) status = check_space(restoring, restoring->meter.all_bytes, err);
+    if (!status) status = check_space(restoring, needed_bytes, err);
     if (status) return status;
-    struct pending *pending = calloc((size_t)index->file_count + 1, sizeof *pending);
-    if (!pending) return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %u files", index->file_count);
-    status = restore_pending(restoring, pending, err);
-    free(pending);
+    restoring->pending = calloc((size_t)index->file_count + 1, sizeof *restoring->pending);
+    if (!restoring->pending) {
+        return cllm_fail(err, CLLM_E_NOMEM, CLLM_NO_OFFSET, "out of memory for %u files", index->file_count);
+    }
+    status = restore_pending(restoring, err);
+    free(restoring->pending);
     return status;
 }
 
@@ -301,17 +312,18 @@ static enum cllm_status restore_to_directory(struct restoring *restoring, struct
 static enum cllm_status restore_one(struct restoring *restoring, struct cllm_error *err)
 {
     const struct cpack_options *options = restoring->options;
+    const struct cllm_restore_options restore_options = choose_options(restoring);
     const struct cllm_file *file = cllm_reader_find_file(restoring->reader, options->file_name);
     if (!file) return fail_at(err, CLLM_E_ABSENT, options->file_name, "no such file in the container; -lv lists them");
     if (strcmp(options->output, "-") == 0) {
         const struct cllm_sink sink = {write_to_stdout, NULL};
-        return restore_to_sink(restoring, file, &sink, err);
+        return cllm_restore_file(restoring->reader, file, &sink, &restore_options, err);
     }
     struct cllm_output *output = NULL;
     enum cllm_status status = cllm_output_create(options->output, options->force, &output, err);
     const struct cllm_sink sink = {write_to_output, output};
     if (!status) status = cllm_output_reserve(output, file->bytes, err);
-    if (!status) status = restore_to_sink(restoring, file, &sink, err);
+    if (!status) status = cllm_restore_file(restoring->reader, file, &sink, &restore_options, err);
     if (!status) return cllm_output_commit(output, err);
     cllm_output_discard(output);
     return status;

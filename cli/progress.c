@@ -77,10 +77,6 @@ static bool report_progress(void *user, uint64_t done_bytes, uint64_t total_byte
     bool draw = meter->visible && seconds >= first_draw_seconds && seconds - meter->drawn_seconds >= draw_interval_seconds;
     if (!draw && !line_wanted) return true;
 
-    if (meter->all_bytes) {
-        done_bytes += meter->before_bytes;
-        total_bytes = meter->all_bytes;
-    }
     char line[160];
     format_line(meter, seconds, done_bytes < total_bytes ? done_bytes : total_bytes, total_bytes, line, sizeof line);
     if (line_wanted) {

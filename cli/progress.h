@@ -19,9 +19,7 @@ struct cllm_meter {
     const char *verb; /* "packing" */
     bool visible;     /* may draw on the terminal */
     struct timespec start;
-    double drawn_seconds;  /* since start, when the line was last drawn */
-    uint64_t before_bytes; /* of an operation in several calls of the library: done by the earlier ones, */
-    uint64_t all_bytes;    /* and the total of all; 0 for an operation in one call */
+    double drawn_seconds; /* since start, when the line was last drawn */
 };
 
 /* Starts the clock. The line is drawn on standard error once a second has passed, if that is a terminal and `wanted`. */

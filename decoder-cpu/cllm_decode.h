@@ -66,6 +66,21 @@ struct cllm_restore_options {
 enum cllm_status cllm_restore_file(const struct cllm_reader *reader, const struct cllm_file *file, const struct cllm_sink *sink,
                                    const struct cllm_restore_options *options, struct cllm_error *err) CLLM_MUST_USE;
 
+/* Where the bytes of several files go: of one file in order and one call at a time, of others at the same time on other threads.
+ * Files are named by their numbers in the index. May fail as a sink does. */
+struct cllm_file_sink {
+    enum cllm_status (*write)(void *user, uint32_t file_index, const void *bytes, size_t byte_count, struct cllm_error *err);
+    /* All of the file was written and has its recorded SHA-256. May be null. */
+    enum cllm_status (*end)(void *user, uint32_t file_index, struct cllm_error *err);
+    void *user;
+};
+
+/* The same for all files of the container, large ones at the same time: a file's SHA-256 is sequential. The first failure ends
+ * all; of damaged files it is that of the first one, whatever the number of threads. Progress is over all files and reported
+ * from the calling thread. */
+enum cllm_status cllm_restore_files(const struct cllm_reader *reader, const struct cllm_file_sink *sink,
+                                    const struct cllm_restore_options *options, struct cllm_error *err) CLLM_MUST_USE;
+
 /* ------------------------------------------------------------------------------------------------------ verifying */
 
 struct cllm_verify_options {

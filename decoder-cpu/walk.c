@@ -214,7 +214,7 @@ static enum cllm_status finish_part(struct walk *walk, const struct job *job, st
     if (walk->part_bad) {
         walk->file_bad = true;
         if (walk->state) walk->state[job->run.data_index] = DATA_BAD;
-        if (owner->bad_data) owner->bad_data(owner->user, job->run.data_index);
+        owner->bad_data(owner->user, job->run.data_index);
     }
     walk->part_bad = false;
     walk->leaf_count = 0;
@@ -244,8 +244,7 @@ static enum cllm_status finish_file(struct walk *walk, const struct job *job, st
     walk->report.rehashed_count += !walk->file_bad && !walk->file_unseen && !walk->options->quick;
     walk->file_bad = false;
     walk->file_unseen = false;
-    if (owner->end_file) owner->end_file(owner->user, job->file);
-    return status;
+    return status ? status : owner->end_file(owner->user, job->file, err);
 }
 
 /* Takes a run back from the engine. What it could not do, for whatever reason, the CPU does and says what is wrong. */
@@ -263,16 +262,25 @@ static enum cllm_status hash_file(void *user, struct cllm_error *err)
     return cllm_sha256_update(walk->file_digest, walk->hashing, walk->hashing_bytes, err);
 }
 
-/* Hashes what was decoded as part of the file, and writes it. */
-static enum cllm_status hash_and_write(struct walk *walk, const uint8_t *decoded, size_t byte_count, struct cllm_error *err)
+/* To the sink, if there is one. */
+static enum cllm_status pass_on(const struct walk *walk, const struct job *job, const uint8_t *decoded, size_t byte_count,
+                                struct cllm_error *err)
 {
-    const struct cllm_sink *sink = walk->options->sink;
+    const struct cllm_file_sink *sink = walk->options->sink;
+    if (!sink) return CLLM_OK;
+    return sink->write(sink->user, (uint32_t)(job->file - walk->index->files), decoded, byte_count, err);
+}
+
+/* Hashes what was decoded as part of the file, and writes it. */
+static enum cllm_status hash_and_write(struct walk *walk, const struct job *job, const uint8_t *decoded, size_t byte_count,
+                                       struct cllm_error *err)
+{
     enum cllm_status status = CLLM_OK;
     walk->hashing = decoded;
     walk->hashing_bytes = byte_count;
     if (walk->helper) cllm_helper_start(walk->helper, hash_file, walk);
     else status = hash_file(walk, err);
-    if (!status && sink) status = sink->write(sink->user, decoded, byte_count, err);
+    if (!status) status = pass_on(walk, job, decoded, byte_count, err);
     if (walk->helper) {
         const enum cllm_status hashed = cllm_helper_wait(walk->helper, status ? NULL : err);
         if (!status) status = hashed;
@@ -284,7 +292,6 @@ static enum cllm_status consume_run(struct walk *walk, struct job *job, struct c
 {
     const struct cllm_data *data = data_of(walk, job);
     const size_t byte_count = (size_t)cllm_run_decoded_bytes(walk->options->reader, &job->run);
-    const struct cllm_sink *sink = walk->options->sink;
     const uint8_t *decoded = NULL;
     enum cllm_status status = reserve_leaves(&walk->leaves, &walk->leaf_capacity, walk->leaf_count + job->run.chunk_count, err);
     if (status || byte_count == 0) return status;
@@ -298,9 +305,9 @@ static enum cllm_status consume_run(struct walk *walk, struct job *job, struct c
     if (job->elsewhere) walk->report.engine_bytes += byte_count;
     if (!decoded) walk->file_unseen = true;
     if (!decoded) return CLLM_OK; /* and there is no sink */
-    if (job->elsewhere || walk->hash_apart) return hash_and_write(walk, decoded, byte_count, err);
+    if (job->elsewhere || walk->hash_apart) return hash_and_write(walk, job, decoded, byte_count, err);
     status = cllm_sha256_update_with_leaves(walk->file_digest, decoded, byte_count, data->chunk_bytes, leaves, err);
-    return status || !sink ? status : sink->write(sink->user, decoded, byte_count, err);
+    return status ? status : pass_on(walk, job, decoded, byte_count, err);
 }
 
 static enum cllm_status finish_chunks(struct walk *walk, struct job *job, struct cllm_error *err)
@@ -356,12 +363,19 @@ static unsigned count_jobs(const struct walk *walk, unsigned thread_count)
     return wanted < affordable ? wanted : affordable ? affordable : 1;
 }
 
+/* This walk's part of the engine's lanes, one at least: what the engine has no room for, the CPU does. */
+static unsigned count_lanes(const struct walk *walk, const struct cllm_engine *engine)
+{
+    const unsigned walks = walk->options->walk_count;
+    return walks > 1 && engine->lane_count >= walks ? engine->lane_count / walks : walks > 1 ? 1 : engine->lane_count;
+}
+
 static enum cllm_status run_pipeline(struct walk *walk, struct cllm_error *err)
 {
     const struct cllm_engine *engine = walk->options->engine;
     const unsigned thread_count = cllm_thread_count(walk->options->thread_count);
     walk->hash_apart = cllm_sha256_apart(thread_count);
-    const unsigned job_count = engine ? engine->lane_count : count_jobs(walk, thread_count);
+    const unsigned job_count = engine ? count_lanes(walk, engine) : count_jobs(walk, thread_count);
     struct job *jobs = calloc(job_count, sizeof *jobs);
     void **pointers = calloc(job_count, sizeof *pointers);
     enum cllm_status status = jobs && pointers ? CLLM_OK : fail_memory(err);

@@ -12,9 +12,10 @@ struct cllm_walk_owner {
     /* Something is wrong with the container. Anything but OK ends the walk and is its failure. */
     enum cllm_status (*problem)(void *user, const struct cllm_file *file, const struct cllm_error *problem,
                                 struct cllm_error *err);
-    /* A data object was gone through that has a problem, or a whole file was. May be null. */
+    /* A data object was gone through that has a problem. */
     void (*bad_data)(void *user, uint32_t data_index);
-    void (*end_file)(void *user, const struct cllm_file *file);
+    /* A file was gone through. Anything but OK ends the walk. */
+    enum cllm_status (*end_file)(void *user, const struct cllm_file *file, struct cllm_error *err);
     /* So many bytes of files more are done. Anything but OK ends the walk. */
     enum cllm_status (*advance)(void *user, uint64_t byte_count, struct cllm_error *err);
 };
@@ -22,11 +23,11 @@ struct cllm_walk_owner {
 struct cllm_walk_options {
     const struct cllm_reader *reader;
     const struct cllm_walk_owner *owner;
-    const struct cllm_sink *sink;     /* receives the decoded bytes; may be null */
-    const struct cllm_engine *engine; /* decodes what it takes; may be null */
-    unsigned thread_count;            /* 0: as many as the process may use */
-    unsigned walk_count;              /* walks side by side, which share the memory for payload; 0: this one alone */
-    bool quick;                       /* stored checksums only */
+    const struct cllm_file_sink *sink; /* receives the decoded bytes; may be null */
+    const struct cllm_engine *engine;  /* decodes what it takes; may be null */
+    unsigned thread_count;             /* 0: as many as the process may use */
+    unsigned walk_count; /* walks side by side, which share the memory for payload and the engine; 0: this one alone */
+    bool quick;          /* stored checksums only */
     /* Each data object is gone through once, however often files name it, and the engine gives digests only. The SHA-256 of a
      * file is recomputed only where all its bytes are seen that way. Not with a sink, which needs them all. */
     bool once;

@@ -217,6 +217,81 @@ static void test_engine_restores_and_everything_is_hashed_here(void **state)
     test_sample_close(&sample);
 }
 
+/* ---------------------------------------------------------------------------------------------------- files side by side */
+
+enum { SIDE_FILES = 4, SIDE_BYTES = 2 << 20 };
+
+static bool takes_raw(void *user, const struct cllm_chunk *chunk)
+{
+    (void)user;
+    return chunk->form == CLLM_FORM_RAW;
+}
+
+struct side {
+    uint8_t *bytes; /* of all files */
+    size_t received[SIDE_FILES];
+};
+
+static enum cllm_status compare_file(void *user, uint32_t file_index, const void *bytes, size_t byte_count,
+                                     struct cllm_error *err)
+{
+    struct side *side = user;
+    const uint8_t *expected = side->bytes + (size_t)file_index * SIDE_BYTES + side->received[file_index];
+    if (memcmp(expected, bytes, byte_count) != 0) return cllm_fail(err, CLLM_E_INTERNAL, CLLM_NO_OFFSET, "other bytes");
+    side->received[file_index] += byte_count;
+    return CLLM_OK;
+}
+
+static void write_side(const char *path, struct side *side)
+{
+    struct test_container *container = test_container_create(path);
+    struct test_random random = {7};
+    side->bytes = malloc((size_t)SIDE_FILES * SIDE_BYTES);
+    TEST_REQUIRE(side->bytes != NULL, NULL);
+    test_random_fill(&random, side->bytes, (size_t)SIDE_FILES * SIDE_BYTES);
+    for (uint32_t i = 0; i < SIDE_FILES; i++) {
+        const char name[3] = {'f', (char)('0' + i), 0};
+        const struct test_data data = {
+            .form = CLLM_FORM_RAW, .chunk_bytes = 65536, .bytes = side->bytes + (size_t)i * SIDE_BYTES, .byte_count = SIDE_BYTES};
+        TEST_REQUIRE(test_container_data(container, &data) == i, NULL);
+        test_container_file(container, name, &i, 1);
+    }
+    test_container_finish(container);
+}
+
+/* They share the engine's lanes, as far as these go. */
+static void test_files_side_by_side_share_an_engine(void **state)
+{
+    (void)state;
+    struct test_dir dir = test_dir_create();
+    struct side side;
+    struct cllm_reader *reader;
+    const char *path = test_dir_path(&dir, "side.cllm");
+    write_side(path, &side);
+    assert_int_equal(cllm_reader_open(path, &reader, NULL), CLLM_OK);
+    for (unsigned threads = 1; threads <= 8; threads++) {
+        for (unsigned lanes = 1; lanes <= 9; lanes += 4) {
+            struct fake fake;
+            uint64_t engine_bytes = 0;
+            init_fake(&fake);
+            fake.engine.takes = takes_raw;
+            fake.engine.lane_count = lanes;
+            fake.finish_fails_after = threads % 3 ? UINT64_MAX : 9;
+            memset(side.received, 0, sizeof side.received);
+            const struct cllm_file_sink sink = {.write = compare_file, .user = &side};
+            const struct cllm_restore_options options = {
+                .thread_count = threads, .engine = &fake.engine, .engine_bytes = &engine_bytes};
+            assert_int_equal(cllm_restore_files(reader, &sink, &options, NULL), CLLM_OK);
+            for (unsigned i = 0; i < SIDE_FILES; i++) assert_int_equal(side.received[i], SIDE_BYTES);
+            assert_int_equal(engine_bytes, threads % 3 ? (uint64_t)SIDE_FILES * SIDE_BYTES : 9 * (uint64_t)RUN_BYTES);
+            assert_int_equal(fake.lanes, 0);
+        }
+    }
+    free(side.bytes);
+    cllm_reader_close(reader);
+    test_dir_remove(&dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -224,6 +299,7 @@ int main(void)
         cmocka_unit_test(test_engine_that_fails_is_stood_in_for),
         cmocka_unit_test(test_engine_changes_no_verdict),
         cmocka_unit_test(test_engine_restores_and_everything_is_hashed_here),
+        cmocka_unit_test(test_files_side_by_side_share_an_engine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

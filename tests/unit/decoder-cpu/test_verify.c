@@ -268,6 +268,123 @@ static void test_side_by_side_can_be_interrupted(void **state)
     test_dir_remove(&dir);
 }
 
+/* What cllm_restore_files gives away, file by file. */
+struct file_received {
+    uint8_t *bytes;
+    size_t byte_count;
+    bool ended;
+};
+
+struct all_received {
+    const struct cllm_index *index;
+    struct file_received files[SIDE_FILES];
+    uint32_t full_file; /* the writes to this one fail */
+    uint32_t lost_file; /* its end fails */
+};
+
+static enum cllm_status receive_of_file(void *user, uint32_t file_index, const void *bytes, size_t byte_count,
+                                        struct cllm_error *err)
+{
+    struct all_received *all = user;
+    struct file_received *file = &all->files[file_index];
+    if (file_index == all->full_file) return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "no room");
+    TEST_REQUIRE(!file->ended && byte_count <= all->index->files[file_index].bytes - file->byte_count, NULL);
+    memcpy(file->bytes + file->byte_count, bytes, byte_count);
+    file->byte_count += byte_count;
+    return CLLM_OK;
+}
+
+static enum cllm_status end_of_file(void *user, uint32_t file_index, struct cllm_error *err)
+{
+    struct all_received *all = user;
+    struct file_received *file = &all->files[file_index];
+    TEST_REQUIRE(!file->ended && file->byte_count == all->index->files[file_index].bytes, NULL);
+    file->ended = true;
+    return file_index == all->lost_file ? cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "lost") : CLLM_OK;
+}
+
+static struct all_received prepare_to_receive(const struct cllm_reader *reader)
+{
+    struct all_received all = {.index = cllm_reader_index(reader), .full_file = UINT32_MAX, .lost_file = UINT32_MAX};
+    for (uint32_t i = 0; i < all.index->file_count; i++) {
+        all.files[i].bytes = malloc((size_t)all.index->files[i].bytes + 1);
+        TEST_REQUIRE(all.files[i].bytes != NULL, NULL);
+    }
+    return all;
+}
+
+static void free_received(struct all_received *all)
+{
+    for (uint32_t i = 0; i < SIDE_FILES; i++) free(all->files[i].bytes);
+}
+
+static enum cllm_status restore_all(const struct cllm_reader *reader, unsigned threads, const struct cllm_progress *progress,
+                                    struct all_received *all, struct cllm_error *err)
+{
+    const struct cllm_file_sink sink = {receive_of_file, end_of_file, all};
+    const struct cllm_restore_options options = {.thread_count = threads, .progress = progress};
+    for (uint32_t i = 0; i < SIDE_FILES; i++) all->files[i] = (struct file_received){.bytes = all->files[i].bytes};
+    return cllm_restore_files(reader, &sink, &options, err);
+}
+
+static void test_all_files_are_restored(void **state)
+{
+    (void)state;
+    struct test_sample sample = test_sample_open();
+    struct all_received all = prepare_to_receive(sample.reader);
+    for (unsigned threads = 0; threads <= 4; threads++) {
+        uint64_t last = 0;
+        const struct cllm_progress progress = {go_on, &last};
+        assert_int_equal(restore_all(sample.reader, threads, &progress, &all, NULL), CLLM_OK);
+        for (unsigned i = 0; i < 3; i++) {
+            assert_true(all.files[i].ended);
+            assert_int_equal(all.files[i].byte_count, sample.file_bytes[i]);
+            assert_memory_equal(all.files[i].bytes, sample.files[i], sample.file_bytes[i]);
+        }
+        assert_int_equal(last, sample.file_bytes[0] + sample.file_bytes[1] + sample.file_bytes[2]);
+    }
+    free_received(&all);
+    test_sample_close(&sample);
+}
+
+/* Whatever the number of threads, and however far others are. */
+static void test_restoring_side_by_side_ends_with_the_first_failure(void **state)
+{
+    (void)state;
+    struct test_dir dir = test_dir_create();
+    struct test_sample sample = {.path = test_dir_path(&dir, "side.cllm")};
+    struct cllm_error err;
+    write_side_by_side(sample.path);
+    assert_int_equal(cllm_reader_open(sample.path, &sample.reader, NULL), CLLM_OK);
+    struct all_received all = prepare_to_receive(sample.reader);
+    for (unsigned threads = 1; threads <= 8; threads++) {
+        uint64_t last = 0;
+        struct cllm_progress progress = {stop_after_some, &last};
+        assert_int_equal(restore_all(sample.reader, threads, NULL, &all, &err), CLLM_OK);
+        for (unsigned i = 0; i < SIDE_FILES; i++) assert_true(all.files[i].ended);
+        assert_int_equal(restore_all(sample.reader, threads, &progress, &all, &err), CLLM_E_INTERRUPTED);
+        all.full_file = 2;
+        assert_int_equal(restore_all(sample.reader, threads, NULL, &all, &err), CLLM_E_IO);
+        assert_string_equal(err.message, "no room");
+        assert_true(!all.files[2].ended);
+        all.full_file = UINT32_MAX;
+        all.lost_file = 6;
+        assert_int_equal(restore_all(sample.reader, threads, NULL, &all, &err), CLLM_E_IO);
+        assert_string_equal(err.message, "lost");
+        all.lost_file = UINT32_MAX;
+    }
+    for (uint32_t i = 3; i < SIDE_FILES; i += 2) test_sample_damage(&sample, i, 15 - i); /* later files fail sooner */
+    for (unsigned threads = 1; threads <= 8; threads++) {
+        assert_int_equal(restore_all(sample.reader, threads, NULL, &all, &err), CLLM_E_DIGEST);
+        assert_non_null(strstr(err.message, "file \"f3\", chunk 12,"));
+        for (unsigned i = 0; i < SIDE_FILES; i++)
+            assert_int_equal(all.files[i].ended, i < 3 || (all.files[i].ended && i % 2 == 0));
+    }
+    free_received(&all);
+    cllm_reader_close(sample.reader);
+    test_dir_remove(&dir);
+}
+
 /* The difference between the two kinds of verifying: checksums that are right over content that is wrong. */
 static void test_quick_verify_checks_stored_bytes_only(void **state)
 {
@@ -342,6 +459,8 @@ int main(void)
         cmocka_unit_test(test_verify_reports_progress_and_can_be_interrupted),
         cmocka_unit_test(test_quick_verify_checks_stored_bytes_only),
         cmocka_unit_test(test_large_chunks_leave_room_for_few_runs),
+        cmocka_unit_test(test_all_files_are_restored),
+        cmocka_unit_test(test_restoring_side_by_side_ends_with_the_first_failure),
         cmocka_unit_test(test_restore_checks_content_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
