@@ -118,13 +118,27 @@ static enum cllm_status fail_changed(struct cllm_error *err)
                      "changed while it was being read: identity, size or modification time is not what it was");
 }
 
+/* Whether the name still stands for the file that was opened. */
+static enum cllm_status check_holding(const struct holding *holding, struct cllm_error *err)
+{
+    struct stat found;
+    if (stat(holding->path, &found) != 0) {
+        return cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "changed while it was being read: %s", strerror(errno));
+    }
+    const struct identity identity = identity_of(&found);
+    return same_identity(&identity, &holding->identity) ? CLLM_OK : fail_changed(err);
+}
+
 static enum cllm_status read_reopened(const struct holding *holding, uint64_t offset, void *buffer, size_t byte_count,
                                       struct cllm_error *err)
 {
     int descriptor = -1;
     struct identity identity;
     enum cllm_status status = open_regular(holding->path, &descriptor, &identity, err);
-    if (status) return status;
+    if (status) {
+        const enum cllm_status changed = check_holding(holding, err); /* which is why, then */
+        return changed ? changed : status;
+    }
     status = same_identity(&identity, &holding->identity) ? read_fully(descriptor, offset, buffer, byte_count, err)
                                                           : fail_changed(err);
     close(descriptor);
@@ -145,14 +159,7 @@ enum cllm_status cllm_source_check_unchanged(const struct cllm_source *source, s
 {
     for (uint32_t i = 0; i < source->file_count; i++) {
         const struct holding *holding = &private_of(source)->holdings[i];
-        struct stat found;
-        enum cllm_status status = CLLM_OK;
-        if (stat(holding->path, &found) != 0) {
-            status = cllm_fail(err, CLLM_E_CORRUPT, CLLM_NO_OFFSET, "changed while it was being read: %s", strerror(errno));
-        } else {
-            struct identity identity = identity_of(&found);
-            if (!same_identity(&identity, &holding->identity)) status = fail_changed(err);
-        }
+        const enum cllm_status status = check_holding(holding, err);
         if (status) return fail_for_file(holding->name, status, err);
     }
     return CLLM_OK;

@@ -24,12 +24,13 @@ static const struct architecture {
     const char *name;
     const char *model_type;
     bool qkv_bias;
-    uint32_t missing_window;   /* without `sliding_window`; 0: the architecture has none whatever that says */
-    uint32_t missing_kv_heads; /* without `num_key_value_heads`; 0: as many as heads */
+    uint32_t missing_window;    /* without `sliding_window`; 0: the architecture has none whatever that says */
+    uint32_t missing_kv_heads;  /* without `num_key_value_heads`; 0: as many as heads */
+    uint32_t missing_positions; /* without `max_position_embeddings` */
 } architectures[] = {
-    {"LlamaForCausalLM", "llama", false, 0, 0},
-    {"MistralForCausalLM", "mistral", false, 4096, 8},
-    {"Qwen2ForCausalLM", "qwen2", true, 0, 32},
+    {"LlamaForCausalLM", "llama", false, 0, 0, 2048},
+    {"MistralForCausalLM", "mistral", false, 4096, 8, 131072},
+    {"Qwen2ForCausalLM", "qwen2", true, 0, 32, 32768},
 };
 enum { ARCHITECTURE_COUNT = sizeof architectures / sizeof *architectures };
 
@@ -355,7 +356,8 @@ static enum cllm_status parse_object(const char *file, struct cllm_json_text tex
     return status;
 }
 
-static enum cllm_status read_sizes(const json_t *root, struct cllm_config *config, struct cllm_error *err)
+static enum cllm_status read_sizes(const json_t *root, const struct architecture *architecture, struct cllm_config *config,
+                                   struct cllm_error *err)
 {
     const struct {
         struct integer_field field;
@@ -366,7 +368,7 @@ static enum cllm_status read_sizes(const json_t *root, struct cllm_config *confi
         {{"intermediate_size", SIZE_MAX_INTERMEDIATE, 0}, &config->intermediate_size},
         {{"vocab_size", SIZE_MAX_VOCAB, 0}, &config->vocab_size},
         {{"num_attention_heads", COUNT_MAX_HEADS, 0}, &config->head_count},
-        {{"max_position_embeddings", COUNT_MAX_POSITIONS, 2048}, &config->position_limit},
+        {{"max_position_embeddings", COUNT_MAX_POSITIONS, architecture->missing_positions}, &config->position_limit},
     };
     enum cllm_status status = CLLM_OK;
     for (size_t i = 0; !status && i < sizeof fields / sizeof *fields; i++) {
@@ -428,7 +430,7 @@ static enum cllm_status read_model(const json_t *root, struct cllm_config *confi
     config->architecture = architecture->name;
     config->qkv_bias = architecture->qkv_bias;
     status = check_variants(root, err);
-    if (!status) status = read_sizes(root, config, err);
+    if (!status) status = read_sizes(root, architecture, config, err);
     if (!status) status = read_heads(root, architecture, config, err);
     if (!status) status = read_window(root, architecture, config, err);
     if (!status) status = read_real(root, (struct real_field){"rms_norm_eps", 0, 1, 1e-6}, &epsilon, err);

@@ -513,7 +513,7 @@ static void test_links_of_the_model_hubs_cache_are_followed(void **state)
     expect_files("snapshots/rev/model.safetensors", false, "model.safetensors config.json", NULL);
 }
 
-/* More files than are kept open: the later ones are opened for each read, and noticed when replaced. */
+/* More files than are kept open: the later ones are opened for each read, and noticed when replaced or gone. */
 static void test_many_files_are_read_without_holding_them_open(void **state)
 {
     (void)state;
@@ -532,6 +532,12 @@ static void test_many_files_are_read_without_holding_them_open(void **state)
     assert_int_equal(cllm_source_read(source, 1200, 5, &byte, 1, &err), CLLM_E_CORRUPT);
     test_dir_write_text(&dir, "new", "9.txt");
     assert_int_equal(rename(test_dir_path(&dir, "new"), test_dir_path(&dir, "1199.txt")), 0);
+    assert_int_equal(cllm_source_read(source, 1200, 0, &byte, 1, &err), CLLM_E_CORRUPT);
+    assert_non_null(strstr(err.message, "1199.txt: changed"));
+    assert_int_equal(unlink(test_dir_path(&dir, "1199.txt")), 0);
+    assert_int_equal(cllm_source_read(source, 1200, 0, &byte, 1, &err), CLLM_E_CORRUPT);
+    assert_non_null(strstr(err.message, "1199.txt: changed"));
+    assert_int_equal(mkdir(test_dir_path(&dir, "1199.txt"), 0777), 0);
     assert_int_equal(cllm_source_read(source, 1200, 0, &byte, 1, &err), CLLM_E_CORRUPT);
     assert_non_null(strstr(err.message, "1199.txt: changed"));
     cllm_source_close(source);

@@ -135,6 +135,24 @@ static void test_missing_kv_heads_depend_on_the_architecture(void **state)
     assert_refuses(HEADS("MistralForCausalLM", 4, ), CLLM_E_CORRUPT, "found nothing, which means 8, expected a divisor");
 }
 
+static void test_missing_positions_depend_on_the_architecture(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model;
+        uint32_t position_limit;
+    } cases[] = {
+        {HEADS("LlamaForCausalLM", 64, ), 2048},
+        {HEADS("MistralForCausalLM", 64, ), 131072},
+        {HEADS("Qwen2ForCausalLM", 64, ), 32768},
+        {HEADS("Qwen2ForCausalLM", 64, ",\"max_position_embeddings\":100"), 100},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_accepts(cases[i].model);
+        assert_int_equal(config.position_limit, cases[i].position_limit);
+    }
+}
+
 static void test_unknown_architecture_is_named_with_the_known(void **state)
 {
     (void)state;
@@ -396,6 +414,7 @@ int main(void)
         cmocka_unit_test(test_mistral_sliding_window),
         cmocka_unit_test(test_other_architectures_have_no_window),
         cmocka_unit_test(test_missing_kv_heads_depend_on_the_architecture),
+        cmocka_unit_test(test_missing_positions_depend_on_the_architecture),
         cmocka_unit_test(test_unknown_architecture_is_named_with_the_known),
         cmocka_unit_test(test_variants_are_refused_by_name),
         cmocka_unit_test(test_rope_spellings_agree),
