@@ -187,17 +187,6 @@ static enum cllm_status open_pending(const struct restoring *restoring, const st
     return status;
 }
 
-/* A commit syncs as well, but then other files have their names already: what a disk refuses must be known before. */
-static enum cllm_status sync_early(const struct cllm_output *output, const char *name, struct cllm_error *err)
-{
-    int fd = open(cllm_output_readable_path(output), O_RDONLY | O_CLOEXEC);
-    bool failed = fd < 0 || fsync(fd) != 0;
-    int error = errno;
-    if (fd >= 0) close(fd);
-    if (!failed) return CLLM_OK;
-    return cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "cannot sync %s: %s", cllm_shown(name), strerror(error));
-}
-
 static enum cllm_status write_to_pending(void *user, uint32_t file_index, const void *bytes, size_t byte_count,
                                          struct cllm_error *err)
 {
@@ -205,10 +194,11 @@ static enum cllm_status write_to_pending(void *user, uint32_t file_index, const 
     return cllm_output_write(restoring->pending[file_index].output, bytes, byte_count, err);
 }
 
+/* A commit syncs as well, but then other files have their names already: what a disk refuses must be known before. */
 static enum cllm_status end_pending(void *user, uint32_t file_index, struct cllm_error *err)
 {
     const struct restoring *restoring = user;
-    return sync_early(restoring->pending[file_index].output, restoring->index->files[file_index].name, err);
+    return cllm_output_sync(restoring->pending[file_index].output, err);
 }
 
 static enum cllm_status fill_all(struct restoring *restoring, struct cllm_error *err)

@@ -344,6 +344,11 @@ static enum cllm_status sync_directory(const struct cllm_output *output, struct 
     return fail_os(err, "sync the directory of", output->shown, error);
 }
 
+enum cllm_status cllm_output_sync(struct cllm_output *output, struct cllm_error *err)
+{
+    return fsync(output->fd) == 0 ? CLLM_OK : fail_os(err, "sync", output->shown, errno);
+}
+
 enum cllm_status cllm_output_commit(struct cllm_output *output, struct cllm_error *err)
 {
     enum cllm_status status = CLLM_OK;
@@ -351,9 +356,8 @@ enum cllm_status cllm_output_commit(struct cllm_output *output, struct cllm_erro
         status = fail_os(err, "set the size of", output->shown, errno);
     } else if (fchmod(output->fd, 0666 & ~read_umask()) != 0) {
         status = fail_os(err, "set the mode of", output->shown, errno);
-    } else if (fsync(output->fd) != 0) {
-        status = fail_os(err, "sync", output->shown, errno);
     }
+    if (!status) status = cllm_output_sync(output, err);
     if (!status) status = name_output(output, err);
     if (!status) status = sync_directory(output, err);
     cllm_output_discard(output);

@@ -41,6 +41,10 @@ uint64_t cllm_output_bytes(const struct cllm_output *output);
 /* A path by which the unfinished file can be opened for reading (through /proc/self/fd), valid until commit or discard. */
 const char *cllm_output_readable_path(const struct cllm_output *output);
 
+/* Has what was written on the disk, as a commit does too: what the disk refuses is known before the file has its name. Fails with
+ * IO. */
+enum cllm_status cllm_output_sync(struct cllm_output *output, struct cllm_error *err) CLLM_MUST_USE;
+
 /* Truncates to what was written, sets mode 0666 & ~umask, syncs file, gives it its name, syncs the directory. Frees the
  * output in every case; on failure nothing is left, but for one: where a file was replaced and then only the sync of its
  * directory fails, the new file, which is whole, stays. Fails with IO, EXISTS, USAGE, NOMEM. */

@@ -542,6 +542,27 @@ static void test_failed_sync_leaves_nothing(void **state)
     for_both(fail_sync);
 }
 
+static void sync_early(void)
+{
+    struct cllm_error err = {0};
+    struct cllm_output *output = create(false);
+    write_text(output, "whole");
+    fault.file_sync_error = EIO;
+    assert_int_equal(cllm_output_sync(output, &err), CLLM_E_IO);
+    assert_non_null(strstr(err.message, "sync"));
+    fault.file_sync_error = 0;
+    assert_int_equal(cllm_output_sync(output, &err), CLLM_OK);
+    assert_int_equal(access(target, F_OK), -1);
+    assert_int_equal(cllm_output_commit(output, NULL), CLLM_OK);
+    assert_content(target, "whole");
+}
+
+static void test_sync_before_the_file_has_its_name(void **state)
+{
+    (void)state;
+    for_both(sync_early);
+}
+
 static void test_failed_sync_keeps_what_was_to_be_replaced(void **state)
 {
     (void)state;
@@ -631,6 +652,7 @@ int main(void)
         TEST(test_pieces_are_written_one_after_the_other),
         TEST(test_failed_write_says_why_and_leaves_nothing),
         TEST(test_failed_sync_leaves_nothing),
+        TEST(test_sync_before_the_file_has_its_name),
         TEST(test_failed_sync_keeps_what_was_to_be_replaced),
         TEST(test_directory_that_cannot_sync_is_no_failure),
         TEST(test_create_at_uses_the_open_directory),
