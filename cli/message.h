@@ -67,7 +67,7 @@ void cllm_message_progress(const char *line);
 void cllm_message_progress_line(const char *line);
 
 /* A copy of a path or name that can be shown: control characters escaped. For one use in one message: there are four
- * buffers, used in turn. */
+ * buffers, used in turn. Main thread only. */
 const char *cllm_shown(const char *path);
 
 #endif

@@ -60,9 +60,10 @@ struct cllm_restore_options {
     uint64_t *engine_bytes;               /* the decoded bytes that came from the engine are added to it; may be null */
 };
 
-/* Writes one file of the container to the sink piece by piece, in order, from the calling thread, checking stored checksums,
- * data digests and the file's SHA-256 on the way (a mismatch found at the end still fails: do not keep what was written).
- * `options` may be null. Fails with IO, NOMEM, CORRUPT, DIGEST, INTERRUPTED, or what `write` returned. */
+/* Writes one file of the container, an entry of the reader's index, to the sink piece by piece, in order, from the calling
+ * thread, checking stored checksums, data digests and the file's SHA-256 on the way (a mismatch found at the end still fails: do
+ * not keep what was written). `options` may be null. Fails with IO, NOMEM, CORRUPT, DIGEST, INTERRUPTED, or what `write`
+ * returned. */
 enum cllm_status cllm_restore_file(const struct cllm_reader *reader, const struct cllm_file *file, const struct cllm_sink *sink,
                                    const struct cllm_restore_options *options, struct cllm_error *err) CLLM_MUST_USE;
 
@@ -76,8 +77,8 @@ struct cllm_file_sink {
 };
 
 /* The same for all files of the container, large ones at the same time: a file's SHA-256 is sequential. The first failure ends
- * all; of damaged files it is that of the first one, whatever the number of threads. Progress is over all files and reported
- * from the calling thread. */
+ * all; of damaged files it is that of the first one, whatever the number of threads, so a failure
+ * of a later one waits for those before it. Progress is over all files and reported from the calling thread. */
 enum cllm_status cllm_restore_files(const struct cllm_reader *reader, const struct cllm_file_sink *sink,
                                     const struct cllm_restore_options *options, struct cllm_error *err) CLLM_MUST_USE;
 

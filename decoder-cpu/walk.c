@@ -144,10 +144,10 @@ static enum cllm_status work_on_run(void *user, void *job_memory, struct cllm_er
 /* ----------------------------------------------------------------------------------------------------- walking thread */
 
 /* Sixteen chunks, which are hashed side by side, where they do not take much more memory than a run does anyway. */
-static uint32_t choose_run_bytes(const struct walk *walk, const struct cllm_data *data)
+static uint32_t choose_run_bytes(const struct cllm_data *data, const struct cllm_engine *engine)
 {
     const uint64_t sixteen = UINT64_C(16) * data->chunk_bytes;
-    if (walk->options->engine) return walk->options->engine->run_bytes;
+    if (engine) return engine->run_bytes;
     return sixteen > CLLM_RUN_BYTES && sixteen <= 2 * CLLM_RUN_BYTES ? (uint32_t)sixteen : CLLM_RUN_BYTES;
 }
 
@@ -159,7 +159,7 @@ static void prepare_part(struct walk *walk, struct job *job)
     if (job->again) {
         job->run = (struct cllm_run){.data_index = data_index, .last = true};
     } else {
-        const uint32_t run_bytes = choose_run_bytes(walk, &walk->index->data[data_index]);
+        const uint32_t run_bytes = choose_run_bytes(&walk->index->data[data_index], walk->options->engine);
         job->run = cllm_run_at(walk->options->reader, data_index, walk->next_chunk, run_bytes);
         if (walk->state && job->run.last) walk->state[data_index] = DATA_SEEN;
     }
@@ -252,7 +252,8 @@ static enum cllm_status finish_elsewhere(struct walk *walk, struct job *job, uin
                                          struct cllm_error *err)
 {
     const struct cllm_engine *engine = walk->options->engine;
-    job->elsewhere = engine->finish(engine->user, job->lane, leaves, decoded_out, NULL) == CLLM_OK;
+    job->elsewhere =
+        engine->finish(engine->user, job->lane, leaves, decoded_out, NULL) == CLLM_OK && (*decoded_out || walk->options->once);
     return job->elsewhere ? CLLM_OK : work_here(walk, job, err);
 }
 
@@ -344,30 +345,38 @@ static enum cllm_status finish_run(void *user, void *job_memory, struct cllm_err
 
 /* ---------------------------------------------------------------------------------------------------------------- all */
 
-unsigned cllm_walk_jobs_max(const struct cllm_index *index)
+/* Of any of an object's runs: a chunk at least. */
+static uint64_t largest_run(const struct cllm_data *data, const struct cllm_engine *engine)
+{
+    const uint64_t run_bytes = choose_run_bytes(data, engine), chunk_bytes = data->chunk_bytes;
+    const uint64_t most = run_bytes > chunk_bytes ? run_bytes : chunk_bytes;
+    return data->decoded_bytes < most ? data->decoded_bytes : most;
+}
+
+unsigned cllm_walk_jobs_max(const struct cllm_index *index, const struct cllm_engine *engine)
 {
     uint64_t largest = CLLM_RUN_BYTES;
     for (uint32_t i = 0; i < index->data_count; i++) {
-        const struct cllm_data *data = &index->data[i];
-        const uint64_t bytes = data->chunk_count > 1 ? data->chunk_bytes : data->decoded_bytes;
+        const uint64_t bytes = largest_run(&index->data[i], engine);
         if (bytes > largest) largest = bytes;
     }
-    return (unsigned)(PAYLOAD_BYTES_MAX / (3 * largest));
+    const unsigned affordable = (unsigned)(PAYLOAD_BYTES_MAX / (3 * largest));
+    return !engine || affordable < engine->lane_count ? affordable : engine->lane_count;
 }
 
 /* As many as keep the threads busy, if this walk's part of the memory has room for them. */
 static unsigned count_jobs(const struct walk *walk, unsigned thread_count)
 {
     const unsigned wanted = cllm_pipeline_job_count(thread_count), walks = walk->options->walk_count;
-    const unsigned affordable = cllm_walk_jobs_max(walk->index) / (walks ? walks : 1);
+    const unsigned affordable = cllm_walk_jobs_max(walk->index, NULL) / (walks ? walks : 1);
     return wanted < affordable ? wanted : affordable ? affordable : 1;
 }
 
-/* This walk's part of the engine's lanes, one at least: what the engine has no room for, the CPU does. */
+/* This walk's part of the engine's lanes. */
 static unsigned count_lanes(const struct walk *walk, const struct cllm_engine *engine)
 {
-    const unsigned walks = walk->options->walk_count;
-    return walks > 1 && engine->lane_count >= walks ? engine->lane_count / walks : walks > 1 ? 1 : engine->lane_count;
+    const unsigned walks = walk->options->walk_count, lanes = engine->lane_count / (walks ? walks : 1);
+    return lanes ? lanes : 1;
 }
 
 static enum cllm_status run_pipeline(struct walk *walk, struct cllm_error *err)

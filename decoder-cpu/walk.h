@@ -34,9 +34,10 @@ struct cllm_walk_options {
 };
 
 /* Runs of chunks that all walks of a container may work on at a time: what they take, as they are stored, as they were and put
- * together, is 1 GiB at most. There may be 341 of chunks up to 1 MiB, which is what cpack writes; the format allows chunks of
- * 16 MiB, of which there may be 21. */
-unsigned cllm_walk_jobs_max(const struct cllm_index *index);
+ * together, is 1 GiB at most. There may be 341 of up to 1 MiB, 170 where chunks are of 128 KiB, whose runs are of 2 MiB; the
+ * format allows chunks of 16 MiB, of which there may be 21. With an engine there are no more than it has lanes for. (One walk
+ * alone has all of its lanes: runs that the engine takes need no memory here.) */
+unsigned cllm_walk_jobs_max(const struct cllm_index *index, const struct cllm_engine *engine);
 
 /* Fails with NOMEM or what the owner or the sink returned. Problems of the container are for the owner. */
 enum cllm_status cllm_walk(const struct cllm_walk_options *options, struct cllm_verify_report *report_out,

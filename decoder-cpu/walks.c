@@ -13,11 +13,12 @@ struct walks {
     uint32_t end_file;             /* behind the last one to go through */
     uint64_t total_bytes;
     unsigned walker_count;
-    unsigned threads_each;
+    unsigned thread_count; /* of all walkers together, which share them evenly */
     /* Under the lock: */
     pthread_mutex_t lock;
     pthread_cond_t changed; /* for the calling thread: bytes were done, or a walker ended */
     pthread_cond_t turn;    /* for walkers: the oldest file changed, or all shall stop */
+    unsigned started;       /* walkers */
     uint32_t next_file;
     uint32_t oldest_file; /* that is not done; the next one to report problems */
     bool *file_done;      /* of those to go through */
@@ -45,22 +46,35 @@ static const struct cllm_file *next_file(void *user)
     return file;
 }
 
+static void stop_all(struct walks *all, enum cllm_status status, const struct cllm_error *error)
+{
+    if (!all->stopped) {
+        all->status = status;
+        all->error = *error;
+    }
+    all->stopped = true;
+    pthread_cond_broadcast(&all->turn);
+}
+
 /* A walk waits until the files before its own are done. */
 static enum cllm_status note_problem(void *user, const struct cllm_file *file, const struct cllm_error *problem,
                                      struct cllm_error *err)
 {
     struct walks *all = user;
     const uint32_t file_index = (uint32_t)(file - all->files);
+    struct cllm_error failure;
     enum cllm_status status;
     pthread_mutex_lock(&all->lock);
     while (all->oldest_file < file_index && !all->stopped) pthread_cond_wait(&all->turn, &all->lock);
     if (all->stopped) {
-        status = fail_stopped(err);
+        status = fail_stopped(&failure);
     } else {
         all->report.problem_count++;
-        status = all->options->problem(all->options->user, problem, err);
+        status = all->options->problem(all->options->user, problem, &failure);
+        if (status) stop_all(all, status, &failure); /* at once, whatever else fails until this walk has ended */
     }
     pthread_mutex_unlock(&all->lock);
+    if (status && err) *err = failure;
     return status;
 }
 
@@ -119,16 +133,6 @@ static void add_report(struct cllm_verify_report *total, const struct cllm_verif
     total->stored_bytes += report->stored_bytes;
 }
 
-static void stop_all(struct walks *all, enum cllm_status status, const struct cllm_error *error)
-{
-    if (!all->stopped) {
-        all->status = status;
-        all->error = *error;
-    }
-    all->stopped = true;
-    pthread_cond_broadcast(&all->turn);
-}
-
 static void *run_walker(void *argument)
 {
     struct walks *all = argument;
@@ -140,11 +144,14 @@ static void *run_walker(void *argument)
                                           .bad_data = note_bad_data,
                                           .end_file = note_file_end,
                                           .advance = advance};
+    pthread_mutex_lock(&all->lock);
+    const unsigned number = all->started++, more = number < all->thread_count % all->walker_count;
+    pthread_mutex_unlock(&all->lock);
     const struct cllm_walk_options options = {.reader = all->options->reader,
                                               .owner = &owner,
                                               .sink = all->options->sink,
                                               .engine = all->options->engine,
-                                              .thread_count = all->threads_each,
+                                              .thread_count = all->thread_count / all->walker_count + more,
                                               .walk_count = all->walker_count,
                                               .quick = all->options->quick,
                                               .once = all->options->once};
@@ -181,8 +188,8 @@ static void watch_walkers(struct walks *all)
  * is not hashed as a whole needs no walk of its own. */
 static void plan_walkers(struct walks *all)
 {
-    const unsigned thread_count = cllm_thread_count(all->options->thread_count);
     uint64_t largest_bytes = 0, worthwhile = 1;
+    all->thread_count = cllm_thread_count(all->options->thread_count);
     for (uint32_t i = all->options->first_file; i < all->end_file; i++) {
         all->total_bytes += all->files[i].bytes; /* the reader has checked that the sum fits */
         if (all->files[i].bytes > largest_bytes) largest_bytes = all->files[i].bytes;
@@ -190,11 +197,10 @@ static void plan_walkers(struct walks *all)
     if (largest_bytes > 0 && !all->options->once) {
         worthwhile = all->total_bytes / largest_bytes + (all->total_bytes % largest_bytes >= largest_bytes / 2 + 1);
     }
-    const unsigned affordable = cllm_walk_jobs_max(cllm_reader_index(all->options->reader));
-    const unsigned most = affordable < thread_count ? affordable : thread_count;
+    const unsigned affordable = cllm_walk_jobs_max(cllm_reader_index(all->options->reader), all->options->engine);
+    const unsigned most = affordable < all->thread_count ? affordable : all->thread_count;
     all->walker_count = worthwhile < most ? (unsigned)worthwhile : most;
     if (all->walker_count == 0) all->walker_count = 1;
-    all->threads_each = (thread_count + all->walker_count - 1) / all->walker_count;
 }
 
 static enum cllm_status walk_all(struct walks *all, struct cllm_error *err)

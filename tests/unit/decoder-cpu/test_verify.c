@@ -3,10 +3,12 @@
 #include "container_sample.h"
 #include "walk.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <cmocka.h>
 
 /* ----------------------------------------------------------------------------------------------------------- restoring */
@@ -163,21 +165,26 @@ static void test_verify_goes_on_after_a_problem(void **state)
 /* Eight files of a megabyte each, of one data object each: large enough beside each other to be verified side by side. */
 enum { SIDE_FILES = 8, SIDE_BYTES = 1 << 20 };
 
-static void write_side_by_side(const char *path)
+static void write_files(const char *path, uint32_t file_count, size_t byte_count)
 {
     struct test_container *container = test_container_create(path);
     struct test_random random = {7};
-    uint8_t *bytes = malloc(SIDE_BYTES);
+    uint8_t *bytes = malloc(byte_count);
     TEST_REQUIRE(bytes != NULL, NULL);
-    for (uint32_t i = 0; i < SIDE_FILES; i++) {
+    for (uint32_t i = 0; i < file_count; i++) {
         const char name[3] = {'f', (char)('0' + i), 0};
-        test_random_fill(&random, bytes, SIDE_BYTES);
-        const struct test_data data = {.form = CLLM_FORM_RAW, .chunk_bytes = 65536, .bytes = bytes, .byte_count = SIDE_BYTES};
+        test_random_fill(&random, bytes, byte_count);
+        const struct test_data data = {.form = CLLM_FORM_RAW, .chunk_bytes = 65536, .bytes = bytes, .byte_count = byte_count};
         TEST_REQUIRE(test_container_data(container, &data) == i, NULL);
         test_container_file(container, name, &i, 1);
     }
     test_container_finish(container);
     free(bytes);
+}
+
+static void write_side_by_side(const char *path)
+{
+    write_files(path, SIDE_FILES, SIDE_BYTES);
 }
 
 static void test_problems_come_in_the_order_of_files_from_any_number_of_threads(void **state)
@@ -385,6 +392,96 @@ static void test_restoring_side_by_side_ends_with_the_first_failure(void **state
     test_dir_remove(&dir);
 }
 
+/* Four files of eight runs each, some of them slow. */
+enum { LONG_FILES = 4, LONG_BYTES = 8 << 20 };
+
+struct slow_sink {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    unsigned begun, writes_after; /* files with a write; writes after the failure */
+    bool has_begun[LONG_FILES];
+    bool failed;
+    bool alone;        /* waited in vain */
+    unsigned wait_for; /* that many files have begun before a write returns */
+    unsigned fails;    /* writes to this file fail, once all wait_for have begun */
+    unsigned slow;     /* files before this one take their time */
+};
+
+static void begin_file(struct slow_sink *sink, uint32_t file_index)
+{
+    struct timespec end;
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += 20;
+    sink->begun += !sink->has_begun[file_index];
+    sink->has_begun[file_index] = true;
+    pthread_cond_broadcast(&sink->changed);
+    while (!sink->alone && sink->begun < sink->wait_for) {
+        if (pthread_cond_timedwait(&sink->changed, &sink->lock, &end) != 0) sink->alone = true;
+    }
+}
+
+static void take_time(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
+}
+
+static enum cllm_status write_slowly(void *user, uint32_t file_index, const void *bytes, size_t byte_count,
+                                     struct cllm_error *err)
+{
+    struct slow_sink *sink = user;
+    (void)bytes;
+    TEST_REQUIRE(byte_count > 0, NULL);
+    pthread_mutex_lock(&sink->lock);
+    begin_file(sink, file_index);
+    const bool fails = file_index == sink->fails, slow = file_index < sink->slow || sink->failed;
+    sink->writes_after += sink->failed;
+    sink->failed |= fails;
+    pthread_mutex_unlock(&sink->lock);
+    if (slow) take_time();
+    return fails ? cllm_fail(err, CLLM_E_IO, CLLM_NO_OFFSET, "no room") : CLLM_OK;
+}
+
+static struct slow_sink restore_slowly(const struct cllm_reader *reader, struct slow_sink settings, enum cllm_status expected,
+                                       struct cllm_error *err)
+{
+    struct slow_sink sink = settings;
+    const struct cllm_file_sink files = {.write = write_slowly, .user = &sink};
+    const struct cllm_restore_options options = {.thread_count = LONG_FILES};
+    pthread_mutex_init(&sink.lock, NULL);
+    pthread_cond_init(&sink.changed, NULL);
+    assert_int_equal(cllm_restore_files(reader, &files, &options, err), expected);
+    pthread_cond_destroy(&sink.changed);
+    pthread_mutex_destroy(&sink.lock);
+    return sink;
+}
+
+static void test_long_files_are_restored_at_the_same_time(void **state)
+{
+    (void)state;
+    struct test_dir dir = test_dir_create();
+    struct test_sample sample = {.path = test_dir_path(&dir, "long.cllm")};
+    struct cllm_error err;
+    write_files(sample.path, LONG_FILES, LONG_BYTES);
+    assert_int_equal(cllm_reader_open(sample.path, &sample.reader, NULL), CLLM_OK);
+    /* no write returns before all files have begun, and the wait for that is bounded */
+    const struct slow_sink all =
+        restore_slowly(sample.reader, (struct slow_sink){.wait_for = LONG_FILES, .fails = LONG_FILES}, CLLM_OK, &err);
+    assert_false(all.alone);
+    assert_int_equal(all.begun, LONG_FILES);
+    /* the others end with what they are at when one has failed */
+    const struct slow_sink one =
+        restore_slowly(sample.reader, (struct slow_sink){.wait_for = LONG_FILES, .fails = 1}, CLLM_E_IO, &err);
+    assert_string_equal(err.message, "no room");
+    assert_true(one.writes_after <= 2 * (LONG_FILES - 1));
+    /* the first damaged file's failure, although the last one's is found long before */
+    test_sample_damage(&sample, 1, 100);
+    test_sample_damage(&sample, 3, 0);
+    (void)restore_slowly(sample.reader, (struct slow_sink){.fails = LONG_FILES, .slow = 3}, CLLM_E_DIGEST, &err);
+    assert_non_null(strstr(err.message, "file \"f1\", chunk 100,"));
+    cllm_reader_close(sample.reader);
+    test_dir_remove(&dir);
+}
+
 /* The difference between the two kinds of verifying: checksums that are right over content that is wrong. */
 static void test_quick_verify_checks_stored_bytes_only(void **state)
 {
@@ -439,11 +536,17 @@ static void test_large_chunks_leave_room_for_few_runs(void **state)
     struct cllm_data data[] = {{.decoded_bytes = 1 << 20, .chunk_bytes = 1 << 16, .chunk_count = 16},
                                {.decoded_bytes = 1000, .chunk_bytes = 1 << 24, .chunk_count = 1}};
     const struct cllm_index index = {.data = data, .data_count = 2};
-    assert_int_equal(cllm_walk_jobs_max(&index), 341);
+    assert_int_equal(cllm_walk_jobs_max(&index, NULL), 341);
     data[1].decoded_bytes = 1 << 24;
-    assert_int_equal(cllm_walk_jobs_max(&index), 21);
+    assert_int_equal(cllm_walk_jobs_max(&index, NULL), 21);
     data[1] = (struct cllm_data){.decoded_bytes = 1 << 25, .chunk_bytes = 1 << 23, .chunk_count = 4};
-    assert_int_equal(cllm_walk_jobs_max(&index), 42);
+    assert_int_equal(cllm_walk_jobs_max(&index, NULL), 42);
+    data[1] = (struct cllm_data){.decoded_bytes = 1 << 25, .chunk_bytes = 1 << 17, .chunk_count = 256}; /* as F32 has */
+    assert_int_equal(cllm_walk_jobs_max(&index, NULL), 170);
+    struct cllm_engine engine = {.run_bytes = 1 << 24, .lane_count = 32};
+    assert_int_equal(cllm_walk_jobs_max(&index, &engine), 21);
+    engine.lane_count = 5;
+    assert_int_equal(cllm_walk_jobs_max(&index, &engine), 5);
 }
 
 int main(void)
@@ -461,6 +564,7 @@ int main(void)
         cmocka_unit_test(test_large_chunks_leave_room_for_few_runs),
         cmocka_unit_test(test_all_files_are_restored),
         cmocka_unit_test(test_restoring_side_by_side_ends_with_the_first_failure),
+        cmocka_unit_test(test_long_files_are_restored_at_the_same_time),
         cmocka_unit_test(test_restore_checks_content_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
