@@ -77,8 +77,8 @@ struct cllm_file_sink {
 };
 
 /* The same for all files of the container, large ones at the same time: a file's SHA-256 is sequential. The first failure ends
- * all; of damaged files it is that of the first one, whatever the number of threads, so a failure
- * of a later one waits for those before it. Progress is over all files and reported from the calling thread. */
+ * all; of damaged files it is that of the first one, whatever the number of threads, so that of a later one waits for those
+ * before it. Progress is over all files and reported from the calling thread. */
 enum cllm_status cllm_restore_files(const struct cllm_reader *reader, const struct cllm_file_sink *sink,
                                     const struct cllm_restore_options *options, struct cllm_error *err) CLLM_MUST_USE;
 

@@ -367,16 +367,9 @@ unsigned cllm_walk_jobs_max(const struct cllm_index *index, const struct cllm_en
 /* As many as keep the threads busy, if this walk's part of the memory has room for them. */
 static unsigned count_jobs(const struct walk *walk, unsigned thread_count)
 {
-    const unsigned wanted = cllm_pipeline_job_count(thread_count), walks = walk->options->walk_count;
-    const unsigned affordable = cllm_walk_jobs_max(walk->index, NULL) / (walks ? walks : 1);
+    const unsigned wanted = cllm_pipeline_job_count(thread_count);
+    const unsigned affordable = cllm_walk_jobs_max(walk->index, NULL) / walk->options->walk_count;
     return wanted < affordable ? wanted : affordable ? affordable : 1;
-}
-
-/* This walk's part of the engine's lanes. */
-static unsigned count_lanes(const struct walk *walk, const struct cllm_engine *engine)
-{
-    const unsigned walks = walk->options->walk_count, lanes = engine->lane_count / (walks ? walks : 1);
-    return lanes ? lanes : 1;
 }
 
 static enum cllm_status run_pipeline(struct walk *walk, struct cllm_error *err)
@@ -384,7 +377,7 @@ static enum cllm_status run_pipeline(struct walk *walk, struct cllm_error *err)
     const struct cllm_engine *engine = walk->options->engine;
     const unsigned thread_count = cllm_thread_count(walk->options->thread_count);
     walk->hash_apart = cllm_sha256_apart(thread_count);
-    const unsigned job_count = engine ? count_lanes(walk, engine) : count_jobs(walk, thread_count);
+    const unsigned job_count = engine ? engine->lane_count / walk->options->walk_count : count_jobs(walk, thread_count);
     struct job *jobs = calloc(job_count, sizeof *jobs);
     void **pointers = calloc(job_count, sizeof *pointers);
     enum cllm_status status = jobs && pointers ? CLLM_OK : fail_memory(err);

@@ -26,8 +26,8 @@ struct cllm_walk_options {
     const struct cllm_file_sink *sink; /* receives the decoded bytes; may be null */
     const struct cllm_engine *engine;  /* decodes what it takes; may be null */
     unsigned thread_count;             /* 0: as many as the process may use */
-    unsigned walk_count; /* walks side by side, which share the memory for payload and the engine; 0: this one alone */
-    bool quick;          /* stored checksums only */
+    unsigned walk_count;               /* side by side, this one too: they share the memory for payload and the engine's lanes */
+    bool quick;                        /* stored checksums only */
     /* Each data object is gone through once, however often files name it, and the engine gives digests only. The SHA-256 of a
      * file is recomputed only where all its bytes are seen that way. Not with a sink, which needs them all. */
     bool once;

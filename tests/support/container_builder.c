@@ -356,3 +356,16 @@ void test_container_finish(struct test_container *container)
     for (unsigned i = 0; i < container->owned_count; i++) free(container->owned[i]);
     free(container);
 }
+
+void test_container_of_files(const char *path, const uint8_t *bytes, uint32_t file_count, size_t file_bytes)
+{
+    struct test_container *container = test_container_create(path);
+    for (uint32_t i = 0; i < file_count; i++) {
+        const char name[3] = {'f', (char)('0' + i), 0};
+        const struct test_data data = {
+            .form = CLLM_FORM_RAW, .chunk_bytes = 65536, .bytes = bytes + i * file_bytes, .byte_count = file_bytes};
+        const uint32_t data_index = test_container_data(container, &data);
+        test_container_file(container, name, &data_index, 1);
+    }
+    test_container_finish(container);
+}

@@ -57,4 +57,8 @@ void test_container_tensor(struct test_container *container, const struct cllm_t
 /* Finishes, commits, frees. */
 void test_container_finish(struct test_container *container);
 
+/* A whole container of files f0, f1 and so on, ten at most: of so many of `bytes` each, one behind the other, RAW in chunks of 64
+ * KiB. */
+void test_container_of_files(const char *path, const uint8_t *bytes, uint32_t file_count, size_t file_bytes);
+
 #endif

@@ -251,19 +251,11 @@ static enum cllm_status compare_file(void *user, uint32_t file_index, const void
 
 static void write_side(const char *path, struct side *side)
 {
-    struct test_container *container = test_container_create(path);
     struct test_random random = {7};
     side->bytes = malloc((size_t)SIDE_FILES * SIDE_BYTES);
     TEST_REQUIRE(side->bytes != NULL, NULL);
     test_random_fill(&random, side->bytes, (size_t)SIDE_FILES * SIDE_BYTES);
-    for (uint32_t i = 0; i < SIDE_FILES; i++) {
-        const char name[3] = {'f', (char)('0' + i), 0};
-        const struct test_data data = {
-            .form = CLLM_FORM_RAW, .chunk_bytes = 65536, .bytes = side->bytes + (size_t)i * SIDE_BYTES, .byte_count = SIDE_BYTES};
-        TEST_REQUIRE(test_container_data(container, &data) == i, NULL);
-        test_container_file(container, name, &i, 1);
-    }
-    test_container_finish(container);
+    test_container_of_files(path, side->bytes, SIDE_FILES, SIDE_BYTES);
 }
 
 /* They share the engine's lanes, as far as these go. */

@@ -165,20 +165,13 @@ static void test_verify_goes_on_after_a_problem(void **state)
 /* Eight files of a megabyte each, of one data object each: large enough beside each other to be verified side by side. */
 enum { SIDE_FILES = 8, SIDE_BYTES = 1 << 20 };
 
-static void write_files(const char *path, uint32_t file_count, size_t byte_count)
+static void write_files(const char *path, uint32_t file_count, size_t file_bytes)
 {
-    struct test_container *container = test_container_create(path);
     struct test_random random = {7};
-    uint8_t *bytes = malloc(byte_count);
+    uint8_t *bytes = malloc(file_count * file_bytes);
     TEST_REQUIRE(bytes != NULL, NULL);
-    for (uint32_t i = 0; i < file_count; i++) {
-        const char name[3] = {'f', (char)('0' + i), 0};
-        test_random_fill(&random, bytes, byte_count);
-        const struct test_data data = {.form = CLLM_FORM_RAW, .chunk_bytes = 65536, .bytes = bytes, .byte_count = byte_count};
-        TEST_REQUIRE(test_container_data(container, &data) == i, NULL);
-        test_container_file(container, name, &i, 1);
-    }
-    test_container_finish(container);
+    test_random_fill(&random, bytes, file_count * file_bytes);
+    test_container_of_files(path, bytes, file_count, file_bytes);
     free(bytes);
 }
 
@@ -384,8 +377,8 @@ static void test_restoring_side_by_side_ends_with_the_first_failure(void **state
     for (unsigned threads = 1; threads <= 8; threads++) {
         assert_int_equal(restore_all(sample.reader, threads, NULL, &all, &err), CLLM_E_DIGEST);
         assert_non_null(strstr(err.message, "file \"f3\", chunk 12,"));
-        for (unsigned i = 0; i < SIDE_FILES; i++)
-            assert_int_equal(all.files[i].ended, i < 3 || (all.files[i].ended && i % 2 == 0));
+        for (unsigned i = 0; i < 3; i++) assert_true(all.files[i].ended);
+        for (unsigned i = 3; i < SIDE_FILES; i += 2) assert_false(all.files[i].ended);
     }
     free_received(&all);
     cllm_reader_close(sample.reader);
@@ -422,7 +415,7 @@ static void begin_file(struct slow_sink *sink, uint32_t file_index)
 
 static void take_time(void)
 {
-    nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
 }
 
 static enum cllm_status write_slowly(void *user, uint32_t file_index, const void *bytes, size_t byte_count,
@@ -468,11 +461,11 @@ static void test_long_files_are_restored_at_the_same_time(void **state)
         restore_slowly(sample.reader, (struct slow_sink){.wait_for = LONG_FILES, .fails = LONG_FILES}, CLLM_OK, &err);
     assert_false(all.alone);
     assert_int_equal(all.begun, LONG_FILES);
-    /* the others end with what they are at when one has failed */
+    /* the others end with what they are at when one has failed, long before they are through: 21 writes, 140 ms each file */
     const struct slow_sink one =
         restore_slowly(sample.reader, (struct slow_sink){.wait_for = LONG_FILES, .fails = 1}, CLLM_E_IO, &err);
     assert_string_equal(err.message, "no room");
-    assert_true(one.writes_after <= 2 * (LONG_FILES - 1));
+    assert_true(one.writes_after <= 5 * (LONG_FILES - 1));
     /* the first damaged file's failure, although the last one's is found long before */
     test_sample_damage(&sample, 1, 100);
     test_sample_damage(&sample, 3, 0);
